@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace polysketch::commands {
+
+// Each adds one subcommand to the program: its options, its help, and a callback that runs it. Callbacks throw UserError; main() turns
+// it into a line and an exit code. One file a subcommand, commands/<name>.cpp.
+
+void add_train(CLI::App& app);
+void add_evaluate(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_tokenizer(CLI::App& app);
+void add_data(CLI::App& app);
+void add_plan(CLI::App& app);
+void add_bench(CLI::App& app);
+void add_config(CLI::App& app);
+void add_checkpoint(CLI::App& app);
+void add_report(CLI::App& app);
+
+}  // namespace polysketch::commands

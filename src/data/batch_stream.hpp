@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/config.hpp"
+#include "data/corpus.hpp"
+#include "data/tokenizer.hpp"
+
+namespace polysketch {
+
+/// Some rows of the global sequence of training windows.
+struct Batch {
+  int64_t first_sequence = 0;      ///< global number of row 0; rows are consecutive in the global order
+  int64_t rows = 0;                ///< B
+  int64_t context = 0;             ///< T
+  std::vector<int32_t> ids;        ///< [B, T + 1]; inputs are [:, :-1], targets [:, 1:]
+  std::vector<int32_t> documents;  ///< [B, T + 1], number of the document within the row, non-decreasing; empty unless asked for
+  uint64_t digest = 0;             ///< sum over rows of the 64-bit hash of (global sequence number, ids of the row), modulo 2^64
+};
+
+/// Where training data stands: everything else is a pure function of it, the seed and the files.
+struct BatchPosition {
+  int64_t sequences = 0;  ///< windows consumed so far by all processes together
+};
+
+/// The training windows of a corpus in an order that is a pure function of (seed, epoch, position), prefetched on own threads.
+///
+/// The global order is the same for any number of processes and threads: with W processes, optimiser step n takes the global
+/// sequences [n*G, (n+1)*G), G = batch_tokens / T; process r takes the r-th of W equal parts of each step, in order.
+class BatchStream {
+ public:
+  struct Options {
+    int64_t rank = 0;
+    int64_t world = 1;
+    int64_t sequences_per_step = 1;   ///< G, divisible by world
+    int64_t rows_per_batch = 1;       ///< of one call of next(); divides G / world
+    int64_t start_sequence = 0;       ///< a multiple of G
+    int64_t prefetch = 4;             ///< batches held ready
+    uint64_t seed = 1;
+  };
+
+  /// Returns at once; the first tokens are made in the background. Throws UserError for a corpus without files.
+  BatchStream(const DataConfig& config, const Corpus& corpus, const Tokenizer& tokenizer, const Options& options);
+  ~BatchStream();
+
+  /// The next rows of this process. Waits if they are not ready. Throws UserError of a reader's thread here. When a stop is
+  /// requested (StopSignal) while waiting, returns a batch with rows == 0.
+  Batch next();
+
+  double seconds_waited() const;    ///< total time next() had to wait
+  int64_t epoch() const;            ///< of the last batch returned
+  int64_t sequences_per_epoch() const;  ///< 0 while it is not yet known (first epoch over files never tokenised before)
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// One window of an evaluation split: predicts ids[first_target …] from what stands before.
+struct EvaluationWindow {
+  std::vector<int32_t> ids;        ///< [<= N + 1], not padded
+  std::vector<int32_t> documents;  ///< like Batch::documents
+  int64_t first_target = 1;        ///< index into ids of the first token that is scored here (1 for non-overlapping windows)
+};
+
+/// What a split holds; complete once next() has returned false.
+struct SplitCounts {
+  int64_t documents = 0, tokens = 0, scored = 0, bytes = 0, words = 0, unknown = 0;
+};
+
+/// All tokens of a split in file order, EOS after each document, in windows of N + 1 ids with the given stride (stride N: every token is a
+/// target once, except the very first of the split). With rank and world, windows are dealt out in turn; counts are of the whole split.
+class EvaluationStream {
+ public:
+  struct Options {
+    int64_t context = 1024;   ///< N
+    int64_t stride = 0;       ///< 0: N
+    int64_t max_tokens = 0;   ///< scored tokens, over all ranks; 0: all
+    int64_t rank = 0, world = 1;
+  };
+  EvaluationStream(const DataConfig& config, const Corpus& corpus, Split split, const Tokenizer& tokenizer, const Options& options);
+  ~EvaluationStream();
+  bool next(EvaluationWindow& window);
+  const SplitCounts& counts() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace polysketch

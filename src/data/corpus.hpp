@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "config/config.hpp"
+#include "data/document.hpp"
+
+namespace polysketch {
+
+/// One file of a split.
+struct CorpusFile {
+  std::string name;   ///< path relative to the corpus root, '/' separated: the same on every machine
+  std::string path;   ///< local path or s3://, gs:// URI
+  uint64_t bytes = 0;
+};
+
+/// What was left out, and why. Shared by all readers of a corpus; thread-safe.
+class BadRecords {
+ public:
+  BadRecords(OnError policy, double max_fraction, int64_t max_in_a_row);
+
+  /// Where a JSON line for each skipped record goes (file, byte offset, cause; no text). Optional.
+  void write_samples_to(const std::string& path);
+
+  /// Reports one bad record. Throws UserError 65 (`file: record N, byte M: cause: what to do`) under policy `error` or when a limit
+  /// of policy `skip` is reached; otherwise counts it.
+  void report(const std::string& file, uint64_t record, uint64_t offset, const std::string& cause);
+  void good();  ///< one good record was read
+
+  struct Counts {
+    int64_t good = 0, bad = 0, empty = 0;
+    std::map<std::string, int64_t> by_cause;
+  };
+  Counts counts() const;
+  void count_empty();  ///< an empty document: never an error, never a document
+
+ private:
+  mutable std::mutex mutex_;
+  OnError policy_;
+  double max_fraction_;
+  int64_t max_in_a_row_;
+  int64_t in_a_row_ = 0;
+  Counts counts_;
+  std::string samples_path_;
+};
+
+/// A corpus on disk or in an object store, described by data/corpora/<name>.yaml: which files make up a split, how documents stand in
+/// them, how they are cleaned.
+class Corpus {
+ public:
+  /// Reads the description, checks that the root exists. Throws UserError 78 (unknown corpus, lists the known ones), 66 (root or split
+  /// missing, says what was looked for), 65.
+  static Corpus open(const DataConfig& config);
+
+  /// The files of a split in a fixed order (sorted by name). Throws UserError 66 naming the patterns tried when there are none.
+  std::vector<CorpusFile> files(Split split) const;
+
+  /// A reader for one of the files, decoded and cleaned according to the description.
+  std::unique_ptr<DocumentReader> read(const CorpusFile& file) const;
+
+  /// SHA-256 of a file's raw bytes (object stores: of name, size and the store's version tag). Local results are remembered in
+  /// `<cache>/file-hashes/` by device, inode, size, mtime and ctime.
+  std::string content_hash(const CorpusFile& file) const;
+
+  /// Text that identifies everything besides raw bytes and tokenizer that decides the tokens: format, fields, cleaning and its version.
+  std::string processing_id() const;
+
+  const std::string& name() const;
+  /// Published number of words of the full split (PG-19), 0 if the corpus has none.
+  int64_t published_words(Split split) const;
+  BadRecords& bad_records() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace polysketch
