@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 namespace polysketch {
@@ -26,10 +27,13 @@ class DurableFile {
   uint64_t bytes_written() const { return written_; }
 
  private:
+  [[noreturn]] void fail(const char* action, int error, uint64_t needed = 0);
+
   std::filesystem::path final_path_;
   std::filesystem::path temporary_path_;
   int fd_ = -1;
   uint64_t written_ = 0;
+  uint64_t reserved_ = 0;
 };
 
 /// Whole content through a DurableFile.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 
 namespace polysketch {
@@ -17,5 +18,10 @@ inline void log_warning(const std::string& text) { log_line(LogLevel::warning, t
 /// Starts copying every line, with a time stamp, into the file (appended). Failure to write warns once and goes on.
 void attach_log_file(const std::filesystem::path& path);
 void set_log_level(LogLevel level);
+
+/// Called before and after each line is written to standard error, so that a progress bar can step aside and come back. Both run under the
+/// log's lock: they must not log themselves, nor wait for a thread that logs. Two empty functions unregister; when this returns, the
+/// earlier pair is no longer running.
+void set_log_hooks(std::function<void()> before, std::function<void()> after);
 
 }  // namespace polysketch

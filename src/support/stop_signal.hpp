@@ -9,7 +9,7 @@ class StopSignal {
  public:
   static void install();
   static bool requested();
-  static int number();          ///< which signal, 0 if none
+  static int number();  ///< which signal, 0 if none
   static void reset_for_test();
 };
 
