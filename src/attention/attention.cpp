@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/attention.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "attention/polynomial.hpp"
+#include "attention/softmax.hpp"
+
+namespace polysketch {
+
+std::unique_ptr<Attention> make_attention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters) {
+  switch (config.kind) {
+    case AttentionKind::softmax:
+      return std::make_unique<SoftmaxAttention>(shape);
+    case AttentionKind::polynomial:
+      return std::make_unique<PolynomialAttention>(config.degree, shape, parameters);
+  }
+  throw InternalError("make_attention: unknown kind");
+}
+
+void check_attention_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& shape,
+                            const Documents& documents) {
+  const auto sizes = [](const at::Tensor& x) { return fmt::format("[{}]", fmt::join(x.sizes(), ", ")); };
+  if (q.dim() != 4 || q.sizes() != k.sizes() || q.sizes() != v.sizes() || q.size(1) != shape.heads || q.size(3) != shape.head_width ||
+      q.size(2) < 1) {
+    throw ShapeError(fmt::format("attention: want q, k, v alike, [B, {}, T, {}]; got {}, {}, {}", shape.heads, shape.head_width, sizes(q),
+                                 sizes(k), sizes(v)));
+  }
+  if (q.scalar_type() != k.scalar_type() || q.scalar_type() != v.scalar_type() || q.device() != k.device() || q.device() != v.device()) {
+    throw ShapeError("attention: q, k and v differ in type or device");
+  }
+  if (documents.defined() && (documents.starts().size(0) != q.size(0) || documents.starts().size(1) != q.size(2))) {
+    throw ShapeError(fmt::format("attention: documents are {}, q is {}", sizes(documents.starts()), sizes(q)));
+  }
+}
+
+}  // namespace polysketch

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attention/documents.hpp"
+#include "config/config.hpp"
+#include "support/error.hpp"
+
+namespace polysketch {
+
+/// Tensors whose shapes, types or devices do not fit together: a defect of the caller, not of the user.
+class ShapeError : public InternalError {
+ public:
+  using InternalError::InternalError;
+};
+
+struct AttentionShape {
+  int64_t heads = 0;       ///< H
+  int64_t head_width = 0;  ///< D
+};
+
+/// A learned tensor of an attention layer. `value` shares its storage with the layer: an optimiser that updates it in place, or a
+/// flat buffer put under it with set_data(), is seen by the next forward.
+struct AttentionParameter {
+  std::string name;  ///< within the layer, e.g. "norm.gain"
+  at::Tensor value;  ///< fp32 (fp64 in tests), requires_grad
+};
+
+/// Multiplications and additions, two for each fused pair. `full` counts all T x T pairs as many published figures do; `causal` counts
+/// the T(T+1)/2 pairs that exist.
+struct FlopCount {
+  double full = 0;
+  double causal = 0;
+};
+
+/// What one sequence costs in one layer, all heads together. Projections around the attention are not included.
+struct AttentionCost {
+  FlopCount forward;
+  FlopCount backward;          ///< of the gradients alone; recomputing weights adds one more score product
+  int64_t saved_elements = 0;  ///< kept for backward in the type of q, k, v
+  int64_t saved_floats = 0;    ///< kept for backward in fp32
+  int64_t saved_bytes(int64_t bytes_per_element) const { return saved_elements * bytes_per_element + saved_floats * 4; }
+};
+
+/// Causal attention of one layer. Heads share its parameters.
+///
+/// Implementations differ in the weight they give to a pair (query i, key j <= i), not in their contract: rows of the result are
+/// convex combinations of the value rows up to i, except for the "1 + row sum" kinds, which may give less than 1 in total.
+class Attention {
+ public:
+  virtual ~Attention() = default;
+
+  /// q, k, v: [B, H, T, D], after rotary embedding, any T >= 1; fp32, bf16 or fp64, all alike; any strides.
+  /// documents: a query sees keys of its own document only.
+  /// Returns [B, H, T, D], on the CPU laid out in memory as [B, T, H, D], so that joining the heads needs no copy. Differentiable once.
+  /// Memory O(B·H·T·D) (METHOD §3). Throws ShapeError if the shapes or types disagree.
+  virtual at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents = {}) = 0;
+
+  /// FLOPs and bytes of forward and backward for one sequence of `length` tokens.
+  virtual AttentionCost cost(int64_t length) const = 0;
+
+  /// Learned tensors, always in the same order; empty for kinds without any. They stay in fp32 whatever the type of q, k, v.
+  virtual std::vector<AttentionParameter> parameters() { return {}; }
+};
+
+/// The mechanism that the configuration names. `parameters` gives device and type (fp32, or fp64 in tests) of the learned tensors.
+/// Throws UserError 78 for a degree that the kind does not know.
+std::unique_ptr<Attention> make_attention(const AttentionConfig& config, const AttentionShape& shape,
+                                          const at::TensorOptions& parameters = at::TensorOptions());
+
+/// Throws ShapeError unless q, k, v are [B, H, T, D] of the layer's H and D, alike in type and device, and documents are [B, T].
+void check_attention_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& shape,
+                            const Documents& documents);
+
+}  // namespace polysketch

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "attention/attention.hpp"
+
+namespace polysketch {
+
+/// Exact polynomial attention (P §2.1): w_ij = (LN(q_i)·LN(k_j))^p for j <= i, without any scale,
+/// o_i = sum_j w_ij v_j / (1 + sum_j w_ij). One LayerNorm of width D serves q, k and all heads.
+/// T² time, linear memory: weights exist in tiles only and are computed again in backward.
+class PolynomialAttention : public Attention {
+ public:
+  /// degree: p, even, >= 2.
+  PolynomialAttention(int64_t degree, const AttentionShape& shape, const at::TensorOptions& parameters);
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents = {}) override;
+  AttentionCost cost(int64_t length) const override;
+  std::vector<AttentionParameter> parameters() override;
+
+ private:
+  int64_t degree_;
+  AttentionShape shape_;
+  at::Tensor gain_;  ///< [D]
+  at::Tensor bias_;  ///< [D]
+};
+
+/// The same without the LayerNorm: w_ij = (q_i·k_j)^degree. q, k, v: [B, H, T, D]. `tile`: rows and columns of a tile of the blocked
+/// LibTorch version; 0 chooses, and lets the processor's own kernels work where there are some.
+at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t degree,
+                                const Documents& documents = {}, int64_t tile = 0);
+
+}  // namespace polysketch

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/polynomial_blocks.hpp"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+#include <vector>
+
+namespace polysketch {
+namespace {
+
+constexpr int64_t kDefaultTile = 128;
+
+/// Tiles of the causal triangle, and which of them a document boundary cuts or empties.
+class Tiling {
+ public:
+  Tiling(const at::Tensor& q, const at::Tensor& starts, int64_t tile)
+      : heads_(q.size(1)), length_(q.size(2)), tile_(tile > 0 ? tile : kDefaultTile), device_(q.device()) {
+    if (!starts.defined()) return;
+    starts_ = starts.to(device_);
+    const int64_t batch = starts.size(0);
+    const int32_t* start = starts.const_data_ptr<int32_t>();
+    for (int64_t row = 0; row < count(); ++row) {
+      int64_t first = length_, last = 0;  // starts are non-decreasing along a row: those at the two ends bound the tile
+      for (int64_t b = 0; b < batch; ++b) {
+        first = std::min<int64_t>(first, start[b * length_ + begin(row)]);
+        last = std::max<int64_t>(last, start[b * length_ + begin(row) + rows(row) - 1]);
+      }
+      first_seen_.push_back(first);
+      last_start_.push_back(last);
+    }
+  }
+
+  int64_t count() const { return (length_ + tile_ - 1) / tile_; }
+  int64_t begin(int64_t i) const { return i * tile_; }
+  int64_t rows(int64_t i) const { return std::min(tile_, length_ - begin(i)); }
+  /// First column tile that some query of the row tile sees.
+  int64_t first_column(int64_t row) const { return starts_.defined() ? first_seen_[static_cast<size_t>(row)] / tile_ : 0; }
+
+  /// Sets weights that must not exist to zero. weights: [B·H, rows, columns].
+  void mask(at::Tensor& weights, int64_t row, int64_t column) const {
+    const bool cut = starts_.defined() && last_start_[static_cast<size_t>(row)] > begin(column);
+    if (!cut && row != column) return;
+    const auto options = at::TensorOptions().device(device_).dtype(at::kLong);
+    const at::Tensor i = at::arange(begin(row), begin(row) + rows(row), options).unsqueeze(1);           // [rows, 1]
+    const at::Tensor j = at::arange(begin(column), begin(column) + rows(column), options).unsqueeze(0);  // [1, columns]
+    at::Tensor hidden = j.gt(i);
+    if (cut) {
+      const at::Tensor start = starts_.narrow(1, begin(row), rows(row)).unsqueeze(2);  // [B, rows, 1]
+      hidden = hidden.unsqueeze(0).logical_or(j.lt(start)).repeat_interleave(heads_, 0);
+    }
+    weights.masked_fill_(hidden, 0);
+  }
+
+ private:
+  int64_t heads_, length_, tile_;
+  at::Device device_;
+  at::Tensor starts_;
+  std::vector<int64_t> first_seen_, last_start_;
+};
+
+/// [B, H, T, D] -> [B·H, rows of tile i, D], in the type of the arithmetic.
+at::Tensor block(const at::Tensor& x, const Tiling& tiling, int64_t i, at::ScalarType type) {
+  const at::Tensor part = x.narrow(2, tiling.begin(i), tiling.rows(i));
+  return part.to(type).reshape({x.size(0) * x.size(1), tiling.rows(i), x.size(3)});
+}
+
+/// x^n by squaring, n >= 1; even powers of a score lose no bits to a logarithm.
+at::Tensor integer_power(const at::Tensor& x, int64_t n) {
+  if (n == 1) return x;
+  const at::Tensor half = integer_power(x, n / 2);
+  const at::Tensor square = half * half;
+  return n % 2 == 0 ? square : square * x;
+}
+
+at::ScalarType arithmetic_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+at::Tensor empty_like_joined(const at::Tensor& x) {
+  return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2);
+}
+
+void store(at::Tensor& target, const at::Tensor& rows, const Tiling& tiling, int64_t i) {
+  target.narrow(2, tiling.begin(i), tiling.rows(i)).copy_(rows.view({target.size(0), target.size(1), tiling.rows(i), target.size(3)}));
+}
+
+/// A tile multiplies also the values of hidden positions, with weight zero, and 0·NaN is NaN. So values that are not finite enter as
+/// zero, and the rows that see them are set to NaN afterwards. spoilt: [B, H, T, D], the last such position at or before t, else -1.
+at::Tensor last_not_finite(const at::Tensor& v) {
+  const at::Tensor position = at::arange(v.size(2), at::TensorOptions().device(v.device()).dtype(at::kLong)).view({1, 1, -1, 1});
+  return std::get<0>(at::where(v.isfinite(), at::scalar_tensor(-1, position.options()), position).cummax(2));
+}
+
+}  // namespace
+
+BlockedForward polynomial_blocks_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t degree,
+                                         const at::Tensor& starts, int64_t tile) {
+  const Tiling tiling(q, starts, tile);
+  const int64_t batch = q.size(0), heads = q.size(1), length = q.size(2), width = q.size(3);
+  const at::ScalarType type = arithmetic_type(q);
+  const at::Tensor values = at::where(v.isfinite(), v, at::scalar_tensor(0, v.options()));
+  BlockedForward result{empty_like_joined(q), at::empty({batch, heads, length}, q.options().dtype(type))};
+  for (int64_t i = 0; i < tiling.count(); ++i) {
+    const at::Tensor queries = block(q, tiling, i, type);
+    at::Tensor sum = at::zeros({batch * heads, tiling.rows(i), width}, queries.options());
+    at::Tensor normaliser = at::ones({batch * heads, tiling.rows(i)}, queries.options());
+    for (int64_t j = tiling.first_column(i); j <= i; ++j) {
+      at::Tensor weights = integer_power(at::bmm(queries, block(k, tiling, j, type).transpose(1, 2)), degree);
+      tiling.mask(weights, i, j);
+      sum.baddbmm_(weights, block(values, tiling, j, type));
+      normaliser += weights.sum(2);
+    }
+    store(result.output, sum / normaliser.unsqueeze(2), tiling, i);
+    result.normaliser.narrow(2, tiling.begin(i), tiling.rows(i)).copy_(normaliser.view({batch, heads, tiling.rows(i)}));
+  }
+  const at::Tensor spoilt = last_not_finite(v);
+  const at::Tensor first = starts.defined() ? starts.to(v.device()).view({batch, 1, length, 1}) : at::zeros({1}, spoilt.options());
+  result.output.masked_fill_(spoilt.ge(first), std::numeric_limits<double>::quiet_NaN());
+  return result;
+}
+
+BlockedBackward polynomial_blocks_backward(const at::Tensor& output_gradient, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                           const BlockedForward& forward, int64_t degree, const at::Tensor& starts, int64_t tile) {
+  const Tiling tiling(q, starts, tile);
+  const at::ScalarType type = arithmetic_type(q);
+  // o = N / c with c = 1 + z: dN = dO / c, dz = -(dO·o) / c.
+  const at::Tensor inverse = forward.normaliser.reciprocal().unsqueeze(3);                                  // [B, H, T, 1]
+  const at::Tensor sum_gradient = output_gradient.to(type) * inverse;                                       // [B, H, T, D]
+  const at::Tensor row_gradient = (sum_gradient * forward.output.to(type)).sum(3, /*keepdim=*/true).neg();  // [B, H, T, 1]
+  const at::Tensor dq = at::zeros({q.size(0) * q.size(1), q.size(2), q.size(3)}, q.options().dtype(type));  // [B·H, T, D]
+  BlockedBackward result{empty_like_joined(q), empty_like_joined(q), empty_like_joined(q)};
+  for (int64_t j = 0; j < tiling.count(); ++j) {
+    const at::Tensor keys = block(k, tiling, j, type), values = block(v, tiling, j, type);
+    at::Tensor dk = at::zeros_like(keys), dv = at::zeros_like(keys);
+    for (int64_t i = j; i < tiling.count(); ++i) {
+      if (tiling.first_column(i) > j) break;  // so do all later rows
+      const at::Tensor queries = block(q, tiling, i, type), dn = block(sum_gradient, tiling, i, type);
+      const at::Tensor scores = at::bmm(queries, keys.transpose(1, 2));
+      const at::Tensor odd_power = integer_power(scores, degree - 1);
+      at::Tensor weights = odd_power * scores;
+      tiling.mask(weights, i, j);
+      dv.baddbmm_(weights.transpose(1, 2), dn);
+      at::Tensor ds = at::baddbmm(block(row_gradient, tiling, i, type), dn, values.transpose(1, 2));
+      ds.mul_(odd_power).mul_(static_cast<double>(degree));
+      tiling.mask(ds, i, j);
+      dq.narrow(1, tiling.begin(i), tiling.rows(i)).baddbmm_(ds, keys);
+      dk.baddbmm_(ds.transpose(1, 2), queries);
+    }
+    store(result.k, dk, tiling, j);
+    store(result.v, dv, tiling, j);
+  }
+  result.q.copy_(dq.view(q.sizes()));
+  return result;
+}
+
+}  // namespace polysketch
