@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// See kernels.hpp for the contracts; vector.inl for how this file is included.
+
+#if POLYSKETCH_VECTOR_BYTES == 64
+constexpr VInt kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+constexpr VInt kLow = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+#elif POLYSKETCH_VECTOR_BYTES == 32
+constexpr VInt kEven = {0, 2, 4, 6, 8, 10, 12, 14};
+constexpr VInt kLow = {0, 8, 1, 9, 2, 10, 3, 11};
+#else
+constexpr VInt kEven = {0, 2, 4, 6};
+constexpr VInt kLow = {0, 4, 1, 5};
+#endif
+constexpr int64_t kMaxHeadWidth = 512;
+
+struct Pair {
+  VFloat even, odd;
+};
+
+/// The pairs (p[0], p[1]), (p[2], p[3]) … taken apart.
+POLYSKETCH_INLINE Pair load_pairs(const float* p) {
+  const VFloat a = load(p, Full{}), b = load(p + kLanes<float>, Full{});
+  return {__builtin_shuffle(a, b, kEven), __builtin_shuffle(a, b, kEven + 1)};
+}
+POLYSKETCH_INLINE Pair load_pairs(const bf16* p) {
+  VUint u;  // little-endian: the even element is the lower half
+  __builtin_memcpy(&u, p, sizeof u);
+  return {bits<VFloat>(u << 16), bits<VFloat>(u & 0xffff0000u)};
+}
+POLYSKETCH_INLINE void store_pairs(float* p, Pair v) {
+  store(p, __builtin_shuffle(v.even, v.odd, kLow), Full{});
+  store(p + kLanes<float>, __builtin_shuffle(v.even, v.odd, kLow + static_cast<int>(kLanes<float> / 2)), Full{});
+}
+POLYSKETCH_INLINE void store_pairs(bf16* p, Pair v) {
+  const VUint u = round_to_bf16(v.even) | (round_to_bf16(v.odd) << 16);
+  __builtin_memcpy(p, &u, sizeof u);
+}
+
+POLYSKETCH_INLINE float to_real(float x) { return x; }
+POLYSKETCH_INLINE double to_real(double x) { return x; }
+POLYSKETCH_INLINE float to_real(bf16 x) { return to_float(x); }
+POLYSKETCH_INLINE void from_real(float& to, float x) { to = x; }
+POLYSKETCH_INLINE void from_real(double& to, double x) { to = x; }
+POLYSKETCH_INLINE void from_real(bf16& to, float x) { to = to_bf16(x); }
+
+/// One head: D numbers, interleaved pairs in, halves out. x and out do not overlap.
+template <class A>
+POLYSKETCH_INLINE void rotate(const A* x, A* out, const Real<A>* cosine, const Real<A>* sine, int64_t half) {
+  int64_t i = 0;
+  if constexpr (!std::is_same_v<A, double>) {
+    for (; i + kLanes<float> <= half; i += kLanes<float>) {
+      const VFloat c = load(cosine + i, Full{}), s = load(sine + i, Full{});
+      const Pair pair = load_pairs(x + 2 * i);
+      store(out + i, pair.even * c - pair.odd * s, Full{});
+      store(out + half + i, pair.odd * c + pair.even * s, Full{});
+    }
+  }
+  for (; i < half; ++i) {
+    const Real<A> even = to_real(x[2 * i]), odd = to_real(x[2 * i + 1]);
+    from_real(out[i], even * cosine[i] - odd * sine[i]);
+    from_real(out[half + i], odd * cosine[i] + even * sine[i]);
+  }
+}
+
+/// The transpose, which is the inverse: halves in, interleaved pairs out.
+template <class A>
+POLYSKETCH_INLINE void rotate_back(const A* x, A* out, const Real<A>* cosine, const Real<A>* sine, int64_t half) {
+  int64_t i = 0;
+  if constexpr (!std::is_same_v<A, double>) {
+    for (; i + kLanes<float> <= half; i += kLanes<float>) {
+      const VFloat c = load(cosine + i, Full{}), s = load(sine + i, Full{});
+      const VFloat first = load(x + i, Full{}), second = load(x + half + i, Full{});
+      store_pairs(out + 2 * i, {first * c + second * s, second * c - first * s});
+    }
+  }
+  for (; i < half; ++i) {
+    const Real<A> first = to_real(x[i]), second = to_real(x[half + i]);
+    from_real(out[2 * i], first * cosine[i] + second * sine[i]);
+    from_real(out[2 * i + 1], second * cosine[i] - first * sine[i]);
+  }
+}
+
+/// The head itself, or a copy of it in `buffer` where the result will overwrite it.
+template <class A>
+POLYSKETCH_INLINE const A* apart(const A* x, const A* out, A* buffer, int64_t width) {
+  if (x != out) return x;
+  __builtin_memcpy(buffer, x, static_cast<size_t>(width) * sizeof(A));
+  return buffer;
+}
+
+template <class A>
+void rotary_forward(const RotaryForward<A>& a, int64_t begin, int64_t end) {
+  const int64_t width = a.head_width, half = width / 2, model_width = a.heads * width;
+  const size_t bytes = static_cast<size_t>(width) * sizeof(A);
+  A buffer[kMaxHeadWidth];
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t b = row / a.length, t = row % a.length;
+    const Real<A>*cosine = a.cosine + t * half, *sine = a.sine + t * half;
+    for (int64_t h = 0; h < a.heads; ++h) {
+      const A* from = a.qkv + row * 3 * model_width + h * width;
+      const int64_t to = b * a.strides.batch + h * a.strides.head + t * a.strides.time;
+      rotate(apart(from, a.q + to, buffer, width), a.q + to, cosine, sine, half);
+      rotate(apart(from + model_width, a.k + to, buffer, width), a.k + to, cosine, sine, half);
+      if (a.v != nullptr) __builtin_memcpy(a.v + to, from + 2 * model_width, bytes);
+    }
+  }
+}
+
+template <class A>
+void rotary_backward(const RotaryBackward<A>& a, int64_t begin, int64_t end) {
+  const int64_t width = a.head_width, half = width / 2, model_width = a.heads * width;
+  const size_t bytes = static_cast<size_t>(width) * sizeof(A);
+  A buffer[kMaxHeadWidth];
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t b = row / a.length, t = row % a.length;
+    const Real<A>*cosine = a.cosine + t * half, *sine = a.sine + t * half;
+    for (int64_t h = 0; h < a.heads; ++h) {
+      A* to = a.dqkv + row * 3 * model_width + h * width;
+      const int64_t from = b * a.strides.batch + h * a.strides.head + t * a.strides.time;
+      rotate_back(apart(a.dq + from, to, buffer, width), to, cosine, sine, half);
+      rotate_back(apart(a.dk + from, to + model_width, buffer, width), to + model_width, cosine, sine, half);
+      if (a.dv != nullptr) __builtin_memcpy(to + 2 * model_width, a.dv + from, bytes);
+    }
+  }
+}
+
+template <class A>
+void copy_heads(const CopyHeads<A>& a, int64_t begin, int64_t end) {
+  const size_t bytes = static_cast<size_t>(a.head_width) * sizeof(A);
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t b = row / a.length, t = row % a.length;
+    const A* from = a.from + b * a.from_strides.batch + t * a.from_strides.time;
+    A* to = a.to + b * a.to_strides.batch + t * a.to_strides.time;
+    for (int64_t h = 0; h < a.heads; ++h) {
+      __builtin_memcpy(to + h * a.to_strides.head, from + h * a.from_strides.head, bytes);
+    }
+  }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/instruction_set.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <string>
+
+#include "support/error.hpp"
+
+namespace polysketch::kernels {
+namespace {
+
+constexpr InstructionSet kAll[] = {InstructionSet::avx512, InstructionSet::avx2, InstructionSet::baseline};
+
+InstructionSet choose() {
+  const char* wanted = std::getenv("POLYSKETCH_ISA");
+  for (const InstructionSet set : kAll) {
+    if (wanted == nullptr || *wanted == '\0') {
+      if (is_supported(set)) return set;
+    } else if (name(set) == wanted) {
+      if (is_supported(set)) return set;
+      throw UserError(ExitCode::config, "POLYSKETCH_ISA: this machine has no " + std::string(wanted) + "; unset the variable");
+    }
+  }
+  throw UserError(ExitCode::config, "POLYSKETCH_ISA: got '" + std::string(wanted) + "', want baseline, avx2 or avx512");
+}
+
+std::atomic<int>& chosen() {
+  static std::atomic<int> value{static_cast<int>(choose())};
+  return value;
+}
+
+}  // namespace
+
+InstructionSet instruction_set() { return static_cast<InstructionSet>(chosen().load(std::memory_order_relaxed)); }
+
+bool is_supported(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::baseline:
+      return true;
+#ifdef __x86_64__
+    case InstructionSet::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case InstructionSet::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    default:
+      return false;
+  }
+}
+
+void use_instruction_set(InstructionSet set) {
+  require(is_supported(set), "use_instruction_set: this machine lacks the instructions");
+  chosen().store(static_cast<int>(set), std::memory_order_relaxed);
+}
+
+std::string_view name(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::avx512:
+      return "avx512";
+    case InstructionSet::avx2:
+      return "avx2";
+    default:
+      return "baseline";
+  }
+}
+
+}  // namespace polysketch::kernels
