@@ -15,20 +15,22 @@ constexpr double kNormEpsilon = 1e-5;
 
 struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            int64_t degree, const at::Tensor& starts, int64_t tile) {
+                            int64_t degree, const Documents& documents, int64_t tile) {
+    const at::Tensor starts = documents.defined() ? documents.starts() : at::Tensor();
     const BlockedForward result = polynomial_blocks_forward(q, k, v, degree, starts, tile);
-    context->save_for_backward({q, k, v, result.output, result.normaliser, starts});
+    context->save_for_backward({q, k, v, result.output, result.normaliser});
     context->saved_data["degree"] = degree;
     context->saved_data["tile"] = tile;
+    if (starts.defined()) context->saved_data["starts"] = starts;
     return result.output;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const BlockedForward result{saved[3], saved[4]};
-    const BlockedBackward back =
-        polynomial_blocks_backward(gradients[0], saved[0], saved[1], saved[2], result, context->saved_data["degree"].toInt(), saved[5],
-                                   context->saved_data["tile"].toInt());
+    const auto& data = context->saved_data;
+    const at::Tensor starts = data.count("starts") ? data.at("starts").toTensor() : at::Tensor();
+    const BlockedBackward back = polynomial_blocks_backward(gradients[0], saved[0], saved[1], saved[2], {saved[3], saved[4]},
+                                                            data.at("degree").toInt(), starts, data.at("tile").toInt());
     return {back.q, back.k, back.v, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -61,8 +63,7 @@ std::vector<AttentionParameter> PolynomialAttention::parameters() { return {{"no
 
 at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t degree, const Documents& documents,
                                 int64_t tile) {
-  const at::Tensor starts = documents.defined() ? documents.starts() : at::Tensor();
-  return PolynomialFunction::apply(q, k, v, degree, starts, tile);
+  return PolynomialFunction::apply(q, k, v, degree, documents, tile);
 }
 
 }  // namespace polysketch
