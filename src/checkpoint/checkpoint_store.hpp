@@ -68,7 +68,7 @@ class CheckpointStore {
   void apply_retention(int64_t newest);
   std::filesystem::path root_;
   CheckpointConfig config_;
-  std::optional<int64_t> loaded_from_;
+  mutable std::optional<int64_t> loaded_from_;  ///< retention spares it; newest_valid() sets it
 };
 
 /// Exclusive ownership of a run folder (flock on `<run>/lock`, which names pid and host). Throws UserError 73 naming the owner.

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "checkpoint/run_lock.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "checkpoint/checkpoint_store.hpp"
+#include "support/durable_file.hpp"
+#include "support/error.hpp"
+#include "support/log.hpp"
+
+namespace polysketch {
+namespace {
+
+namespace fs = std::filesystem;
+using Identity = std::pair<dev_t, ino_t>;
+
+std::mutex held_mutex;
+std::set<Identity> held;
+
+Identity identity_of(int fd) {
+  struct stat status {};
+  return ::fstat(fd, &status) == 0 ? Identity{status.st_dev, status.st_ino} : Identity{};
+}
+
+std::string owner_text(int fd) {
+  std::array<char, 256> buffer{};
+  const ssize_t got = ::pread(fd, buffer.data(), buffer.size(), 0);
+  std::string text(buffer.data(), got > 0 ? static_cast<size_t>(got) : 0);
+  text.erase(std::min(text.find('\n'), text.size()));
+  return text.empty() ? "another process" : text;
+}
+
+}  // namespace
+
+RunLock::RunLock(const fs::path& run_directory) {
+  polysketch::create_directories(run_directory);
+  const fs::path path = run_directory / "lock";
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) {
+    const int error = errno;
+    const bool forbidden = error == EACCES || error == EPERM;
+    throw UserError(forbidden ? ExitCode::permission : ExitCode::cannot_create,
+                    fmt::format("{}: cannot be made: {}; choose a run.directory that can be written", path.string(), std::strerror(error)));
+  }
+  while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    const int error = errno;
+    if (error == EINTR) continue;
+    if (error == EWOULDBLOCK) {
+      const std::string owner = owner_text(fd_);
+      ::close(fd_);
+      throw UserError(ExitCode::cannot_create,
+                      fmt::format("{}: the run folder is in use by {}; wait for it, stop it, or choose another run.directory",
+                                  run_directory.string(), owner));
+    }
+    log_warning(fmt::format("{}: cannot be locked ({}); make sure that no other process trains in this folder", path.string(),
+                            std::strerror(error)));
+    return;
+  }
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  const std::string owner = fmt::format("process {} on host {}\n", ::getpid(), host.data());
+  // The text only serves the message above: a file system too full for it must not stop a run that can still read and report.
+  if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
+    log_warning(fmt::format("{}: cannot note the owner: {}", path.string(), std::strerror(errno)));
+  }
+  const std::lock_guard guard(held_mutex);
+  held.insert(identity_of(fd_));
+}
+
+RunLock::~RunLock() {
+  {
+    const std::lock_guard guard(held_mutex);
+    held.erase(identity_of(fd_));
+  }
+  // The file stays: removing it would let a third process lock a new one while a second still waits on the old.
+  ::close(fd_);
+}
+
+bool holds_run_lock(const fs::path& run_directory) {
+  struct stat status {};
+  if (::stat((run_directory / "lock").c_str(), &status) != 0) return false;
+  const std::lock_guard guard(held_mutex);
+  return held.count({status.st_dev, status.st_ino}) > 0;
+}
+
+}  // namespace polysketch
