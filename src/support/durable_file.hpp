@@ -48,7 +48,8 @@ void rename_durably(const std::filesystem::path& from, const std::filesystem::pa
 /// Whole content of a file. Throws UserError 66 if missing, 77 or 74 if unreadable, 65 if larger than `limit` bytes.
 std::string read_file(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 30);
 
-/// Creates the folder and its parents. Throws UserError 73 or 77 with the reason.
+/// Creates the folder and its parents. Throws UserError 73 or 77 with the reason. Call it with the namespace: a path argument brings
+/// std::filesystem::create_directories in too.
 void create_directories(const std::filesystem::path& path);
 
 }  // namespace polysketch

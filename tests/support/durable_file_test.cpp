@@ -97,9 +97,9 @@ TEST(DurableFile, SaysWhyItCannotStart) {
   test::write_text(folder / "file", "");
   EXPECT_EQ(code_of([&] { DurableFile file(folder / "missing/a"); }), ExitCode::cannot_create);
   EXPECT_EQ(code_of([&] { DurableFile file(folder / "file/a"); }), ExitCode::cannot_create);
-  EXPECT_EQ(code_of([&] { create_directories(folder / "file/a"); }), ExitCode::cannot_create);
-  EXPECT_EQ(code_of([&] { create_directories(folder / "file"); }), ExitCode::cannot_create);
-  EXPECT_EQ(code_of([&] { create_directories(folder / "x/y/z"); }), ExitCode::done);
+  EXPECT_EQ(code_of([&] { polysketch::create_directories(folder / "file/a"); }), ExitCode::cannot_create);
+  EXPECT_EQ(code_of([&] { polysketch::create_directories(folder / "file"); }), ExitCode::cannot_create);
+  EXPECT_EQ(code_of([&] { polysketch::create_directories(folder / "x/y/z"); }), ExitCode::done);
   EXPECT_TRUE(fs::is_directory(folder / "x/y/z"));
   if (geteuid() == 0) GTEST_SKIP() << "the superuser is refused nothing";
   fs::create_directory(folder / "locked");

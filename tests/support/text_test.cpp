@@ -14,7 +14,7 @@ std::string encode(uint32_t c) {
   if (c < 0x80) return {static_cast<char>(c)};
   std::string text;
   const int extra = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-  text += static_cast<char>((0xf00u >> extra & 0xff) | c >> (6 * extra));
+  text += static_cast<char>((0xff00u >> (extra + 1) & 0xff) | c >> (6 * extra));
   for (int i = extra - 1; i >= 0; --i) text += static_cast<char>(0x80 | (c >> (6 * i) & 0x3f));
   return text;
 }
