@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reporting/append_file.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "support/log.hpp"
+
+namespace polysketch {
+
+AppendFile::AppendFile(std::string path, std::string what) : path_(std::move(path)), what_(std::move(what)) {
+  std::error_code error;
+  const auto folder = std::filesystem::path(path_).parent_path();
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail(std::strerror(errno));
+}
+
+AppendFile::~AppendFile() {
+  if (fd_ >= 0 && ::close(fd_) != 0) {
+    const int error = errno;
+    fd_ = -1;
+    fail(std::strerror(error));
+  }
+}
+
+void AppendFile::append(std::string_view bytes) {
+  size_t done = 0;
+  while (fd_ >= 0 && done < bytes.size()) {
+    const ssize_t put = ::write(fd_, bytes.data() + done, bytes.size() - done);
+    if (put >= 0) {
+      done += static_cast<size_t>(put);
+    } else if (errno != EINTR) {
+      const int error = errno;
+      // Readers should not meet half a row: take back what a full disk let through.
+      struct stat status {};
+      if (done > 0 && ::fstat(fd_, &status) == 0) (void)!::ftruncate(fd_, status.st_size - static_cast<off_t>(done));
+      fail(std::strerror(error));
+    }
+  }
+}
+
+void AppendFile::sync() {
+  // EINVAL: a pipe or a device such as /dev/stdout, where nothing can be made durable.
+  if (fd_ >= 0 && ::fdatasync(fd_) != 0 && errno != EINVAL) fail(std::strerror(errno));
+}
+
+void AppendFile::fail(const std::string& reason) {
+  if (fd_ >= 0) ::close(fd_);
+  fd_ = -1;
+  log_warning(fmt::format("{}: cannot be written: {}; {} from here on is missing, the run goes on", path_, reason, what_));
+}
+
+}  // namespace polysketch
