@@ -18,10 +18,10 @@ enum class ModelSize { small, medium, large, custom };
 
 struct ModelConfig {
   ModelSize size = ModelSize::small;
-  int64_t layers = 0;      ///< L; 0: what the size says
-  int64_t width = 0;       ///< C
-  int64_t heads = 0;       ///< H; D = C / H
-  int64_t hidden = 0;      ///< G; 0: floor(floor(8C/3)/8)*8
+  int64_t layers = 0;  ///< L; 0: what the size says
+  int64_t width = 0;   ///< C
+  int64_t heads = 0;   ///< H; D = C / H
+  int64_t hidden = 0;  ///< G; 0: floor(floor(8C/3)/8)*8
   int64_t vocabulary = 32'000;
   double dropout = 0;      ///< after W_o and after the GLU
   bool recompute = false;  ///< keep only block inputs for backward
@@ -31,7 +31,7 @@ enum class AttentionKind { softmax, polynomial };
 
 struct AttentionConfig {
   AttentionKind kind = AttentionKind::softmax;
-  int64_t degree = 4;      ///< p of polynomial attention, even
+  int64_t degree = 4;  ///< p of polynomial attention, even
 };
 
 enum class Cleaning { none, plain, markers };  ///< Wiki-40B: markup as it is; markup to newlines; markup to four special pieces
@@ -43,36 +43,36 @@ struct TokenizerConfig {
 
 struct ShuffleConfig {
   bool enabled = true;
-  int64_t files = 16;       ///< files read in turn
-  int64_t segments = 64;    ///< segments whose documents and windows are mixed
+  int64_t files = 16;     ///< files read in turn
+  int64_t segments = 64;  ///< segments whose documents and windows are mixed
 };
 
 struct DataConfig {
-  std::string corpus = "text";     ///< name of data/corpora/<name>.yaml, or a path to such a file
-  std::string root;                ///< folder or s3://, gs:// prefix of the corpus
-  int64_t context = 1024;          ///< T
+  std::string corpus = "text";  ///< name of data/corpora/<name>.yaml, or a path to such a file
+  std::string root;             ///< folder or s3://, gs:// prefix of the corpus
+  int64_t context = 1024;       ///< T
   Cleaning cleaning = Cleaning::none;
   TokenizerConfig tokenizer;
-  std::string cache;               ///< token cache; empty: ${XDG_CACHE_HOME}/polysketch/tokens
+  std::string cache;  ///< token cache; empty: ${XDG_CACHE_HOME}/polysketch/tokens
   ShuffleConfig shuffle;
-  bool mask_documents = false;     ///< attention does not cross a document boundary
+  bool mask_documents = false;  ///< attention does not cross a document boundary
   OnError on_error = OnError::error;
   double max_bad_fraction = 0.001;
   int64_t max_bad_in_a_row = 100;
   int64_t max_document_bytes = 16 << 20;
   int64_t max_line_bytes = 64 << 20;
-  int64_t threads = 0;             ///< tokeniser threads; 0: one less than the cores, at least one
+  int64_t threads = 0;  ///< tokeniser threads; 0: one less than the cores, at least one
 };
 
 enum class Precision { fp32, bf16 };
 
 struct TrainingConfig {
-  int64_t batch_tokens = 1 << 20;   ///< tokens of an optimiser step, over all processes
-  int64_t micro_batch_tokens = 0;   ///< tokens of one forward and backward on one process; 0: chosen
+  int64_t batch_tokens = 1 << 20;  ///< tokens of an optimiser step, over all processes
+  int64_t micro_batch_tokens = 0;  ///< tokens of one forward and backward on one process; 0: chosen
   int64_t steps = 125'000;
   Precision precision = Precision::bf16;
-  std::string device = "auto";      ///< auto | cpu | cuda | cuda:N
-  int64_t threads = 0;              ///< compute threads on the CPU; 0: all cores
+  std::string device = "auto";  ///< auto | cpu | cuda | cuda:N
+  int64_t threads = 0;          ///< compute threads on the CPU; 0: all cores
 };
 
 enum class OptimizerKind { adamw };
@@ -93,28 +93,28 @@ struct ScheduleConfig {
   ScheduleKind kind = ScheduleKind::linear;
   double peak = 7e-4;
   int64_t warmup = 10'000;
-  double final_fraction = 0;     ///< rate at the last step as a share of the peak
-  double decay_fraction = 0.1;   ///< warmup_stable_decay: share of all steps that the decay takes
+  double final_fraction = 0;    ///< rate at the last step as a share of the peak
+  double decay_fraction = 0.1;  ///< warmup_stable_decay: share of all steps that the decay takes
 };
 
 enum class Split { train, validation, test };
 
 struct EvaluationConfig {
-  int64_t every = 2500;   ///< steps; 0: never
+  int64_t every = 2500;  ///< steps; 0: never
   Split split = Split::validation;
-  int64_t tokens = 0;     ///< tokens scored; 0 (`all`): the whole split
+  int64_t tokens = 0;  ///< tokens scored; 0 (`all`): the whole split
 };
 
 struct CheckpointConfig {
-  int64_t every = 1000;       ///< steps; 0: only at the end and on a stop
+  int64_t every = 1000;  ///< steps; 0: only at the end and on a stop
   int64_t keep_last = 3;
-  int64_t keep_every = 0;     ///< also keep every checkpoint at a multiple of this step; 0: none
+  int64_t keep_every = 0;  ///< also keep every checkpoint at a multiple of this step; 0: none
 };
 
 struct LoggingConfig {
-  int64_t every = 10;      ///< steps between console lines (every step stands in metrics.jsonl)
+  int64_t every = 10;  ///< steps between console lines (every step stands in metrics.jsonl)
   bool tensorboard = true;
-  bool progress = true;    ///< progress bar when standard error is a terminal
+  bool progress = true;  ///< progress bar when standard error is a terminal
 };
 
 struct Config {

@@ -92,8 +92,10 @@ std::optional<std::string> nearest(std::string_view word, const std::vector<std:
   int best_distance = 0;
   for (const auto& candidate : candidates) {
     const auto length = static_cast<int>(std::max(word.size(), candidate.size()));
+    const int allowed = std::max(2, length / 3);
+    if (length - static_cast<int>(std::min(word.size(), candidate.size())) > allowed) continue;  // no need to look: the distance is larger
     const int distance = edit_distance(word, candidate);
-    const bool slip = distance <= std::max(2, length / 3) && distance < length;  // something must agree
+    const bool slip = distance <= allowed && distance < length;  // something must agree
     if (slip && (!best || distance < best_distance)) {
       best = candidate;
       best_distance = distance;

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "config/config.hpp"
+
+namespace polysketch {
+
+/// Where a value was written: "configs/x.yaml:12" for people, "configs/x.yaml:12:3" for errors. Keys that nobody set are in no map.
+struct Origin {
+  std::string place;
+  std::string position;
+};
+
+/// All that is wrong with a configuration, gathered before anything is thrown.
+class Problems {
+ public:
+  /// Adds `position: key: got X, want Y; did you mean 'Z'?` (hint may be empty).
+  void add(const std::string& position, const std::string& key, const std::string& got, const std::string& want,
+           const std::string& hint = {});
+  /// The key's value is not to be trusted by later rules.
+  bool is_bad(const std::string& key) const { return bad_.contains(key); }
+  /// Throws UserError 78 with every line, if there is one.
+  void throw_if_any() const;
+
+ private:
+  std::vector<std::string> lines_;
+  std::set<std::string> bad_;
+};
+
+/// A value as an error shows it: in quotes, control characters escaped, cut where it is long.
+std::string quoted(const std::string& text);
+
+/// Fills the model's numbers from its size (METHOD §1) and notes in `derived` where each came from; missing numbers of `custom` are
+/// problems.
+void resolve_model(ModelConfig& model, const std::map<std::string, Origin>& origins, std::map<std::string, std::string>& derived,
+                   Problems& problems);
+
+/// Rules that tie keys together.
+void check_rules(const Config& config, const std::map<std::string, Origin>& origins, Problems& problems);
+
+}  // namespace polysketch

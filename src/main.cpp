@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "commands/commands.hpp"
+#include "support/build_info.hpp"
+#include "support/error.hpp"
+#include "support/text.hpp"
+
+namespace polysketch {
+namespace {
+
+constexpr const char* description =
+    "polysketch pretrains GPT-2-style language models with softmax and polynomial attention.\n"
+    "\n"
+    "A run is a configuration file and the files it names:\n"
+    "  polysketch tokenizer train --input TEXT... --vocab-size 32000 --output FILE.model\n"
+    "  polysketch train configs/RUN.yaml          train, or go on where the run was stopped\n"
+    "  polysketch evaluate perplexity ...         score a split\n"
+    "  polysketch generate ...                    continue a text\n"
+    "Any key of the configuration can be overridden: --set training.steps=1k.";
+
+constexpr const char* footer =
+    "Figures go to standard output, everything else to standard error. Commands that print figures have --json.\n"
+    "Exit codes: 0 done; 64 wrong command line; 65 bad data; 66 input missing; 70 defect of this program; 73 cannot create output;\n"
+    "74 read or write failed; 75 stopped on request, start the same command again to go on; 76 another process is gone;\n"
+    "77 permission; 78 wrong configuration; 80 loss or gradient not finite; 81 no checkpoint can be loaded; 82 suspected hardware.";
+
+std::string version_text() {
+  const auto info = build_info();
+  std::string text = fmt::format("polysketch {} ({})", info[0].second, info[1].second);
+  for (size_t i = 2; i < info.size(); ++i) text += fmt::format("\n  {} {}", info[i].first, info[i].second);
+  return text;
+}
+
+int report(ExitCode code, const std::string& text) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "ERROR %d: %s\n", static_cast<int>(code), text.c_str());
+  return static_cast<int>(code);
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+// The innermost subcommand that was recognised.
+const CLI::App* innermost(const CLI::App* app) {
+  for (auto inner = app->get_subcommands(); !inner.empty(); inner = app->get_subcommands()) app = inner.front();
+  return app;
+}
+
+std::string command_name(const CLI::App* app) {
+  return app->get_parent() == nullptr ? app->get_name() : command_name(app->get_parent()) + " " + app->get_name();
+}
+
+// What the user may have meant by a word that is neither a subcommand nor an option here.
+std::string meant(const CLI::App* app, int argc, char** argv) {
+  std::vector<std::string> known;
+  for (const auto* command : app->get_subcommands([](const CLI::App*) { return true; })) known.push_back(command->get_name());
+  for (const auto* option : app->get_options()) {
+    for (const auto& name : option->get_lnames()) known.push_back("--" + name);
+  }
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const std::string name = word.substr(0, word.find('='));
+    if (name == app->get_name() || std::find(known.begin(), known.end(), name) != known.end()) continue;
+    if (const auto near = nearest(name, known)) return "; did you mean '" + *near + "'?";
+  }
+  return "";
+}
+
+int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  const CLI::App* where = innermost(&app);
+  return report(ExitCode::usage,
+                fmt::format("{}{} See '{} --help'.", first_line(error.what()), meant(where, argc, argv), command_name(where)));
+}
+
+// A full disk behind standard output must not pass for success. A reader that went away (head) is none of our business.
+int flush_output() {
+  std::cout.flush();
+  if (std::fflush(stdout) == 0 || errno == EPIPE) return 0;
+  return report(ExitCode::io, fmt::format("standard output: cannot write: {}", std::strerror(errno)));
+}
+
+int run(int argc, char** argv) {
+  CLI::App app(description, "polysketch");
+  app.footer(footer);
+  app.set_version_flag("--version", version_text, "print the version of the program and of all it is built from");
+  app.set_help_flag("-h,--help", "print this help");
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  commands::add_train(app);
+  commands::add_evaluate(app);
+  commands::add_generate(app);
+  commands::add_tokenizer(app);
+  commands::add_data(app);
+  commands::add_plan(app);
+  commands::add_bench(app);
+  commands::add_config(app);
+  commands::add_checkpoint(app);
+  commands::add_report(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0) return usage_error(app, error, argc, argv);
+    app.exit(error);  // prints the help or the version asked for
+  }
+  return flush_output();
+}
+
+}  // namespace
+}  // namespace polysketch
+
+int main(int argc, char** argv) {
+  using polysketch::ExitCode;
+  signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of one write, not the end of a run
+  try {
+    return polysketch::run(argc, argv);
+  } catch (const polysketch::UserError& error) {
+    return polysketch::report(error.code(), error.what());
+  } catch (const std::exception& error) {
+    return polysketch::report(ExitCode::internal, "internal: " + polysketch::first_line(error.what()));
+  }
+}
