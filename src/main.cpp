@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <string>
@@ -12,6 +14,7 @@
 #include "commands/commands.hpp"
 #include "support/build_info.hpp"
 #include "support/error.hpp"
+#include "support/exit.hpp"
 #include "support/text.hpp"
 
 namespace polysketch {
@@ -58,33 +61,43 @@ std::string command_name(const CLI::App* app) {
   return app->get_parent() == nullptr ? app->get_name() : command_name(app->get_parent()) + " " + app->get_name();
 }
 
-// What the user may have meant by a word that is neither a subcommand nor an option here.
-std::string meant(const CLI::App* app, int argc, char** argv) {
+// The first word of the command line that no command took, or nothing.
+std::string unexpected_word(const CLI::App& app, int argc, char** argv) {
+  const std::vector<std::string> left = app.remaining(true);
+  for (int i = 1; i < argc; ++i) {
+    if (std::find(left.begin(), left.end(), argv[i]) != left.end()) return argv[i];
+  }
+  return "";
+}
+
+std::vector<std::string> words_known_to(const CLI::App* app) {
   std::vector<std::string> known;
   for (const auto* command : app->get_subcommands([](const CLI::App*) { return true; })) known.push_back(command->get_name());
   for (const auto* option : app->get_options()) {
     for (const auto& name : option->get_lnames()) known.push_back("--" + name);
   }
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const std::string name = word.substr(0, word.find('='));
-    if (name == app->get_name() || std::find(known.begin(), known.end(), name) != known.end()) continue;
-    if (const auto near = nearest(name, known)) return "; did you mean '" + *near + "'?";
-  }
-  return "";
+  return known;
 }
 
 int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const CLI::App* where = innermost(&app);
-  return report(ExitCode::usage,
-                fmt::format("{}{} See '{} --help'.", first_line(error.what()), meant(where, argc, argv), command_name(where)));
+  std::string text = first_line(error.what());
+  if (const std::string word = unexpected_word(app, argc, argv); !word.empty()) {
+    const auto near = nearest(word.substr(0, word.find('=')), words_known_to(where));
+    text = fmt::format("'{}' means nothing to '{}'{}", word, command_name(where), near ? "; did you mean '" + *near + "'?" : "");
+  }
+  if (!text.ends_with('?') && !text.ends_with('.')) text += '.';
+  return report(ExitCode::usage, fmt::format("{} See '{} --help'.", text, command_name(where)));
 }
 
-// A full disk behind standard output must not pass for success. A reader that went away (head) is none of our business.
+// A full disk behind standard output must not pass for success. A pipe whose reader went away (head) is none of our business.
 int flush_output() {
   std::cout.flush();
-  if (std::fflush(stdout) == 0 || errno == EPIPE) return 0;
-  return report(ExitCode::io, fmt::format("standard output: cannot write: {}", std::strerror(errno)));
+  std::fflush(stdout);
+  struct stat status {};
+  const bool is_pipe = fstat(STDOUT_FILENO, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode));
+  if (is_pipe || (std::cout.good() && std::ferror(stdout) == 0)) return 0;
+  return report(ExitCode::io, "standard output: cannot write: is the disk full?");
 }
 
 int run(int argc, char** argv) {
@@ -110,7 +123,8 @@ int run(int argc, char** argv) {
     if (error.get_exit_code() != 0) return usage_error(app, error, argc, argv);
     app.exit(error);  // prints the help or the version asked for
   }
-  return flush_output();
+  const int failed = flush_output();
+  return failed != 0 ? failed : static_cast<int>(exit_code_slot());
 }
 
 }  // namespace

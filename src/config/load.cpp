@@ -75,6 +75,7 @@ class Loader {
 // Names directly inside a section ("" is the top), keys and subsections alike.
 std::vector<std::string> Loader::keys_of(const std::string& section) const {
   std::vector<std::string> names;
+  if (section.empty()) names.push_back("base");
   const std::string prefix = section.empty() ? "" : section + ".";
   for (const auto& path : paths_) {
     if (!path.starts_with(prefix)) continue;
@@ -338,9 +339,10 @@ ResolvedConfig resolve_config(const fs::path& path, const std::vector<std::strin
 
 Config load_config(const fs::path& path, const std::vector<std::string>& overrides) { return resolve_config(path, overrides).config; }
 
-Config config_from_json(const nlohmann::json& json) {
+Config config_from_json(const nlohmann::json& json, const std::vector<std::string>& overrides) {
   Loader loader;
   loader.add_json(json, "");
+  for (const auto& text : overrides) loader.add_override(text);
   return loader.finish().config;
 }
 

@@ -30,8 +30,8 @@ ResolvedConfig resolve_config(const std::filesystem::path& path, const std::vect
 std::string to_yaml(const Config& config);
 std::string to_yaml(const ResolvedConfig& resolved);
 nlohmann::ordered_json to_json(const Config& config);
-/// From what to_json wrote (a checkpoint's manifest). Strict like the YAML reader.
-Config config_from_json(const nlohmann::json& json);
+/// From what to_json wrote (a checkpoint's manifest), with overrides as in load_config. Strict like the YAML reader.
+Config config_from_json(const nlohmann::json& json, const std::vector<std::string>& overrides = {});
 
 /// JSON schema (draft 2020-12) of a configuration file, for editors.
 nlohmann::ordered_json config_schema();

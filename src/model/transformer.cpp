@@ -26,6 +26,8 @@ struct Transformer::Block {
 
 /// What backward of one block needs. With model.recompute only x1 is kept and the rest is made again.
 struct Transformer::Activations {
+  Activations() = default;
+  explicit Activations(at::Tensor x) : x1(std::move(x)) {}
   at::Tensor x1, x2;  ///< [N, C] wide: what the two norms saw
   ops::Normalized norm1, norm2;
   std::array<at::Tensor, 3> qkv;  ///< q, k, v [B, H, T, D], leaves of the attention's own graph
@@ -224,7 +226,7 @@ at::Tensor Transformer::forward_backward(const ModelInput& input, double scale, 
   Stream stream = embed(input);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     stream = run_block(layer, stream, input, &kept[layer]);
-    if (recompute) kept[layer] = Activations{.x1 = kept[layer].x1};
+    if (recompute) kept[layer] = Activations(kept[layer].x1);
   }
   auto [x, normalized] = final_norm(stream, /*in_place=*/false);
   stream = {};

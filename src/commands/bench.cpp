@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <memory>
+
+#include "attention/softmax.hpp"
+#include "commands/commands.hpp"
+#include "commands/common.hpp"
+#include "model/cost.hpp"
+#include "model/device.hpp"
+#include "support/philox.hpp"
+#include "support/units.hpp"
+#include "training/adamw.hpp"
+#include "training/trainer.hpp"
+
+namespace polysketch::commands {
+namespace {
+
+struct Arguments {
+  ConfigArguments config;
+  int steps = 5;
+  int warmup = 2;
+  bool json = false;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+void run_step(const Arguments& arguments) {
+  const Config config = arguments.config.resolve().config;
+  const TrainingConfig& training = config.training;
+  const int64_t context = config.data.context, sequences = training.batch_tokens / context;
+  const at::Device device = open_device(training.device, training.threads);
+  const int64_t rows = micro_batch_rows(training, context, sequences, device.is_cuda());
+  Transformer::Options options;
+  options.model = config.model;
+  options.attention = config.attention;
+  options.device = device;
+  options.compute = training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
+  options.seed = static_cast<uint64_t>(config.run.seed);
+  Transformer model(options);
+  AdamW optimizer(model.parameters(), config.optimizer);
+
+  Philox random(options.seed, RandomPurpose::test);
+  at::Tensor ids = at::empty({rows, context + 1}, at::kLong);
+  for (int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(config.model.vocabulary)));
+  ids = ids.to(device);
+  const ModelInput input{.ids = ids.narrow(1, 0, context).contiguous(), .targets = ids.narrow(1, 1, context).contiguous(), .documents = {}, .dropout = {}};
+
+  std::vector<double> seconds;
+  double loss = 0;
+  for (int step = 0; step < arguments.warmup + arguments.steps; ++step) {
+    const auto start = std::chrono::steady_clock::now();
+    at::Tensor nats = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+    for (int64_t done = 0; done < sequences; done += rows) nats += model.forward_backward(input, 1.0 / static_cast<double>(training.batch_tokens));
+    optimizer.step(1e-4, step + 1);
+    loss = nats.item<double>() / static_cast<double>(training.batch_tokens);
+    synchronize(device);
+    const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (step >= arguments.warmup) seconds.push_back(taken);
+  }
+  const double middle = median(seconds), speed = static_cast<double>(training.batch_tokens) / middle;
+  const ModelCost cost = model_cost(config.model, config.attention, training.precision, context, rows * context);
+  const double peak = peak_flops(device, options.compute);
+  nlohmann::ordered_json json{{"tokens_per_second", speed},
+                              {"seconds_per_step", middle},
+                              {"seconds_min", *std::min_element(seconds.begin(), seconds.end())},
+                              {"seconds_max", *std::max_element(seconds.begin(), seconds.end())},
+                              {"steps", arguments.steps},
+                              {"peak_bytes", peak_memory_bytes(device)},
+                              {"parameters", cost.parameters},
+                              {"flops_per_token", cost.flops_per_token},
+                              {"flops_per_token_causal", cost.flops_per_token_causal},
+                              {"flops_per_second", cost.flops_per_token * speed},
+                              {"mfu", nullptr},
+                              {"loss", loss},
+                              {"context", context},
+                              {"batch_tokens", training.batch_tokens},
+                              {"micro_batch_tokens", rows * context},
+                              {"precision", training.precision == Precision::bf16 ? "bf16" : "fp32"},
+                              {"attention", to_json(config).at("attention").at("kind")},
+                              {"device", device_name(device)}};
+  if (peak > 0) json["mfu"] = cost.flops_per_token * speed / peak;
+  if (arguments.json) {
+    std::cout << json.dump() << "\n";
+    return;
+  }
+  std::cout << fmt::format("{} tokens/s, {:.4f} s a step of {} tokens (median of {}, {:.4f} to {:.4f}), {:.3g} FLOP/s, peak {}, {}\n", format_count(static_cast<int64_t>(speed)),
+                           middle, format_count(training.batch_tokens), arguments.steps, json["seconds_min"].get<double>(), json["seconds_max"].get<double>(),
+                           cost.flops_per_token * speed, format_bytes(peak_memory_bytes(device)), device_name(device));
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("bench", "Measure speed and memory");
+  command->require_subcommand(1);
+  CLI::App* step = command->add_subcommand("step", "One training step on random tokens; needs no data");
+  auto arguments = std::make_shared<Arguments>();
+  add_config_arguments(*step, arguments->config);
+  step->add_option("--steps", arguments->steps, "steps that are timed")->check(CLI::Range(1, 100000))->capture_default_str();
+  step->add_option("--warmup", arguments->warmup, "steps before them")->check(CLI::Range(0, 100000))->capture_default_str();
+  step->add_flag("--json", arguments->json, "print one JSON object");
+  step->callback([arguments] { run_step(*arguments); });
+}
+
+}  // namespace polysketch::commands

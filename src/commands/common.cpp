@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "commands/common.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "model/device.hpp"
+#include "model/model_file.hpp"
+#include "support/error.hpp"
+
+namespace polysketch::commands {
+namespace {
+
+namespace fs = std::filesystem;
+
+CheckpointStore::Loaded find_checkpoint(const std::string& path) {
+  if (!fs::exists(path)) throw UserError(ExitCode::missing_input, path + ": there is no such run or checkpoint folder");
+  const fs::path folder = fs::path(path).lexically_normal();
+  if (fs::exists(folder / "manifest.json")) return CheckpointStore(folder.parent_path().parent_path(), {}).verify(folder);
+  auto found = CheckpointStore(folder, {}).newest_valid();
+  if (!found) throw UserError(ExitCode::missing_input, path + ": holds no checkpoint: give a run folder or a folder step-…/ of one");
+  return *found;
+}
+
+}  // namespace
+
+void add_config_arguments(CLI::App& command, ConfigArguments& arguments) {
+  command.add_option("config", arguments.file, "configuration file (YAML)")->required()->type_name("CONFIG");
+  command.add_option("--set", arguments.overrides, "override a key, e.g. --set training.steps=1k; may be repeated")->type_name("KEY=VALUE")->allow_extra_args(false);
+}
+
+void add_model_arguments(CLI::App& command, ModelArguments& arguments) {
+  command.add_option("run", arguments.path, "run folder (its newest whole checkpoint) or one checkpoint folder")->required()->type_name("RUN");
+  command.add_option("--set", arguments.overrides, "override a key of the run's configuration, e.g. --set data.root=/data/pg19")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  command.add_option("--device", arguments.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+}
+
+LoadedModel load_model(const ModelArguments& arguments) {
+  LoadedModel loaded;
+  loaded.checkpoint = find_checkpoint(arguments.path);
+  const nlohmann::json& state = loaded.checkpoint.manifest.state;
+  const Config saved = config_from_json(state.at("config"));
+  loaded.config = config_from_json(state.at("config"), arguments.overrides);
+  for (const std::string& difference : config_difference(saved, loaded.config)) {
+    if (difference.starts_with("model.") || difference.starts_with("attention.")) {
+      throw UserError(ExitCode::config, "--set " + difference + ": the checkpoint holds another model than that: leave the key as it was");
+    }
+  }
+  loaded.tokenizer = std::make_unique<Tokenizer>(loaded.config.data.tokenizer.path);
+  const std::string wanted = state.at("tokenizer_sha256").get<std::string>();
+  if (loaded.tokenizer->sha256() != wanted) {
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("{}: is not the tokenizer of this run (SHA-256 {}, the run's {}): --set data.tokenizer.path=FILE",
+                                loaded.config.data.tokenizer.path, loaded.tokenizer->sha256(), wanted));
+  }
+  Transformer::Options options;
+  options.model = loaded.config.model;
+  options.attention = loaded.config.attention;
+  options.device = open_device(arguments.device, loaded.config.training.threads);
+  options.compute = loaded.config.training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
+  options.initialize = false;
+  loaded.model = std::make_unique<Transformer>(options);
+  const fs::path file = loaded.checkpoint.directory / "model.safetensors";
+  load_tensors(loaded.model->parameters(), loaded.model->parameters().flat_master(), TensorFile(file), "", file.string());
+  loaded.model->parameters().refresh_compute();
+  return loaded;
+}
+
+Split parse_split(const std::string& word) {
+  if (word == "train") return Split::train;
+  if (word == "validation") return Split::validation;
+  if (word == "test") return Split::test;
+  throw UserError(ExitCode::usage, fmt::format("--split: got '{}', want train, validation or test", word));
+}
+
+}  // namespace polysketch::commands

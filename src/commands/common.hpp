@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint_store.hpp"
+#include "config/load.hpp"
+#include "data/tokenizer.hpp"
+#include "model/transformer.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace polysketch::commands {
+
+/// CONFIG and --set of the commands that read a configuration file.
+struct ConfigArguments {
+  std::string file;
+  std::vector<std::string> overrides;
+  ResolvedConfig resolve() const { return resolve_config(file, overrides); }
+};
+void add_config_arguments(CLI::App& command, ConfigArguments& arguments);
+
+/// A trained model: of a run folder (its newest whole checkpoint) or of one checkpoint folder.
+struct ModelArguments {
+  std::string path;
+  std::vector<std::string> overrides;
+  std::string device = "auto";
+};
+void add_model_arguments(CLI::App& command, ModelArguments& arguments);
+
+struct LoadedModel {
+  Config config;   ///< the checkpoint's, with overrides of data, evaluation and device
+  CheckpointStore::Loaded checkpoint;
+  std::unique_ptr<Transformer> model;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+/// Throws UserError 66 (nothing there), 81 (damaged), 65 (another tokenizer than the run's), 78 (an override that would make it another model).
+LoadedModel load_model(const ModelArguments& arguments);
+
+/// A training or evaluation `Split` from its word. Throws UserError 64.
+Split parse_split(const std::string& word);
+
+}  // namespace polysketch::commands

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <memory>
+
+#include "commands/commands.hpp"
+#include "commands/common.hpp"
+#include "model/cost.hpp"
+#include "support/units.hpp"
+#include "training/trainer.hpp"
+
+namespace polysketch::commands {
+namespace {
+
+struct Arguments {
+  ConfigArguments config;
+  std::string tokens_per_second;
+  bool json = false;
+};
+
+void run(const Arguments& arguments) {
+  const Config config = arguments.config.resolve().config;
+  double speed = 0;
+  if (!arguments.tokens_per_second.empty()) {
+    const auto count = parse_count(arguments.tokens_per_second);
+    if (!count || *count < 1) {
+      throw UserError(ExitCode::usage, fmt::format("--tokens-per-second: got '{}', want a number of at least 1, like 400k", arguments.tokens_per_second));
+    }
+    speed = static_cast<double>(*count);
+  }
+  const TrainingConfig& training = config.training;
+  const int64_t sequences = training.batch_tokens / config.data.context;
+  const bool gpu = training.device.starts_with("cuda");
+  const int64_t micro = micro_batch_rows(training, config.data.context, sequences, gpu) * config.data.context;
+  const ModelCost cost = model_cost(config.model, config.attention, training.precision, config.data.context, micro);
+  const int64_t total = cost.weight_bytes + cost.gradient_bytes + cost.optimizer_bytes + cost.activation_bytes;
+  const double tokens = static_cast<double>(training.steps) * static_cast<double>(training.batch_tokens);
+  const double seconds = speed > 0 ? tokens / speed : 0;
+  if (arguments.json) {
+    nlohmann::ordered_json json{{"parameters", cost.parameters},
+                                {"embedding_parameters", cost.embedding_parameters},
+                                {"flops_per_token", cost.flops_per_token},
+                                {"flops_per_token_causal", cost.flops_per_token_causal},
+                                {"micro_batch_tokens", micro},
+                                {"weight_bytes", cost.weight_bytes},
+                                {"gradient_bytes", cost.gradient_bytes},
+                                {"optimizer_bytes", cost.optimizer_bytes},
+                                {"activation_bytes", cost.activation_bytes},
+                                {"total_bytes", total},
+                                {"checkpoint_bytes", cost.checkpoint_bytes},
+                                {"steps", training.steps},
+                                {"tokens", tokens},
+                                {"total_flops", tokens * cost.flops_per_token},
+                                {"seconds", nullptr}};
+    if (speed > 0) json["seconds"] = seconds;
+    std::cout << json.dump(2) << "\n";
+    return;
+  }
+  const auto& m = config.model;
+  std::cout << fmt::format("model          {} parameters, {} of them embedding; {} layers x {} wide, {} heads, hidden {}, vocabulary {}\n",
+                           format_count(cost.parameters), format_count(cost.embedding_parameters), m.layers, m.width, m.heads, m.hidden, m.vocabulary)
+            << fmt::format("FLOPs a token  {:.4g} G with all T x T pairs, {:.4g} G causal (forward and backward, T = {})\n",
+                           cost.flops_per_token / 1e9, cost.flops_per_token_causal / 1e9, config.data.context)
+            << fmt::format("run            {} steps of {} tokens = {} tokens, {:.3g} FLOPs\n", training.steps, format_count(training.batch_tokens),
+                           format_count(static_cast<int64_t>(tokens)), tokens * cost.flops_per_token)
+            << fmt::format("memory         {} = weights {} + gradients {} + optimiser {} + activations {} (micro-batch of {} tokens)\n", format_bytes(total),
+                           format_bytes(cost.weight_bytes), format_bytes(cost.gradient_bytes), format_bytes(cost.optimizer_bytes),
+                           format_bytes(cost.activation_bytes), format_count(micro))
+            << fmt::format("checkpoint     {}\n", format_bytes(cost.checkpoint_bytes));
+  if (speed > 0) std::cout << fmt::format("time           {} at {} tokens/s\n", format_duration(seconds), format_count(static_cast<int64_t>(speed)));
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("plan", "Parameters, FLOPs, memory and time of a configuration, without running it");
+  auto arguments = std::make_shared<Arguments>();
+  add_config_arguments(*command, arguments->config);
+  command->add_option("--tokens-per-second", arguments->tokens_per_second, "a measured speed (bench step), for the time estimate")->type_name("N");
+  command->add_flag("--json", arguments->json, "print one JSON object");
+  command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace polysketch::commands

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "evaluation/generator.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "support/error.hpp"
+#include "support/philox.hpp"
+
+namespace polysketch {
+
+int32_t sample(const std::vector<float>& logits, const SamplingOptions& options, double uniform) {
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  // Ties go to the smaller id, so the order is one and the same everywhere.
+  const auto more_probable = [&](int32_t a, int32_t b) {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  };
+  if (options.temperature == 0) return *std::min_element(order.begin(), order.end(), more_probable);
+  size_t kept = order.size();
+  if (options.top_k > 0) kept = std::min(kept, static_cast<size_t>(options.top_k));
+  const auto middle = order.begin() + static_cast<std::ptrdiff_t>(kept);
+  if (kept < order.size()) std::nth_element(order.begin(), middle, order.end(), more_probable);
+  std::sort(order.begin(), middle, more_probable);
+  order.resize(kept);
+
+  std::vector<double> weight(kept);
+  const double top = logits[static_cast<size_t>(order[0])];
+  for (size_t i = 0; i < kept; ++i) weight[i] = std::exp((logits[static_cast<size_t>(order[i])] - top) / options.temperature);
+  const double whole = std::accumulate(weight.begin(), weight.end(), 0.0);
+  double share = 0;
+  size_t used = 0;
+  while (used < kept && (used == 0 || share < options.top_p * whole)) share += weight[used++];
+  double left = uniform * share;
+  for (size_t i = 0; i < used; ++i) {
+    left -= weight[i];
+    if (left < 0) return order[i];
+  }
+  return order[used - 1];
+}
+
+std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& prompt, const SamplingOptions& options,
+                              const std::function<bool(int32_t)>& on_token) {
+  require(!prompt.empty(), "generate needs at least one id to start from");
+  std::vector<int64_t> ids(prompt.begin(), prompt.end());
+  std::vector<int32_t> added;
+  Philox random(options.seed, RandomPurpose::generation);
+  while (static_cast<int64_t>(added.size()) < options.tokens) {
+    const int64_t length = std::min<int64_t>(options.context, static_cast<int64_t>(ids.size()));
+    at::Tensor window = at::from_blob(ids.data() + (static_cast<int64_t>(ids.size()) - length), {1, length}, at::kLong).clone();
+    at::Tensor logits = model.logits(window.to(model.options().device), {}, /*last_only=*/true).to(at::kCPU, at::kFloat).contiguous();
+    const float* values = logits.data_ptr<float>();
+    const int32_t next = sample(std::vector<float>(values, values + logits.numel()), options, random.uniform());
+    if (next == options.stop) break;
+    ids.push_back(next);
+    added.push_back(next);
+    if (on_token && !on_token(next)) break;
+  }
+  return added;
+}
+
+}  // namespace polysketch

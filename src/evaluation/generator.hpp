@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "model/transformer.hpp"
+
+namespace polysketch {
+
+/// How the next token is drawn from the model's distribution.
+struct SamplingOptions {
+  int64_t tokens = 128;     ///< most tokens to add
+  double temperature = 1;   ///< 0: the most probable token, always
+  int64_t top_k = 0;        ///< only the k most probable; 0: all
+  double top_p = 1;         ///< only the smallest set of most probable tokens that holds this share
+  uint64_t seed = 1;
+  int64_t context = 1024;   ///< the model sees at most the last so many tokens
+  int32_t stop = -1;        ///< ends at this token (not added); -1: never
+};
+
+/// Picks an id from logits [V]; `uniform` in [0, 1) decides. A pure function, so that a text is reproduced by its seed.
+int32_t sample(const std::vector<float>& logits, const SamplingOptions& options, double uniform);
+
+/// Continues `prompt` (at least one id). `on_token` sees every new id and ends generation by returning false. Returns the new ids.
+std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& prompt, const SamplingOptions& options,
+                              const std::function<bool(int32_t)>& on_token = {});
+
+}  // namespace polysketch

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "evaluation/perplexity.hpp"
+
+#include <ATen/ATen.h>
+
+#include <chrono>
+#include <cmath>
+#include <numbers>
+
+#include "support/error.hpp"
+
+namespace polysketch {
+namespace {
+
+// Windows of a batch as tensors: inputs, targets with everything that is not to be scored masked, and documents.
+ModelInput make_input(const std::vector<EvaluationWindow>& windows, int64_t context, bool mask_documents, const at::Device& device) {
+  const auto rows = static_cast<int64_t>(windows.size());
+  at::Tensor ids = at::zeros({rows, context}, at::kLong), targets = at::full({rows, context}, -1, at::kLong);
+  at::Tensor documents = mask_documents ? at::zeros({rows, context}, at::kInt) : at::Tensor();
+  for (int64_t row = 0; row < rows; ++row) {
+    const EvaluationWindow& window = windows[static_cast<size_t>(row)];
+    const auto length = static_cast<int64_t>(window.ids.size()) - 1;
+    auto* id = ids.data_ptr<int64_t>() + row * context;
+    auto* target = targets.data_ptr<int64_t>() + row * context;
+    for (int64_t t = 0; t < length; ++t) {
+      id[t] = window.ids[static_cast<size_t>(t)];
+      if (t + 1 >= window.first_target) target[t] = window.ids[static_cast<size_t>(t + 1)];
+    }
+    if (!mask_documents) continue;
+    auto* document = documents.data_ptr<int32_t>() + row * context;
+    for (int64_t t = 0; t < context; ++t) document[t] = window.documents[static_cast<size_t>(std::min(t, length))];
+  }
+  return {.ids = ids.to(device), .targets = targets.to(device), .documents = mask_documents ? Documents(documents) : Documents(), .dropout = {}};
+}
+
+}  // namespace
+
+double Perplexity::per_token() const { return std::exp(nats_per_token()); }
+double Perplexity::bits_per_byte() const { return nats / (static_cast<double>(counts.bytes) * std::numbers::ln2); }
+double Perplexity::per_word() const { return std::exp(nats / static_cast<double>(words)); }
+
+std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data, const Corpus& corpus, const Tokenizer& tokenizer,
+                                             const PerplexityOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  EvaluationStream stream(data, corpus, options.split, tokenizer,
+                          {.context = options.context, .stride = options.stride, .max_tokens = options.max_tokens});
+  const auto rows = static_cast<size_t>(std::max<int64_t>(1, options.batch_tokens / options.context));
+  Perplexity result;
+  std::vector<EvaluationWindow> windows;
+  for (bool more = true; more;) {
+    if (options.stop && options.stop()) return std::nullopt;
+    EvaluationWindow window;
+    more = stream.next(window);
+    if (more) windows.push_back(std::move(window));
+    if (windows.empty() || (more && windows.size() < rows)) continue;
+    const ModelInput input = make_input(windows, options.context, data.mask_documents, model.options().device);
+    result.nats += model.losses(input).to(at::kDouble).sum().item<double>();
+    windows.clear();
+    if (options.progress) options.progress(stream.counts().scored);
+  }
+  result.counts = stream.counts();
+  if (result.counts.scored == 0) {
+    throw UserError(ExitCode::bad_data, "the split holds fewer than two tokens: there is nothing to score");
+  }
+  result.complete = options.max_tokens == 0 || result.counts.scored + 1 >= result.counts.tokens;
+  const int64_t published = corpus.published_words(options.split);
+  const bool full = published > 0 && std::abs(static_cast<double>(result.counts.words - published)) < 0.02 * static_cast<double>(published);
+  result.words = full ? published : result.counts.words;
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+}  // namespace polysketch

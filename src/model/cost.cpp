@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/cost.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "attention/attention.hpp"
+
+namespace polysketch {
+
+ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention_config, Precision precision, int64_t context,
+                     int64_t micro_batch_tokens) {
+  const int64_t c = model.width, g = model.hidden, v = model.vocabulary, l = model.layers;
+  const auto attention = make_attention(attention_config, {model.heads, c / model.heads});
+  int64_t attention_parameters = 0;
+  for (const AttentionParameter& parameter : attention->parameters()) attention_parameters += parameter.value.numel();
+  const int64_t matrices = 4 * c * c + 3 * c * g;  // qkv, out; up (linear and gate), down
+
+  ModelCost cost;
+  cost.embedding_parameters = v * c + v;
+  cost.parameters = cost.embedding_parameters + l * (matrices + attention_parameters + 4 * c) + 2 * c;
+
+  const AttentionCost pair = attention->cost(context);
+  const double dense = 6.0 * static_cast<double>(l * matrices + v * c);
+  const double per_token = static_cast<double>(l) / static_cast<double>(context);
+  cost.flops_per_token = dense + per_token * (pair.forward.full + pair.backward.full);
+  cost.flops_per_token_causal = dense + per_token * (pair.forward.causal + pair.backward.causal);
+
+  const int64_t element = precision == Precision::bf16 ? 2 : 4;
+  cost.weight_bytes = cost.parameters * (4 + (precision == Precision::bf16 ? 2 : 0));
+  cost.gradient_bytes = 4 * cost.parameters;
+  cost.optimizer_bytes = 8 * cost.parameters;
+  cost.checkpoint_bytes = 12 * cost.parameters;
+
+  // A block keeps the two sums of the residual stream in fp32, the two normalised inputs, the joined heads, the pre-activations of the
+  // gated unit and what the attention keeps; statistics of the norms are small change. The joined heads share memory with the attention's output.
+  const int64_t sequences = std::max<int64_t>(1, micro_batch_tokens / context);
+  const int64_t rows = sequences * context;
+  const int64_t block = rows * (2 * c * 4 + (2 * c + 2 * g) * element + 4 * 4) + sequences * pair.saved_bytes(element);
+  const int64_t logits = std::min<int64_t>(rows, 1024) * v * element;
+  cost.activation_bytes = (model.recompute ? l * rows * c * 4 + block : l * block) + logits;
+  return cost;
+}
+
+}  // namespace polysketch

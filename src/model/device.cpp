@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/device.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <malloc.h>
+#include <sys/resource.h>
+
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "support/build_info.hpp"
+#include "support/error.hpp"
+
+namespace polysketch {
+namespace {
+
+// LibTorch's CUDA half registers itself with the CPU half when it is loaded. Nothing of ours is linked to it, so a run on the CPU starts without it.
+// Returns what went wrong, or an empty text.
+std::string load_cuda() {
+  static const std::string problem = []() -> std::string {
+    if (!std::filesystem::exists("/proc/driver/nvidia/version") && !std::filesystem::exists("/dev/nvidiactl") &&
+        !std::filesystem::exists("/dev/dxg")) {
+      return "there is no NVIDIA driver";
+    }
+    if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) return dlerror();
+    if (!at::globalContext().hasCUDA()) return "LibTorch's CUDA library is loaded but finds no device";
+    return "";
+  }();
+  return problem;
+}
+
+int64_t device_count() { return at::detail::getCUDAHooks().deviceCount(); }
+
+void set_up_cpu(int64_t threads) {
+  // Large temporaries come and go with every layer: keep their memory instead of giving it back to the system and faulting it in again.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  if (threads > 0) at::set_num_threads(static_cast<int>(threads));
+}
+
+std::string first_gpu_model() {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", ignored)) {
+    std::ifstream file(entry.path() / "information");
+    for (std::string line; std::getline(file, line);) {
+      if (!line.starts_with("Model:")) continue;
+      const size_t start = line.find_first_not_of(" \t", 6);
+      return start == std::string::npos ? "" : line.substr(start);
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+at::Device open_device(const std::string& specification, int64_t threads) {
+  set_up_cpu(threads);
+  if (specification == "cpu") return at::kCPU;
+  const std::string problem = load_cuda();
+  if (specification == "auto") {
+    if (!problem.empty() || device_count() == 0) return at::kCPU;
+    return at::Device(at::kCUDA, 0);
+  }
+  int64_t index = 0;
+  const auto fail = [&](const std::string& reason) {
+    throw UserError(ExitCode::config, fmt::format("training.device: {} cannot be used: {}: use cpu or auto", specification, reason));
+  };
+  if (!problem.empty()) fail(problem);
+  if (specification.starts_with("cuda:")) {
+    const char* end = specification.data() + specification.size();
+    if (std::from_chars(specification.data() + 5, end, index).ptr != end) fail("want cuda:N with a number N");
+  } else if (specification != "cuda") {
+    fail("want cpu, cuda, cuda:N or auto");
+  }
+  if (index >= device_count()) fail(fmt::format("there are {} devices", device_count()));
+  at::globalContext().setAllowTF32CuBLAS(false);
+  at::globalContext().setAllowBF16ReductionCuBLAS(false);
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+}
+
+int64_t peak_memory_bytes(const at::Device& device) {
+  if (device.is_cuda()) {
+    const auto stats = c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(device.index());
+    return stats.reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+double peak_flops(const at::Device& device, at::ScalarType compute) {
+  if (!device.is_cuda()) return 0;
+  struct Known {
+    const char* name;
+    double bf16, fp32;  // dense, from the makers' data sheets
+  };
+  static constexpr Known known[] = {{"H200", 989.4e12, 67e12}, {"H100 PCIe", 756e12, 51e12}, {"H100", 989.4e12, 67e12},
+                                    {"A100", 312e12, 19.5e12}, {"L40S", 362e12, 91.6e12},    {"B200", 2250e12, 80e12}};
+  const std::string name = device_name(device);
+  for (const Known& entry : known) {
+    if (name.find(entry.name) != std::string::npos) return compute == at::kBFloat16 ? entry.bf16 : entry.fp32;
+  }
+  return 0;
+}
+
+void synchronize(const at::Device& device) {
+  if (device.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device.index());
+}
+
+std::string device_name(const at::Device& device) {
+  if (device.is_cuda()) {
+    const std::string model = first_gpu_model();
+    return model.empty() ? "GPU" : model;
+  }
+  std::string cpu = "CPU";
+  for (const auto& [name, value] : machine_info()) {
+    if (name.find("cpu") != std::string::npos || name.find("CPU") != std::string::npos) {
+      cpu = value;
+      break;
+    }
+  }
+  return fmt::format("{}, {} threads", cpu, at::get_num_threads());
+}
+
+}  // namespace polysketch

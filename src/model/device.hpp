@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+namespace polysketch {
+
+/// Makes the device of `training.device` usable: `cpu`, `cuda`, `cuda:N`, or `auto` (the first GPU if there is one, else the CPU). LibTorch's CUDA half is
+/// loaded only here, and only if a GPU is asked for. threads: of the CPU's compute pool, 0: all cores.
+/// Throws UserError 78 when a GPU is asked for and there is none.
+at::Device open_device(const std::string& specification, int64_t threads);
+
+/// Largest memory in use so far: of the GPU's allocator, or the resident set of the process on the CPU.
+int64_t peak_memory_bytes(const at::Device& device);
+
+/// Dense FLOP/s of matrix products in bf16 (or fp32) where the model of the device is known, else 0.
+double peak_flops(const at::Device& device, at::ScalarType compute);
+
+/// Waits until the device has done what it was given.
+void synchronize(const at::Device& device);
+
+/// "AMD EPYC 9B14, 2 threads" or "NVIDIA H200".
+std::string device_name(const at::Device& device);
+
+}  // namespace polysketch
