@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "kernels/kernel_test.hpp"
+#include "kernels/kernels.hpp"
+
+namespace polysketch::kernels::test {
+namespace {
+
+using EmbeddingTest = KernelTest;
+using AdamWTest = KernelTest;
+using PassesTest = KernelTest;
+
+template <class S, class W, class Id>
+void check_embedding(Philox& random, int64_t rows, int64_t width) {
+  SCOPED_TRACE(testing::Message() << rows << " x " << width << ", " << sizeof(S) << " and " << sizeof(W) << " bytes");
+  const int64_t vocabulary = 11, length = 4;
+  const auto table = normals<W>(random, vocabulary * width);
+  const auto positions = normals<Real<S>>(random, length * width);
+  const auto dx = normals<S>(random, rows * width);
+  auto dtable = normals<Real<S>>(random, vocabulary * width);
+  std::vector<Id> ids;
+  for (int64_t r = 0; r < rows; ++r) ids.push_back(static_cast<Id>(random.bounded(vocabulary)));
+  std::vector<S> x(dx.size());
+  auto want_dtable = widened(dtable);
+  std::vector<double> want(x.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < width; ++i) {
+      const auto from = static_cast<size_t>(static_cast<int64_t>(ids[static_cast<size_t>(r)]) * width + i),
+                 at = static_cast<size_t>(r * width + i);
+      want[at] = widen(table[from]) + static_cast<double>(positions[static_cast<size_t>(r % length * width + i)]);
+      want_dtable[from] += widen(dx[at]);
+    }
+  }
+  const EmbeddingForward<S, W, Id> forward{
+      .ids = ids.data(), .table = table.data(), .positions = positions.data(), .x = x.data(), .length = length, .width = width};
+  embedding_forward(forward, 0, rows / 2);
+  embedding_forward(forward, rows / 2, rows);
+  expect_close(x, want, 1, "x");
+  const EmbeddingBackward<S, Id> backward{.ids = ids.data(), .dx = dx.data(), .dtable = dtable.data(), .rows = rows, .width = width};
+  auto whole = dtable;
+  auto at_once = backward;
+  at_once.dtable = whole.data();
+  embedding_backward(at_once, 0, width);
+  embedding_backward(backward, width / 3, width);
+  embedding_backward(backward, 0, width / 3);
+  EXPECT_TRUE(same_bits(whole, dtable)) << "the cut must not matter";
+  expect_close(dtable, want_dtable, 1 + static_cast<double>(rows), "dtable");
+}
+
+TEST_P(EmbeddingTest, AddsPositionsAndScattersBack) {
+  for (const int64_t width : {1, 16, 30, 64, 101}) {
+    for (const int64_t rows : {0, 1, 13}) {
+      check_embedding<float, float, int64_t>(random, rows, width);
+      check_embedding<float, bf16, int32_t>(random, rows, width);
+      check_embedding<bf16, bf16, int64_t>(random, rows, width);
+      check_embedding<bf16, float, int32_t>(random, rows, width);
+      check_embedding<double, double, int64_t>(random, rows, width);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+struct Optimizer {
+  std::vector<float> p, m, v, g;
+  std::vector<bf16> copy;
+  float clip = 0.25f;
+
+  Optimizer(Philox& random, int64_t n)
+      : p(normals<float>(random, n)),
+        m(static_cast<size_t>(n)),
+        v(static_cast<size_t>(n)),
+        g(static_cast<size_t>(n)),
+        copy(static_cast<size_t>(n)) {}
+  AdamWStep step(int number) {
+    return {.parameter = p.data(),
+            .first_moment = m.data(),
+            .second_moment = v.data(),
+            .gradient = g.data(),
+            .copy = copy.data(),
+            .gradient_scale = &clip,
+            .learning_rate = 7e-4,
+            .beta1 = 0.95,
+            .beta2 = 0.98,
+            .epsilon = 1e-8,
+            .weight_decay = 0.1,
+            .correction1 = 1 - std::pow(0.95, number),
+            .correction2 = 1 - std::pow(0.98, number)};
+  }
+};
+
+TEST_P(AdamWTest, FollowsTheFormulaOverSteps) {
+  for (const int64_t n : {1, 15, 16, 100, 1003}) {
+    Optimizer o(random, n);
+    auto p = widened(o.p);
+    std::vector<double> m(p.size()), v(p.size());
+    for (int number = 1; number <= 4; ++number) {
+      o.g = normals<float>(random, n, 1e-3);
+      for (size_t i = 0; i < p.size(); ++i) {
+        const double g = widen(o.g[i]) * 0.25;
+        m[i] = 0.95 * m[i] + 0.05 * g;
+        v[i] = 0.98 * v[i] + 0.02 * g * g;
+        const double mean = m[i] / (1 - std::pow(0.95, number)), square = v[i] / (1 - std::pow(0.98, number));
+        p[i] -= 7e-4 * (mean / (std::sqrt(square) + 1e-8) + 0.1 * p[i]);
+      }
+      adamw_step(o.step(number), 0, n);
+    }
+    expect_close(o.p, p, 4, "parameter");
+    expect_close(o.m, m, 8, "first moment");
+    expect_close(o.v, v, 8, "second moment");
+    for (size_t i = 0; i < p.size(); ++i) EXPECT_EQ(o.copy[i].bits, to_bf16(o.p[i]).bits);
+  }
+}
+
+TEST_P(AdamWTest, DoesNotDependOnTheCut) {
+  Optimizer whole(random, 1000);
+  whole.g = normals<float>(random, 1000);
+  Optimizer cut = whole;
+  adamw_step(whole.step(1), 0, 1000);
+  for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{{333, 1000}, {0, 1}, {1, 333}})
+    adamw_step(cut.step(1), begin, end);
+  EXPECT_TRUE(same_bits(whole.p, cut.p));
+  EXPECT_TRUE(same_bits(whole.m, cut.m));
+  EXPECT_TRUE(same_bits(whole.v, cut.v));
+}
+
+TEST_P(AdamWTest, ZeroesTheGradientOnlyWhenAsked) {
+  Optimizer o(random, 20);
+  o.g.assign(20, 1);
+  auto step = o.step(1);
+  step.copy = nullptr;
+  step.gradient_scale = nullptr;
+  adamw_step(step, 0, 20);
+  EXPECT_EQ(o.g, std::vector<float>(20, 1));
+  EXPECT_FLOAT_EQ(o.m[0], 0.05f);
+  EXPECT_EQ(o.copy[0].bits, 0) << "no copy was wanted";
+  step.zero_gradient = true;
+  adamw_step(step, 3, 18);
+  for (size_t i = 0; i < 20; ++i) EXPECT_EQ(o.g[i], i >= 3 && i < 18 ? 0.0f : 1.0f);
+}
+
+template <class T>
+void check_squares(Philox& random, int64_t n) {
+  const auto x = normals<T>(random, n);
+  const int64_t blocks = (n + kSquareBlock - 1) / kSquareBlock;
+  std::vector<double> partial(static_cast<size_t>(blocks), -1);
+  sum_of_squares(x.data(), n, partial.data(), blocks / 2, blocks);
+  sum_of_squares(x.data(), n, partial.data(), 0, blocks / 2);
+  double got = 0, want = 0;
+  for (const double value : partial) got += value;
+  for (const T& value : x) want += widen(value) * widen(value);
+  EXPECT_NEAR(got, want, 1e-13 * want) << n;
+}
+
+TEST_P(PassesTest, SumsSquaresInDouble) {
+  for (const int64_t n : {0, 1, 17, 1000, 16384, 16385, 50001}) {
+    check_squares<float>(random, n);
+    check_squares<bf16>(random, n);
+  }
+  const std::vector<float> large(100, 1e30f);  // its square is no fp32
+  double partial = 0;
+  sum_of_squares(large.data(), 100, &partial, 0, 1);
+  EXPECT_NEAR(partial / 1e62, 1, 1e-6);
+}
+
+TEST_P(PassesTest, ConvertsEveryBf16ThereAndBack) {
+  std::vector<bf16> all, back(65536);
+  for (uint32_t i = 0; i < 65536; ++i) all.push_back({static_cast<uint16_t>(i)});
+  std::vector<float> wide(65536);
+  convert(all.data(), wide.data(), 0, 65536);
+  convert(wide.data(), back.data(), 0, 65536);
+  for (size_t i = 0; i < 65536; ++i) {
+    EXPECT_EQ(std::bit_cast<uint32_t>(wide[i]), static_cast<uint32_t>(i) << 16);
+    const bool nan = wide[i] != wide[i];
+    EXPECT_EQ(back[i].bits, nan ? all[i].bits | 0x40 : all[i].bits);
+  }
+}
+
+TEST_P(PassesTest, RoundsToTheNearestEven) {
+  std::vector<float> x;
+  for (int i = 0; i < 100'000; ++i) x.push_back(std::bit_cast<float>(random.next_u32()));
+  for (uint32_t i = 0; i < 4096; ++i) x.push_back(std::bit_cast<float>((i << 20) | 0x8000u));  // ties
+  for (uint32_t i = 0; i < 4096; ++i) x.push_back(std::bit_cast<float>((i << 20) | 0x18000u));
+  x.insert(x.end(), {0x1.ffp127f, 3.4e38f, -3.4e38f, 1e-45f, INFINITY});
+  std::vector<bf16> y(x.size());
+  convert(x.data(), y.data(), 1, static_cast<int64_t>(x.size()));
+  for (size_t i = 1; i < x.size(); ++i) {
+    const double value = x[i];
+    if (std::isnan(value)) {
+      ASSERT_TRUE(std::isnan(to_float(y[i])));
+      continue;
+    }
+    ASSERT_EQ(y[i].bits, to_bf16(x[i]).bits) << value;
+    if (std::isinf(value) || std::isinf(to_float(y[i]))) continue;
+    // No neighbour is nearer; of two equally near ones the even was taken.
+    const double error = std::abs(to_float(y[i]) - value);
+    for (const int side : {-1, 1}) {
+      const double other = to_float(bf16{static_cast<uint16_t>(y[i].bits + side)});
+      if (!std::isfinite(other) || std::signbit(other) != std::signbit(value)) continue;
+      ASSERT_LE(error, std::abs(other - value)) << value;
+      ASSERT_TRUE(error < std::abs(other - value) || (y[i].bits & 1) == 0) << value;
+    }
+  }
+}
+
+TEST_P(PassesTest, AccumulatesInItsRangeOnly) {
+  for (const int64_t n : {1, 16, 70}) {
+    const auto x = normals<bf16>(random, n);
+    const auto y = normals<float>(random, n);
+    const auto before = normals<float>(random, n);
+    auto sum = before;
+    accumulate(x.data(), sum.data(), 1, n - n / 4);
+    accumulate(y.data(), sum.data(), 1, n - n / 4);
+    for (int64_t i = 0; i < n; ++i) {
+      const auto u = static_cast<size_t>(i);
+      const float want = i >= 1 && i < n - n / 4 ? (before[u] + to_float(x[u])) + y[u] : before[u];
+      EXPECT_EQ(sum[u], want) << i;
+    }
+  }
+}
+
+POLYSKETCH_EVERY_INSTRUCTION_SET(EmbeddingTest);
+POLYSKETCH_EVERY_INSTRUCTION_SET(AdamWTest);
+POLYSKETCH_EVERY_INSTRUCTION_SET(PassesTest);
+
+}  // namespace
+}  // namespace polysketch::kernels::test

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/element.hpp"
+#include "kernels/instruction_set.hpp"
+#include "support/philox.hpp"
+
+namespace polysketch::kernels::test {
+
+/// A test that runs once an instruction set; those that the machine lacks are skipped.
+class KernelTest : public ::testing::TestWithParam<InstructionSet> {
+ protected:
+  void SetUp() override {
+    if (!is_supported(GetParam())) GTEST_SKIP() << "this machine has no " << name(GetParam());
+    before_ = instruction_set();
+    use_instruction_set(GetParam());
+  }
+  void TearDown() override {
+    if (is_supported(GetParam())) use_instruction_set(before_);
+  }
+
+  Philox random{1, RandomPurpose::test};
+
+ private:
+  InstructionSet before_ = InstructionSet::baseline;
+};
+
+#define POLYSKETCH_EVERY_INSTRUCTION_SET(fixture)                                                                                \
+  INSTANTIATE_TEST_SUITE_P(, fixture, ::testing::Values(InstructionSet::baseline, InstructionSet::avx2, InstructionSet::avx512), \
+                           [](const auto& test) { return std::string(name(test.param)); })
+
+inline double widen(float x) { return x; }
+inline double widen(double x) { return x; }
+inline double widen(bf16 x) { return to_float(x); }
+inline void narrow(float& to, double x) { to = static_cast<float>(x); }
+inline void narrow(double& to, double x) { to = x; }
+inline void narrow(bf16& to, double x) { to = to_bf16(static_cast<float>(x)); }
+
+/// Half a unit in the last place, relative.
+template <class T>
+double rounding() {
+  if constexpr (std::is_same_v<T, double>) return 0x1p-53;
+  return std::is_same_v<T, float> ? 0x1p-24 : 0x1p-8;
+}
+
+/// Normal numbers times `scale`, rounded to T.
+template <class T>
+std::vector<T> normals(Philox& random, int64_t count, double scale = 1, double mean = 0) {
+  std::vector<T> result(static_cast<size_t>(count));
+  for (T& x : result) narrow(x, mean + scale * random.normal());
+  return result;
+}
+
+template <class T>
+std::vector<double> widened(const std::vector<T>& from) {
+  std::vector<double> result;
+  result.reserve(from.size());
+  for (const T& x : from) result.push_back(widen(x));
+  return result;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || __builtin_memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+/// got = want, but for the rounding to T and for `units` fp32 (fp64) roundings of the greatest wanted magnitude, or of `floor`
+/// where what was added up on the way is larger than the result.
+template <class T>
+void expect_close(const std::vector<T>& got, const std::vector<double>& want, double units, const char* what, double floor = 1e-30) {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  double greatest = floor;
+  for (const double x : want) greatest = std::max(greatest, std::abs(x));
+  const double computing = units * rounding<Real<T>>() * greatest;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double error = std::abs(widen(got[i]) - want[i]);
+    ASSERT_LE(error, 1.01 * rounding<T>() * std::abs(want[i]) + computing)
+        << what << "[" << i << "] is " << widen(got[i]) << ", want " << want[i];
+  }
+}
+
+/// The slope of f at x[i] by central differences; x is restored.
+template <class F>
+double slope(F f, double& x, double step = 1e-5) {
+  const double at = x;
+  x = at + step;
+  const double above = f();
+  x = at - step;
+  const double below = f();
+  x = at;
+  return (above - below) / (2 * step);
+}
+
+}  // namespace polysketch::kernels::test
