@@ -8,6 +8,7 @@
 
 #include "config/config.hpp"
 #include "data/corpus.hpp"
+#include "data/segment_source.hpp"
 #include "data/tokenizer.hpp"
 
 namespace polysketch {
@@ -36,23 +37,25 @@ class BatchStream {
   struct Options {
     int64_t rank = 0;
     int64_t world = 1;
-    int64_t sequences_per_step = 1;   ///< G, divisible by world
-    int64_t rows_per_batch = 1;       ///< of one call of next(); divides G / world
-    int64_t start_sequence = 0;       ///< a multiple of G
-    int64_t prefetch = 4;             ///< batches held ready
+    int64_t sequences_per_step = 1;  ///< G, divisible by world
+    int64_t rows_per_batch = 1;      ///< of one call of next(); divides G / world
+    int64_t start_sequence = 0;      ///< a multiple of G
+    int64_t prefetch = 4;            ///< batches held ready
     uint64_t seed = 1;
   };
 
   /// Returns at once; the first tokens are made in the background. Throws UserError for a corpus without files.
   BatchStream(const DataConfig& config, const Corpus& corpus, const Tokenizer& tokenizer, const Options& options);
+  /// The same over any source of segments.
+  BatchStream(const DataConfig& config, std::shared_ptr<SegmentSource> source, const Options& options);
   ~BatchStream();
 
   /// The next rows of this process. Waits if they are not ready. Throws UserError of a reader's thread here. When a stop is
   /// requested (StopSignal) while waiting, returns a batch with rows == 0.
   Batch next();
 
-  double seconds_waited() const;    ///< total time next() had to wait
-  int64_t epoch() const;            ///< of the last batch returned
+  double seconds_waited() const;        ///< total time next() had to wait
+  int64_t epoch() const;                ///< of the last batch returned
   int64_t sequences_per_epoch() const;  ///< 0 while it is not yet known (first epoch over files never tokenised before)
 
  private:
@@ -60,14 +63,17 @@ class BatchStream {
   std::unique_ptr<State> state_;
 };
 
+/// Number of the document each id belongs to, counted from 0 within the row; an EOS belongs to the document it ends.
+void number_documents(const int32_t* ids, int64_t count, int32_t eos, int32_t* documents);
+
 /// One window of an evaluation split: predicts ids[first_target …] from what stands before.
 struct EvaluationWindow {
   std::vector<int32_t> ids;        ///< [<= N + 1], not padded
-  std::vector<int32_t> documents;  ///< like Batch::documents
+  std::vector<int32_t> documents;  ///< like Batch::documents; empty unless data.mask_documents
   int64_t first_target = 1;        ///< index into ids of the first token that is scored here (1 for non-overlapping windows)
 };
 
-/// What a split holds; complete once next() has returned false.
+/// What a split holds; complete once next() has returned false. With max_tokens: what the documents hold that the scored tokens lie in.
 struct SplitCounts {
   int64_t documents = 0, tokens = 0, scored = 0, bytes = 0, words = 0, unknown = 0;
 };
@@ -77,12 +83,14 @@ struct SplitCounts {
 class EvaluationStream {
  public:
   struct Options {
-    int64_t context = 1024;   ///< N
-    int64_t stride = 0;       ///< 0: N
-    int64_t max_tokens = 0;   ///< scored tokens, over all ranks; 0: all
+    int64_t context = 1024;  ///< N
+    int64_t stride = 0;      ///< 0: N
+    int64_t max_tokens = 0;  ///< scored tokens, over all ranks; 0: all
     int64_t rank = 0, world = 1;
   };
   EvaluationStream(const DataConfig& config, const Corpus& corpus, Split split, const Tokenizer& tokenizer, const Options& options);
+  /// The same over any source of segments.
+  EvaluationStream(const DataConfig& config, std::shared_ptr<SegmentSource> source, const Options& options);
   ~EvaluationStream();
   bool next(EvaluationWindow& window);
   const SplitCounts& counts() const;

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data/segment.hpp"
+
+namespace polysketch {
+
+/// Names a segment: the `segment`-th of the `file`-th file of a split.
+struct SegmentRef {
+  int64_t file = 0;
+  int64_t segment = 0;
+  auto operator<=>(const SegmentRef&) const = default;
+};
+
+/// Where segments come from. All calls are thread-safe.
+class SegmentSource {
+ public:
+  virtual ~SegmentSource() = default;
+  virtual int64_t files() const = 0;
+  virtual int32_t eos() const = 0;
+  virtual int32_t unknown() const = 0;
+
+  /// The segment, tokenised now if it is not there yet; null when the file has ended before it. May take seconds. Throws the reader's
+  /// UserError; Cancelled after cancel().
+  virtual std::shared_ptr<const Segment> load(const SegmentRef& ref) = 0;
+
+  /// What is known without tokenising or reading tokens.
+  struct Known {
+    bool known = false;
+    std::optional<SegmentSummary> summary;  ///< nothing: the file ends before this segment (if known)
+  };
+  virtual Known look_up(const SegmentRef& ref) = 0;
+
+  /// Makes calls of load() that wait or tokenise return soon with Cancelled. For the end of the program or of a stream.
+  virtual void cancel() = 0;
+
+  /// For messages: the name of a file.
+  virtual std::string file_name(int64_t file) const = 0;
+};
+
+/// A call was given up because of cancel(). Never reaches the user.
+class Cancelled : public std::exception {
+ public:
+  const char* what() const noexcept override { return "cancelled"; }
+};
+
+}  // namespace polysketch
