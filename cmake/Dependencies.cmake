@@ -108,5 +108,6 @@ endfunction()
 # DT_RPATH rather than RUNPATH: it also serves the libraries that LibTorch loads in turn.
 function(polysketch_executable target)
   target_link_options(${target} PRIVATE -Wl,--disable-new-dtags)
-  set_target_properties(${target} PROPERTIES BUILD_RPATH "${LIBTORCH_DIR}/lib;${ARROW_ROOT}")
+  # Installed, the libraries lie beside the program (cmake/Install.cmake).
+  set_target_properties(${target} PROPERTIES BUILD_RPATH "${CMAKE_BINARY_DIR}/lib;${LIBTORCH_DIR}/lib;${ARROW_ROOT}" INSTALL_RPATH "\$ORIGIN")
 endfunction()
