@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <regex>
 
 #include "config/keys.hpp"
@@ -24,11 +25,21 @@ std::string join(const std::vector<std::string>& words) {
   return text;
 }
 
+// The fewest digits that read back as the same number, in a form that every YAML reader takes for a number: 0.0007, 1.0e-8 (the YAML 1.1
+// of many libraries reads 1e-8 as text).
 std::string shortest(double value) {
-  std::array<char, 32> buffer{};
-  const auto [end, error] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
-  require(error == std::errc{}, "a real number needs more than 32 characters");
-  return {buffer.data(), end};
+  const double magnitude = std::abs(value);
+  const bool fixed = magnitude == 0 || (magnitude >= 1e-6 && magnitude < 1e15);
+  std::array<char, 64> buffer{};
+  const auto [end, error] =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, fixed ? std::chars_format::fixed : std::chars_format::scientific);
+  require(error == std::errc{}, "a real number needs more than 64 characters");
+  std::string text(buffer.data(), end);
+  if (fixed) return text;
+  const size_t exponent = text.find('e');
+  if (text[exponent + 2] == '0') text.erase(exponent + 2, 1);  // e-08
+  if (text.find('.') == std::string::npos) text.insert(exponent, ".0");
+  return text;
 }
 
 // Words that a YAML 1.1 reader takes for a boolean. Where text is wanted they are surely a slip, or need quotes to mean text elsewhere too.
@@ -47,7 +58,11 @@ std::optional<Refusal> set_count(const Field& field, int64_t& slot, const std::s
     }
   }
   const auto value = plain ? parse_count(text) : std::nullopt;
-  if (!value || *value < field.least || *value > field.most || (field.even && *value % 2 != 0)) return Refusal{field.want(), ""};
+  if (!value || *value < field.least || *value > field.most || (field.even && *value % 2 != 0)) {
+    std::vector<std::string> names;
+    for (const auto& word : field.words) names.push_back(word.first);
+    return Refusal{field.want(), nearest(text, names).value_or("")};
+  }
   slot = *value;
   return std::nullopt;
 }

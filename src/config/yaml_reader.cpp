@@ -25,6 +25,9 @@ namespace {
   refuse(name, std::max(mark.line, 0) + 1, std::max(mark.column, 0) + 1, what);
 }
 
+// A comment put behind the text. The parser takes the end of the input for a closing quote; then this becomes part of the value.
+constexpr std::string_view end_mark = "# end of configuration";
+
 class TreeBuilder : public YAML::EventHandler {
  public:
   TreeBuilder(const std::string& name, YamlNode& root) : name_(name), root_(root) {}
@@ -41,6 +44,7 @@ class TreeBuilder : public YAML::EventHandler {
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
     check_tag(mark, tag);
     YamlNode& node = add(mark, anchor, YamlNode::Kind::scalar);
+    if (value.find(end_mark) != std::string::npos) refuse(name_, mark, "not YAML: a quote is opened here and never closed");
     node.text = value;
     node.plain = tag != "!" && tag != "tag:yaml.org,2002:str";
     const bool is_key = !open_.empty() && open_.back()->kind == YamlNode::Kind::map && open_.back()->children.size() % 2 == 1;
@@ -127,7 +131,7 @@ YamlNode parse_yaml(std::string_view text, const std::string& name) {
   YamlNode root;
   TreeBuilder builder(name, root);
   try {
-    std::istringstream stream{std::string(text)};
+    std::istringstream stream{std::string(text) + "\n" + std::string(end_mark) + "\n"};
     YAML::Parser parser(stream);
     const bool found = parser.HandleNextDocument(builder);
     if (!found || root.kind == YamlNode::Kind::null) refuse(name, 1, 1, "the file is empty; want keys, for example 'model: {size: small}'");
