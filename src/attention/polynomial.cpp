@@ -5,33 +5,75 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <cmath>
+
 #include "attention/pair_cost.hpp"
 #include "attention/polynomial_blocks.hpp"
+#include "attention/polynomial_heads.hpp"
 
 namespace polysketch {
 namespace {
 
 constexpr double kNormEpsilon = 1e-5;
+// Row sums stay below 2^90: fp32 ends at 2^128, and gradients multiply them with values and further scores.
+constexpr double kLargestSum = 90;
+// ... unless the 1 of the normaliser would have to go below 2^-100, where it and small weights fade away.
+constexpr double kSmallestOne = 100;
+
+/// (a·s)^p / (s^p + sum (a·s)^p) is the same for every s. Powers of two below 1 keep high degrees and large gains finite. The bound on the
+/// scores comes from the parameters alone, |LN(x)| <= sqrt(D)·max|gain| + |bias|, so that no position influences an earlier one.
+/// Stays on the device: no wait for it.
+void choose_scale(PolynomialCall& call) {
+  const at::NoGradGuard no_grad;
+  const double width = static_cast<double>(call.q.size(3)), degree = static_cast<double>(call.degree);
+  const at::Tensor norm = call.gain.abs().max().to(at::kDouble) * std::sqrt(width) + call.bias.to(at::kDouble).norm();
+  const at::Tensor sum = norm.log2() * (2 * degree) + std::log2(static_cast<double>(call.q.size(2)));
+  const at::Tensor exponent = ((sum - kLargestSum) / degree).ceil().clamp(0, std::floor(kSmallestOne / degree)).nan_to_num(0);
+  call.key_scale = exponent.neg().exp2();
+  call.one = (exponent * -degree).exp2();
+}
 
 struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction> {
+  using OptionalTensor = std::optional<at::Tensor>;
+
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            int64_t degree, const Documents& documents, int64_t tile) {
-    const at::Tensor starts = documents.defined() ? documents.starts() : at::Tensor();
-    const BlockedForward result = polynomial_blocks_forward(q, k, v, degree, starts, tile);
-    context->save_for_backward({q, k, v, result.output, result.normaliser});
+                            const OptionalTensor& gain, const OptionalTensor& bias, int64_t degree, const Documents& documents,
+                            int64_t tile) {
+    PolynomialCall call{q, k, v, {}, {}, {}, {}, degree, documents.defined() ? documents.starts() : at::Tensor(), tile};
+    torch::autograd::variable_list kept{q, k, v};
+    if (gain.has_value()) {
+      call.gain = *gain;
+      call.bias = *bias;
+      call.epsilon = kNormEpsilon;
+      choose_scale(call);
+    }
+    const PolynomialResult result = has_head_kernels(call) ? polynomial_heads_forward(call) : polynomial_blocks_forward(call);
+    kept.insert(kept.end(), {result.output, result.normaliser});
+    if (gain.has_value()) kept.insert(kept.end(), {call.gain, call.bias, call.key_scale, call.one});
+    context->save_for_backward(std::move(kept));
     context->saved_data["degree"] = degree;
     context->saved_data["tile"] = tile;
-    if (starts.defined()) context->saved_data["starts"] = starts;
+    if (call.starts.defined()) context->saved_data["starts"] = call.starts;
     return result.output;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
-    const auto saved = context->get_saved_variables();
+    require(!at::GradMode::is_enabled(), "polynomial attention has no second derivative");
+    const auto kept = context->get_saved_variables();
     const auto& data = context->saved_data;
-    const at::Tensor starts = data.count("starts") ? data.at("starts").toTensor() : at::Tensor();
-    const BlockedBackward back = polynomial_blocks_backward(gradients[0], saved[0], saved[1], saved[2], {saved[3], saved[4]},
-                                                            data.at("degree").toInt(), starts, data.at("tile").toInt());
-    return {back.q, back.k, back.v, at::Tensor(), at::Tensor(), at::Tensor()};
+    PolynomialCall call{kept[0], kept[1], kept[2], {}, {}, {}, {}, data.at("degree").toInt(), {}, data.at("tile").toInt()};
+    if (data.count("starts")) call.starts = data.at("starts").toTensor();
+    if (kept.size() > 5) {
+      call.gain = kept[5];
+      call.bias = kept[6];
+      call.key_scale = kept[7];
+      call.one = kept[8];
+      call.epsilon = kNormEpsilon;
+    }
+    const PolynomialResult result{kept[3], kept[4]};
+    const PolynomialGradients back = has_head_kernels(call) ? polynomial_heads_backward(call, result, gradients[0])
+                                                            : polynomial_blocks_backward(call, result, gradients[0]);
+    return {back.q, back.k, back.v, back.gain, back.bias, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -48,9 +90,7 @@ PolynomialAttention::PolynomialAttention(int64_t degree, const AttentionShape& s
 
 at::Tensor PolynomialAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
-  const at::Tensor normed_q = at::layer_norm(q, {shape_.head_width}, gain_, bias_, kNormEpsilon);
-  const at::Tensor normed_k = at::layer_norm(k, {shape_.head_width}, gain_, bias_, kNormEpsilon);
-  return polynomial_attention(normed_q, normed_k, v, degree_, documents);
+  return PolynomialFunction::apply(q, k, v, std::optional(gain_), std::optional(bias_), degree_, documents, int64_t{0});
 }
 
 AttentionCost PolynomialAttention::cost(int64_t length) const {
@@ -61,9 +101,8 @@ AttentionCost PolynomialAttention::cost(int64_t length) const {
 
 std::vector<AttentionParameter> PolynomialAttention::parameters() { return {{"norm.gain", gain_}, {"norm.bias", bias_}}; }
 
-at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t degree, const Documents& documents,
-                                int64_t tile) {
-  return PolynomialFunction::apply(q, k, v, degree, documents, tile);
+at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PolynomialOptions& options) {
+  return PolynomialFunction::apply(q, k, v, options.gain, options.bias, options.degree, options.documents, options.tile);
 }
 
 }  // namespace polysketch

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
+
 #include "attention/attention.hpp"
 
 namespace polysketch {
@@ -23,9 +25,14 @@ class PolynomialAttention : public Attention {
   at::Tensor bias_;  ///< [D]
 };
 
-/// The same without the LayerNorm: w_ij = (q_i·k_j)^degree. q, k, v: [B, H, T, D]. `tile`: rows and columns of a tile of the blocked
-/// LibTorch version; 0 chooses, and lets the processor's own kernels work where there are some.
-at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t degree,
-                                const Documents& documents = {}, int64_t tile = 0);
+struct PolynomialOptions {
+  int64_t degree = 4;
+  std::optional<at::Tensor> gain, bias;  ///< [D] of the layer norm on q and k; both or none: q and k as they are
+  Documents documents;
+  int64_t tile = 0;  ///< rows and columns of a tile of the LibTorch version; 0 chooses, and lets the processor's own kernels work
+};
+
+/// The function behind the class. q, k, v: [B, H, T, D].
+at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PolynomialOptions& options);
 
 }  // namespace polysketch

@@ -90,66 +90,97 @@ at::Tensor last_not_finite(const at::Tensor& v) {
   return std::get<0>(at::where(v.isfinite(), at::scalar_tensor(-1, position.options()), position).cummax(2));
 }
 
+/// 1 / x, and 0 for 0: a row without any weight gives zeros.
+at::Tensor inverse_or_zero(const at::Tensor& x) { return at::where(x.eq(0), at::zeros_like(x), x.reciprocal()); }
+
+/// The layer norm in the type of the arithmetic, times an optional scale; x itself without a norm.
+at::Tensor normed(const at::Tensor& x, const PolynomialCall& call, const at::Tensor& scale) {
+  if (!call.gain.defined()) return x;
+  const at::ScalarType type = arithmetic_type(x);
+  const at::Tensor y = at::layer_norm(x.to(type), {x.size(3)}, call.gain.to(type), call.bias.to(type), call.epsilon);
+  return (scale.defined() ? y * scale.to(type) : y).to(x.scalar_type());
+}
+
+struct NormGradients {
+  at::Tensor x, gain, bias;
+};
+
+NormGradients normed_backward(const at::Tensor& gradient, const at::Tensor& x, const PolynomialCall& call, const at::Tensor& scale) {
+  const at::ScalarType type = arithmetic_type(x);
+  const at::Tensor input = x.to(type).contiguous(), gain = call.gain.to(type), bias = call.bias.to(type);
+  const auto [y, mean, rstd] = at::native_layer_norm(input, {x.size(3)}, gain, bias, call.epsilon);
+  const at::Tensor dy = scale.defined() ? gradient * scale.to(type) : gradient;
+  auto [dx, dgain, dbias] = at::native_layer_norm_backward(dy.contiguous(), input, {x.size(3)}, mean, rstd, gain, bias, {true, true, true});
+  return {dx, dgain, dbias};
+}
+
 }  // namespace
 
-BlockedForward polynomial_blocks_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t degree,
-                                         const at::Tensor& starts, int64_t tile) {
-  const Tiling tiling(q, starts, tile);
+PolynomialResult polynomial_blocks_forward(const PolynomialCall& call) {
+  const at::Tensor q = normed(call.q, call, {}), k = normed(call.k, call, call.key_scale);
+  const at::Tensor& v = call.v;
+  const Tiling tiling(q, call.starts, call.tile);
   const int64_t batch = q.size(0), heads = q.size(1), length = q.size(2), width = q.size(3);
   const at::ScalarType type = arithmetic_type(q);
   const at::Tensor values = at::where(v.isfinite(), v, at::scalar_tensor(0, v.options()));
-  BlockedForward result{empty_like_joined(q), at::empty({batch, heads, length}, q.options().dtype(type))};
+  PolynomialResult result{empty_like_joined(q), at::empty({batch, heads, length}, q.options().dtype(type))};
   for (int64_t i = 0; i < tiling.count(); ++i) {
     const at::Tensor queries = block(q, tiling, i, type);
     at::Tensor sum = at::zeros({batch * heads, tiling.rows(i), width}, queries.options());
     at::Tensor normaliser = at::ones({batch * heads, tiling.rows(i)}, queries.options());
+    if (call.one.defined()) normaliser.mul_(call.one.to(type));
     for (int64_t j = tiling.first_column(i); j <= i; ++j) {
-      at::Tensor weights = integer_power(at::bmm(queries, block(k, tiling, j, type).transpose(1, 2)), degree);
+      at::Tensor weights = integer_power(at::bmm(queries, block(k, tiling, j, type).transpose(1, 2)), call.degree);
       tiling.mask(weights, i, j);
       sum.baddbmm_(weights, block(values, tiling, j, type));
       normaliser += weights.sum(2);
     }
-    store(result.output, sum / normaliser.unsqueeze(2), tiling, i);
+    store(result.output, sum * inverse_or_zero(normaliser).unsqueeze(2), tiling, i);
     result.normaliser.narrow(2, tiling.begin(i), tiling.rows(i)).copy_(normaliser.view({batch, heads, tiling.rows(i)}));
   }
   const at::Tensor spoilt = last_not_finite(v);
-  const at::Tensor first = starts.defined() ? starts.to(v.device()).view({batch, 1, length, 1}) : at::zeros({1}, spoilt.options());
+  const at::Tensor first =
+      call.starts.defined() ? call.starts.to(v.device()).view({batch, 1, length, 1}) : at::zeros({1}, spoilt.options());
   result.output.masked_fill_(spoilt.ge(first), std::numeric_limits<double>::quiet_NaN());
   return result;
 }
 
-BlockedBackward polynomial_blocks_backward(const at::Tensor& output_gradient, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                           const BlockedForward& forward, int64_t degree, const at::Tensor& starts, int64_t tile) {
-  const Tiling tiling(q, starts, tile);
+// o = N / c with c = one + z: dN = dO / c, dz = -(dO·o) / c; dW_ij = dN_i·v_j + dz_i; dS = p·S^(p-1)·dW.
+PolynomialGradients polynomial_blocks_backward(const PolynomialCall& call, const PolynomialResult& result,
+                                               const at::Tensor& output_gradient) {
+  const at::Tensor q = normed(call.q, call, {}), k = normed(call.k, call, call.key_scale);
+  const Tiling tiling(q, call.starts, call.tile);
   const at::ScalarType type = arithmetic_type(q);
-  // o = N / c with c = 1 + z: dN = dO / c, dz = -(dO·o) / c.
-  const at::Tensor inverse = forward.normaliser.reciprocal().unsqueeze(3);                                  // [B, H, T, 1]
-  const at::Tensor sum_gradient = output_gradient.to(type) * inverse;                                       // [B, H, T, D]
-  const at::Tensor row_gradient = (sum_gradient * forward.output.to(type)).sum(3, /*keepdim=*/true).neg();  // [B, H, T, 1]
-  const at::Tensor dq = at::zeros({q.size(0) * q.size(1), q.size(2), q.size(3)}, q.options().dtype(type));  // [B·H, T, D]
-  BlockedBackward result{empty_like_joined(q), empty_like_joined(q), empty_like_joined(q)};
+  const at::Tensor sum_gradient = output_gradient.to(type) * inverse_or_zero(result.normaliser).unsqueeze(3);  // [B, H, T, D]
+  const at::Tensor row_gradient = (sum_gradient * result.output.to(type)).sum(3, /*keepdim=*/true).neg();      // [B, H, T, 1]
+  const at::Tensor dq = at::zeros({q.size(0) * q.size(1), q.size(2), q.size(3)}, q.options().dtype(type));     // [B·H, T, D]
+  at::Tensor dk = empty_like_joined(k.to(type)), dv = empty_like_joined(call.v);
   for (int64_t j = 0; j < tiling.count(); ++j) {
-    const at::Tensor keys = block(k, tiling, j, type), values = block(v, tiling, j, type);
-    at::Tensor dk = at::zeros_like(keys), dv = at::zeros_like(keys);
+    const at::Tensor keys = block(k, tiling, j, type), values = block(call.v, tiling, j, type);
+    at::Tensor key_gradient = at::zeros_like(keys), value_gradient = at::zeros_like(keys);
     for (int64_t i = j; i < tiling.count(); ++i) {
       if (tiling.first_column(i) > j) break;  // so do all later rows
       const at::Tensor queries = block(q, tiling, i, type), dn = block(sum_gradient, tiling, i, type);
       const at::Tensor scores = at::bmm(queries, keys.transpose(1, 2));
-      const at::Tensor odd_power = integer_power(scores, degree - 1);
+      const at::Tensor odd_power = integer_power(scores, call.degree - 1);
       at::Tensor weights = odd_power * scores;
       tiling.mask(weights, i, j);
-      dv.baddbmm_(weights.transpose(1, 2), dn);
+      value_gradient.baddbmm_(weights.transpose(1, 2), dn);
       at::Tensor ds = at::baddbmm(block(row_gradient, tiling, i, type), dn, values.transpose(1, 2));
-      ds.mul_(odd_power).mul_(static_cast<double>(degree));
+      ds.mul_(odd_power).mul_(static_cast<double>(call.degree));
       tiling.mask(ds, i, j);
       dq.narrow(1, tiling.begin(i), tiling.rows(i)).baddbmm_(ds, keys);
-      dk.baddbmm_(ds.transpose(1, 2), queries);
+      key_gradient.baddbmm_(ds.transpose(1, 2), queries);
     }
-    store(result.k, dk, tiling, j);
-    store(result.v, dv, tiling, j);
+    store(dk, key_gradient, tiling, j);
+    store(dv, value_gradient, tiling, j);
   }
-  result.q.copy_(dq.view(q.sizes()));
-  return result;
+  const at::ScalarType kept = call.q.scalar_type();
+  if (!call.gain.defined()) return {dq.view(q.sizes()).to(kept), dk.to(kept), dv, {}, {}};
+  const NormGradients from_q = normed_backward(dq.view(q.sizes()), call.q, call, {});
+  const NormGradients from_k = normed_backward(dk, call.k, call, call.key_scale);
+  return {from_q.x.to(kept), from_k.x.to(kept), dv, (from_q.gain + from_k.gain).to(call.gain.scalar_type()),
+          (from_q.bias + from_k.bias).to(call.bias.scalar_type())};
 }
 
 }  // namespace polysketch

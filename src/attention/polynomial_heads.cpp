@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/polynomial_heads.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <atomic>
+#include <cmath>
+#include <functional>
+
+#include "kernels/polynomial_attention.hpp"
+
+namespace polysketch {
+namespace {
+
+using kernels::bf16;
+using kernels::HeadRows;
+
+constexpr int64_t kShortestPiece = 768;  // queries; below that packing the keys once more costs more than a waiting thread
+
+/// fp32 or bf16 pointers of a tensor.
+template <class T>
+T* pointer(const at::Tensor& x) {
+  return static_cast<T*>(x.mutable_data_ptr());
+}
+template <class T>
+const T* const_pointer(const at::Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+
+/// [B, H, T, D] with the numbers of a row side by side.
+at::Tensor with_whole_rows(const at::Tensor& x) { return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous(); }
+
+at::Tensor joined(const at::Tensor& x) { return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2); }
+
+template <class T>
+HeadRows<const T> rows_of(const at::Tensor& x, int64_t head) {
+  const int64_t b = head / x.size(1), h = head % x.size(1);
+  return {const_pointer<T>(x) + b * x.stride(0) + h * x.stride(1), x.stride(2)};
+}
+template <class T>
+HeadRows<T> mutable_rows_of(const at::Tensor& x, int64_t head) {
+  const int64_t b = head / x.size(1), h = head % x.size(1);
+  return {pointer<T>(x) + b * x.stride(0) + h * x.stride(1), x.stride(2)};
+}
+
+/// The call with everything where the kernels can read it.
+template <class T>
+class Heads {
+ public:
+  explicit Heads(const PolynomialCall& call)
+      : call_(call), q_(with_whole_rows(call.q)), k_(with_whole_rows(call.k)), v_(with_whole_rows(call.v)) {
+    if (call.gain.defined()) {
+      gain_ = call.gain.to(at::kFloat).contiguous();
+      bias_ = call.bias.to(at::kFloat).contiguous();
+    }
+    if (call.one.defined()) {
+      one_ = static_cast<float>(call.one.item<double>());
+      key_scale_ = static_cast<float>(call.key_scale.item<double>());
+    }
+  }
+
+  kernels::PolynomialHead<T> head(int64_t index) const {
+    kernels::PolynomialHead<T> head;
+    head.q = rows_of<T>(q_, index);
+    head.k = rows_of<T>(k_, index);
+    head.v = rows_of<T>(v_, index);
+    head.length = q_.size(2);
+    head.width = q_.size(3);
+    head.degree = call_.degree;
+    head.gain = gain_.defined() ? gain_.const_data_ptr<float>() : nullptr;
+    head.bias = gain_.defined() ? bias_.const_data_ptr<float>() : nullptr;
+    head.epsilon = static_cast<float>(call_.epsilon);
+    head.starts = call_.starts.defined() ? call_.starts.const_data_ptr<int32_t>() + index / q_.size(1) * q_.size(2) : nullptr;
+    head.key_scale = key_scale_;
+    head.one = one_;
+    return head;
+  }
+
+ private:
+  const PolynomialCall& call_;
+  at::Tensor q_, k_, v_, gain_, bias_;
+  float one_ = 1, key_scale_ = 1;
+};
+
+/// Runs work(item, scratch) for 0 … items-1. Threads take the next item when they are done with one: heads can differ in cost, and
+/// threads in speed.
+void for_each_item(int64_t items, size_t scratch_bytes, const std::function<void(int64_t, void*)>& work) {
+  std::atomic<int64_t> next{0};
+  const int64_t workers = std::min<int64_t>(items, at::get_num_threads());
+  at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+    if (begin == end) return;
+    const at::Tensor scratch = at::empty({static_cast<int64_t>(scratch_bytes)}, at::kByte);
+    for (int64_t item = next++; item < items; item = next++) work(item, scratch.mutable_data_ptr());
+  });
+}
+
+template <class T>
+PolynomialResult forward(const PolynomialCall& call) {
+  const int64_t heads = call.q.size(0) * call.q.size(1), length = call.q.size(2), width = call.q.size(3);
+  const auto& kernel = *kernels::polynomial_kernels<T>(width);
+  const PolynomialResult result{joined(call.q), at::empty({call.q.size(0), call.q.size(1), length}, call.q.options().dtype(at::kFloat))};
+  const Heads<T> inputs(call);
+  // Few heads and many threads: cut the queries so that pieces cost about the same, area of the triangle by area.
+  const int64_t wanted = (4 * at::get_num_threads() + heads - 1) / heads;
+  const int64_t pieces =
+      heads >= 4 * at::get_num_threads() ? 1 : std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, length / kShortestPiece));
+  const auto border = [&](int64_t piece) {
+    return piece == pieces
+               ? length
+               : static_cast<int64_t>(static_cast<double>(length) * std::sqrt(static_cast<double>(piece) / static_cast<double>(pieces)));
+  };
+  for_each_item(heads * pieces, kernel.forward_scratch(length, width), [&](int64_t item, void* scratch) {
+    const int64_t head = item / pieces, piece = item % pieces;
+    const kernels::PolynomialForward<T> job{inputs.head(head), mutable_rows_of<T>(result.output, head),
+                                            result.normaliser.mutable_data_ptr<float>() + head * length};
+    kernel.forward(job, border(piece), border(piece + 1), scratch);
+  });
+  return result;
+}
+
+template <class T>
+PolynomialGradients backward(const PolynomialCall& call, const PolynomialResult& result, const at::Tensor& output_gradient) {
+  const int64_t heads = call.q.size(0) * call.q.size(1), length = call.q.size(2), width = call.q.size(3);
+  const auto& kernel = *kernels::polynomial_kernels<T>(width);
+  const Heads<T> inputs(call);
+  const at::Tensor gradient = with_whole_rows(output_gradient), output = with_whole_rows(result.output);
+  PolynomialGradients back{joined(call.q), joined(call.q), joined(call.q), {}, {}};
+  at::Tensor dgain, dbias;  // [heads, D]: one row a head, added up in order, whatever the threads did
+  if (call.gain.defined()) {
+    dgain = at::empty({heads, width}, at::kFloat);
+    dbias = at::empty({heads, width}, at::kFloat);
+  }
+  for_each_item(heads, kernel.backward_scratch(length, width), [&](int64_t head, void* scratch) {
+    kernels::PolynomialBackward<T> job;
+    job.head = inputs.head(head);
+    job.output = rows_of<T>(output, head);
+    job.normaliser = result.normaliser.const_data_ptr<float>() + head * length;
+    job.output_gradient = rows_of<T>(gradient, head);
+    job.dq = mutable_rows_of<T>(back.q, head);
+    job.dk = mutable_rows_of<T>(back.k, head);
+    job.dv = mutable_rows_of<T>(back.v, head);
+    job.dgain = dgain.defined() ? dgain.mutable_data_ptr<float>() + head * width : nullptr;
+    job.dbias = dbias.defined() ? dbias.mutable_data_ptr<float>() + head * width : nullptr;
+    kernel.backward(job, scratch);
+  });
+  if (dgain.defined()) {
+    back.gain = dgain.sum(0).to(call.gain.scalar_type());
+    back.bias = dbias.sum(0).to(call.bias.scalar_type());
+  }
+  return back;
+}
+
+}  // namespace
+
+bool has_head_kernels(const PolynomialCall& call) {
+  if (!call.q.is_cpu() || call.tile != 0) return false;
+  const int64_t width = call.q.size(3);
+  if (call.q.scalar_type() == at::kFloat) return kernels::polynomial_kernels<float>(width) != nullptr;
+  return call.q.scalar_type() == at::kBFloat16 && kernels::polynomial_kernels<bf16>(width) != nullptr;
+}
+
+PolynomialResult polynomial_heads_forward(const PolynomialCall& call) {
+  return call.q.scalar_type() == at::kFloat ? forward<float>(call) : forward<bf16>(call);
+}
+
+PolynomialGradients polynomial_heads_backward(const PolynomialCall& call, const PolynomialResult& result,
+                                              const at::Tensor& output_gradient) {
+  return call.q.scalar_type() == at::kFloat ? backward<float>(call, result, output_gradient)
+                                            : backward<bf16>(call, result, output_gradient);
+}
+
+}  // namespace polysketch
