@@ -23,8 +23,7 @@ void add_inputs(CLI::App& command, Options& options) {
   command.add_option("FILE", options.file, "configuration file (YAML)")->required();
   command.add_option("--set", options.overrides, "override a key; may be given again: --set training.steps=1k")
       ->type_name("KEY=VALUE")
-      ->expected(1)
-      ->take_all();
+      ->allow_extra_args(false);
 }
 
 void check(const Options& options) {

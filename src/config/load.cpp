@@ -33,6 +33,13 @@ const char* kind_name(const YamlNode& node) {
   return "something";
 }
 
+// A name for "the same file" that does not depend on how the path was written. A pipe (<(...) of a shell) has none but its path.
+fs::path identity_of(const fs::path& path) {
+  std::error_code error;
+  const fs::path canonical = fs::weakly_canonical(path, error);
+  return error ? path : canonical;
+}
+
 // Builds one Config out of files, overrides and JSON, gathering every mistake on the way.
 class Loader {
  public:
@@ -118,8 +125,7 @@ bool Loader::set(const std::string& path, const std::string& text, bool plain, c
 }
 
 void Loader::add_file(const fs::path& path) {
-  const fs::path identity = fs::weakly_canonical(path);
-  open_files_.push_back(identity);
+  open_files_.push_back(identity_of(path));
   const std::string name = path.string();
   std::string text;
   try {
@@ -155,7 +161,7 @@ void Loader::add_base(const fs::path& file, const YamlNode& key, const YamlNode&
   std::error_code error;
   if (!fs::exists(base, error) || fs::is_directory(base, error)) {
     problems_.add(position, "base", quoted(value.text) + (fs::is_directory(base, error) ? ", a folder" : ", which does not exist"), want);
-  } else if (std::find(open_files_.begin(), open_files_.end(), fs::weakly_canonical(base)) != open_files_.end()) {
+  } else if (std::find(open_files_.begin(), open_files_.end(), identity_of(base)) != open_files_.end()) {
     problems_.add(position, "base", quoted(value.text) + ", which leads back here", "a chain of files that ends");
   } else if (open_files_.size() >= 32) {
     problems_.add(position, "base", "the 32nd file in a row", "a shorter chain of files");

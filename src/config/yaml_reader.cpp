@@ -119,6 +119,10 @@ void check_bytes(std::string_view text, const std::string& name) {
       refuse(name, line_of(text, i), 1, fmt::format("control character 0x{:02x} at byte {}: a binary file? want YAML text", c, i));
     }
   }
+  // The parser looks ahead over a whole run of these before it reports the first: a megabyte of them would take 200 MiB.
+  if (std::count_if(text.begin(), text.end(), [](char c) { return c == '[' || c == '{' || c == ','; }) > yaml_max_nodes) {
+    refuse(name, 1, 1, fmt::format("more than {} brackets, braces and commas; this is no configuration", yaml_max_nodes));
+  }
   if (const auto offset = invalid_utf8_at(text)) {
     refuse(name, line_of(text, *offset), 1, fmt::format("byte {} is not UTF-8; save the file as UTF-8", *offset));
   }

@@ -149,6 +149,7 @@ std::string read_file(const fs::path& path, uint64_t limit) {
   } closer{fd};
   struct stat status {};
   if (fstat(fd, &status) != 0) throw_errno(path, "read", errno, ExitCode::io);
+  if (S_ISFIFO(status.st_mode)) fcntl(fd, F_SETFL, 0);  // its writer may take its time; without one, reading ends at once
   if (S_ISDIR(status.st_mode)) throw UserError(ExitCode::io, path.string() + ": cannot read: it is a folder, not a file");
   const auto too_large = [&] {
     return UserError(ExitCode::bad_data,

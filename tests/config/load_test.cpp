@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <thread>
 
 #include "config_helpers.hpp"
 
@@ -176,6 +180,20 @@ TEST(Interpolation, ReplacesKeysAndFindsCircles) {
   EXPECT_THAT(error_of("run: {name: '${run.directory}', directory: a/b}"), HasSubstr("run.name: got 'a/b'")) << "checked once complete";
   std::string doubling = std::string(3000, 'x');
   EXPECT_THAT(error_of("data: {root: " + doubling + ", cache: '${data.root}${data.root}'}"), HasSubstr("4096"));
+}
+
+TEST(Load, FromAPipe) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  std::thread writer([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const std::string yaml = "run: {seed: 9}\n";
+    EXPECT_EQ(write(ends[1], yaml.data(), yaml.size()), static_cast<ssize_t>(yaml.size()));
+    close(ends[1]);
+  });
+  EXPECT_EQ(load_config("/dev/fd/" + std::to_string(ends[0])).run.seed, 9);
+  writer.join();
+  close(ends[0]);
 }
 
 TEST(Load, MissingFileIs66) {
