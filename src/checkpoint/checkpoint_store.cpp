@@ -61,7 +61,10 @@ CheckpointStore::CheckpointStore(fs::path run_directory, const CheckpointConfig&
 
 CheckpointStore::Save::Save(CheckpointStore& store, int64_t step) : store_(store), step_(step) {
   require(step >= 0, "a checkpoint's step cannot be negative");
-  polysketch::create_directories(store_.root_);
+  if (!fs::exists(store_.root_)) {
+    polysketch::create_directories(store_.root_);
+    fsync_directory(fs::absolute(store_.root_).parent_path());  // a checkpoint is as durable as the name of the folder above it
+  }
   fs::path path = store_.root_ / temporary_name(step);
   // Names repeat when process numbers do, as in containers: what lies there is from a dead process.
   while (fs::exists(path)) path = store_.root_ / temporary_name(step);
@@ -85,9 +88,8 @@ void CheckpointStore::Save::commit(std::vector<FileRecord> files, nlohmann::json
     const uintmax_t bytes = fs::file_size(temporary_ / file.name, error);
     require(!error && bytes == file.bytes, "a file of the checkpoint is not in its folder as recorded");
   }
-  // The manifest comes last: a folder without it is no checkpoint.
+  // The manifest comes last: a folder without it is no checkpoint. Writing it durably syncs the folder too.
   write_file_durably(temporary_ / "manifest.json", manifest_text(Manifest{step_, std::move(files), std::move(state)}));
-  fsync_directory(temporary_);
   publish(temporary_, store_.path_of(step_), store_.root_, step_);
   committed_ = true;
   store_.apply_retention(step_);

@@ -109,6 +109,10 @@ TEST(Crash, EverythingIsDurableBeforeItIsNamed) {
     if (call.to.empty()) continue;
     EXPECT_EQ(unsynced.count(call.from), 0U) << call.from << " renamed before it was synced";
     const bool is_folder = fs::path(call.to).filename().string().find("step-") != std::string::npos;
+    const std::string checkpoints = (run / "checkpoints").string();
+    if (call.to.find(".trash-") != std::string::npos) {
+      EXPECT_EQ(unsynced.count(checkpoints), 0U) << "an old checkpoint deleted before the new one's name is durable";
+    }
     if (is_folder) {
       for (const std::string& path : unsynced)
         EXPECT_NE(path.substr(0, call.from.size()), call.from) << path << " not durable when its folder was named";
