@@ -44,10 +44,6 @@ find_package(ZLIB REQUIRED)
 add_library(polysketch_zlib INTERFACE)
 target_link_libraries(polysketch_zlib INTERFACE ZLIB::ZLIB)
 
-find_package(simdjson REQUIRED)
-add_library(polysketch_simdjson INTERFACE)
-target_link_libraries(polysketch_simdjson INTERFACE simdjson::simdjson)
-
 find_package(CLI11 REQUIRED)
 add_library(polysketch_cli11 INTERFACE)
 target_link_libraries(polysketch_cli11 INTERFACE CLI11::CLI11)

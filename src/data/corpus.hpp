@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,8 @@ namespace polysketch {
 
 /// One file of a split.
 struct CorpusFile {
-  std::string name;   ///< path relative to the corpus root, '/' separated: the same on every machine
-  std::string path;   ///< local path or s3://, gs:// URI
+  std::string name;  ///< path relative to the corpus root, '/' separated: the same on every machine
+  std::string path;  ///< local path or s3://, gs:// URI
   uint64_t bytes = 0;
 };
 
@@ -36,10 +37,17 @@ class BadRecords {
 
   struct Counts {
     int64_t good = 0, bad = 0, empty = 0;
+    int64_t split = 0;  ///< documents over data.max_document_bytes, read as several
     std::map<std::string, int64_t> by_cause;
+    std::map<std::string, int64_t> by_file;
   };
   Counts counts() const;
   void count_empty();  ///< an empty document: never an error, never a document
+  void count_split();  ///< a document that was too long to stay whole
+  OnError policy() const { return policy_; }
+
+  /// `3 x invalid UTF-8, 1 x ... in a.jsonl (3), b.jsonl (1)`: one line for messages and the end of a run.
+  std::string summary() const;
 
  private:
   mutable std::mutex mutex_;
@@ -49,6 +57,7 @@ class BadRecords {
   int64_t in_a_row_ = 0;
   Counts counts_;
   std::string samples_path_;
+  int64_t samples_ = 0;
 };
 
 /// A corpus on disk or in an object store, described by data/corpora/<name>.yaml: which files make up a split, how documents stand in
@@ -73,6 +82,14 @@ class Corpus {
   std::string processing_id() const;
 
   const std::string& name() const;
+
+  /// What metadata.csv says of a PG-19 book.
+  struct Book {
+    std::string title, year, link;
+  };
+  /// The book of a file, by the id in its name; nothing for other corpora and for books that the list lacks.
+  std::optional<Book> book(const CorpusFile& file) const;
+
   /// Published number of words of the full split (PG-19), 0 if the corpus has none.
   int64_t published_words(Split split) const;
   BadRecords& bad_records() const;

@@ -7,7 +7,11 @@
 #include <string_view>
 #include <vector>
 
+#include "config/config.hpp"
+
 namespace polysketch {
+
+struct ModelSummary;
 
 /// A SentencePiece model, loaded after checks that a hostile or broken file cannot get past (reliability §4: size, piece lengths, scores,
 /// charsmap; first load in a forked child). All const members may be called from several threads.
@@ -17,18 +21,32 @@ class Tokenizer {
   explicit Tokenizer(const std::string& path);
 
   /// Appends the ids of a whole document (no BOS, no EOS). Never call it on pieces of a document and join the results: SentencePiece
-  /// puts its dummy prefix before every call. Long texts are still encoded in linear time.
+  /// puts its dummy prefix before every call. Long texts are still encoded in linear time: the normalised text is cut between two
+  /// characters that stand side by side in no piece, where no piece can lie across, so the ids are those of the whole.
   void encode(std::string_view text, std::vector<int32_t>& ids) const;
   std::vector<int32_t> encode(std::string_view text) const;
   std::string decode(const std::vector<int32_t>& ids) const;
 
   int32_t vocabulary() const;
-  int32_t eos() const;      ///< separates documents
+  int32_t eos() const;  ///< separates documents; UserError 65 if the model has none
   int32_t unknown() const;
-  bool is_byte(int32_t id) const;  ///< byte-fallback piece
+  bool is_byte(int32_t id) const;     ///< byte-fallback piece
   const std::string& sha256() const;  ///< of the .model file
   /// decode(encode(x)) == x on a set of probe texts with newlines, tabs, runs of blanks and rare characters.
   bool lossless() const;
+
+  int32_t bos() const;  ///< -1: the model has none
+  int32_t pad() const;  ///< -1: the model has none
+  const std::string& piece(int32_t id) const;
+  /// The id of a piece that is in the vocabulary as it stands, or -1.
+  int32_t id_of(std::string_view piece) const;
+  bool is_control(int32_t id) const;
+  const std::string& path() const;
+  const ModelSummary& model() const;
+
+  /// Throws UserError 65 unless every id fits a model with this many output rows, and 78 when `cleaning` keeps markers that are not in the
+  /// vocabulary as pieces of their own.
+  void require_fits(int64_t model_vocabulary, Cleaning cleaning) const;
 
  private:
   struct State;
