@@ -15,7 +15,10 @@ install(DIRECTORY ${CMAKE_SOURCE_DIR}/configs DESTINATION share/polysketch)
 install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/THIRD_PARTY_NOTICES.md DESTINATION share/polysketch/licenses)
 install(FILES ${ARROW_ROOT}/licenses/LICENSE.txt DESTINATION share/polysketch/licenses RENAME arrow-LICENSE.txt OPTIONAL)
 install(FILES ${ARROW_ROOT}/licenses/NOTICE.txt DESTINATION share/polysketch/licenses RENAME arrow-NOTICE.txt OPTIONAL)
-install(FILES ${SENTENCEPIECE_ROOT}/LICENSE DESTINATION share/polysketch/licenses RENAME sentencepiece-LICENSE.txt OPTIONAL)
+install(DIRECTORY ${SENTENCEPIECE_ROOT}/licenses/ DESTINATION share/polysketch/licenses/sentencepiece OPTIONAL)
+foreach(package libyaml-cpp-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libcli11-dev zlib1g-dev libgtest-dev)
+  install(FILES /usr/share/doc/${package}/copyright DESTINATION share/polysketch/licenses/debian RENAME ${package}.txt OPTIONAL)
+endforeach()
 
 # The tests that need a GPU travel with the program.
 function(polysketch_install_test target)

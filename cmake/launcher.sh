@@ -28,4 +28,4 @@ if ! find_libtorch; then
 fi
 export LIBTORCH_DIR="$libtorch"
 export LD_LIBRARY_PATH="$libtorch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-exec "$root/lib/${POLYSKETCH_PROGRAM:-polysketch}" "$@"
+exec "$root/lib/${POLYSKETCH_INSTALLED_PROGRAM:-polysketch}" "$@"

@@ -161,6 +161,7 @@ install_sentencepiece() {
   prefix=$folder/prefix
   common=(-GNinja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_STANDARD=17 -DCMAKE_POSITION_INDEPENDENT_CODE=ON "-DCMAKE_INSTALL_PREFIX=$prefix")
   have ccache && common+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
+  mkdir -p "$prefix/licenses"
   {
     cmake -S "$root/third_party/abseil-cpp" -B "$folder/absl" "${common[@]}" -DABSL_PROPAGATE_CXX_STD=ON -DBUILD_TESTING=OFF &&
       cmake --build "$folder/absl" --target install --parallel "$(build_jobs)" &&
@@ -168,7 +169,7 @@ install_sentencepiece() {
         -DSPM_ENABLE_SHARED=OFF -DSPM_ENABLE_TCMALLOC=OFF "-DCMAKE_PREFIX_PATH=$prefix" &&
       cmake --build "$folder/sp" --target install --parallel "$(build_jobs)"
   } >"$cache_dir/sentencepiece-build.log" 2>&1 || die "the build of SentencePiece failed; see $cache_dir/sentencepiece-build.log"
-  cp "$root/LICENSE" "$prefix/LICENSE"
+  (cd "$root" && find . -name 'LICENSE*' -exec cp --parents {} "$prefix/licenses/" \;)
   replace "$prefix" "$sentencepiece_root"
   rm -rf "$folder" "$cache_dir/sentencepiece-build.log"
   set_mark sentencepiece

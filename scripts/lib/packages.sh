@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 build_packages=(g++ cmake ninja-build ccache git ca-certificates python3 python3-pip unzip binutils
-  libyaml-cpp-dev libspdlog-dev libfmt-dev libcli11-dev libsimdjson-dev nlohmann-json3-dev zlib1g-dev libgtest-dev libgmock-dev
+  libyaml-cpp-dev libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev zlib1g-dev libgtest-dev libgmock-dev
   libbenchmark-dev libgloo-dev bible-kjv-text)
 developer_packages=(clang-format clang-tidy shellcheck)
 
