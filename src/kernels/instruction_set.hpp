@@ -21,6 +21,13 @@ bool is_supported(InstructionSet set);
 /// Overrules the choice, for tests and benchmarks. Not while kernels run. Throws InternalError if not supported.
 void use_instruction_set(InstructionSet set);
 
+/// Whether rounding to bf16 is left to AVX512-BF16, which turns results below 2⁻¹²⁶ into 0. True where `avx512` is in use and the
+/// machine has it.
+bool bf16_instructions();
+
+/// Overrules that, for tests and benchmarks; `wanted` has no effect on a machine that has no such instructions.
+void use_bf16_instructions(bool wanted);
+
 std::string_view name(InstructionSet set);
 
 }  // namespace polysketch::kernels

@@ -15,27 +15,41 @@
 
 namespace polysketch::kernels::test {
 
-/// A test that runs once an instruction set; those that the machine lacks are skipped.
-class KernelTest : public ::testing::TestWithParam<InstructionSet> {
+/// An instruction set, and whether bf16 is rounded by instructions of its own.
+struct Variant {
+  InstructionSet set;
+  bool bf16_instructions;
+};
+inline std::string name(const Variant& variant) {
+  return std::string(kernels::name(variant.set)) + (variant.bf16_instructions ? "_bf16" : "");
+}
+inline void PrintTo(const Variant& variant, std::ostream* out) { *out << name(variant); }
+
+/// A test that runs once a variant; those that the machine lacks are skipped.
+class KernelTest : public ::testing::TestWithParam<Variant> {
  protected:
   void SetUp() override {
-    if (!is_supported(GetParam())) GTEST_SKIP() << "this machine has no " << name(GetParam());
-    before_ = instruction_set();
-    use_instruction_set(GetParam());
+    if (!is_supported(GetParam().set)) GTEST_SKIP() << "this machine has no " << name(GetParam());
+    use_instruction_set(GetParam().set);
+    use_bf16_instructions(GetParam().bf16_instructions);
+    if (bf16_instructions() != GetParam().bf16_instructions) GTEST_SKIP() << "this machine has no " << name(GetParam());
   }
   void TearDown() override {
-    if (is_supported(GetParam())) use_instruction_set(before_);
+    use_instruction_set(before_);
+    use_bf16_instructions(true);
   }
 
   Philox random{1, RandomPurpose::test};
 
  private:
-  InstructionSet before_ = InstructionSet::baseline;
+  InstructionSet before_ = instruction_set();
 };
 
-#define POLYSKETCH_EVERY_INSTRUCTION_SET(fixture)                                                                                \
-  INSTANTIATE_TEST_SUITE_P(, fixture, ::testing::Values(InstructionSet::baseline, InstructionSet::avx2, InstructionSet::avx512), \
-                           [](const auto& test) { return std::string(name(test.param)); })
+#define POLYSKETCH_EVERY_INSTRUCTION_SET(fixture)                                                                            \
+  INSTANTIATE_TEST_SUITE_P(, fixture,                                                                                        \
+                           ::testing::Values(Variant{InstructionSet::baseline, false}, Variant{InstructionSet::avx2, false}, \
+                                             Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true}), \
+                           [](const auto& test) { return name(test.param); })
 
 inline double widen(float x) { return x; }
 inline double widen(double x) { return x; }

@@ -36,14 +36,17 @@ void* thread_scratch(int64_t bytes) {
 #define POLYSKETCH_ISA_NAMESPACE avx512
 #include "kernels/cpu/declare.inl"
 #undef POLYSKETCH_ISA_NAMESPACE
-#define POLYSKETCH_DISPATCH(call) \
-  switch (instruction_set()) {    \
-    case InstructionSet::avx512:  \
-      return avx512::call;        \
-    case InstructionSet::avx2:    \
-      return avx2::call;          \
-    default:                      \
-      return baseline::call;      \
+#define POLYSKETCH_ISA_NAMESPACE avx512_bf16
+#include "kernels/cpu/declare.inl"
+#undef POLYSKETCH_ISA_NAMESPACE
+#define POLYSKETCH_DISPATCH(call)                                    \
+  switch (instruction_set()) {                                       \
+    case InstructionSet::avx512:                                     \
+      return bf16_instructions() ? avx512_bf16::call : avx512::call; \
+    case InstructionSet::avx2:                                       \
+      return avx2::call;                                             \
+    default:                                                         \
+      return baseline::call;                                         \
   }
 #else
 #define POLYSKETCH_DISPATCH(call) return baseline::call;

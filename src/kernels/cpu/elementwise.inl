@@ -89,5 +89,5 @@ template <class From, class To>
 void convert(const From* from, To* to, int64_t begin, int64_t end) {
   for_vectors<float>(
       end - begin, [&](int64_t i, auto lanes)
-                       __attribute__((always_inline)) { store(to + begin + i, load(from + begin + i, lanes), lanes); });
+                       __attribute__((always_inline)) { store_any(to + begin + i, load(from + begin + i, lanes), lanes); });
 }

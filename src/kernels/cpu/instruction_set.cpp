@@ -30,6 +30,19 @@ std::atomic<int>& chosen() {
   return value;
 }
 
+bool has_bf16_instructions() {
+#ifdef __x86_64__
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
+std::atomic<bool>& bf16_allowed() {
+  static std::atomic<bool> value{has_bf16_instructions()};
+  return value;
+}
+
 }  // namespace
 
 InstructionSet instruction_set() { return static_cast<InstructionSet>(chosen().load(std::memory_order_relaxed)); }
@@ -54,6 +67,10 @@ void use_instruction_set(InstructionSet set) {
   require(is_supported(set), "use_instruction_set: this machine lacks the instructions");
   chosen().store(static_cast<int>(set), std::memory_order_relaxed);
 }
+
+bool bf16_instructions() { return instruction_set() == InstructionSet::avx512 && bf16_allowed().load(std::memory_order_relaxed); }
+
+void use_bf16_instructions(bool wanted) { bf16_allowed().store(wanted && has_bf16_instructions(), std::memory_order_relaxed); }
 
 std::string_view name(InstructionSet set) {
   switch (set) {

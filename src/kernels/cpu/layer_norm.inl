@@ -15,8 +15,8 @@ void layer_norm_forward(const LayerNormForward<S, A>& a, int64_t begin, int64_t 
       S* sum = a.sum + row * width;
       total = sum_vectors<R>(
           width, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-            store(sum + i, load(x + i, lanes) + load(delta + i, lanes), lanes);
-            return load(sum + i, lanes);  // as stored: the backward pass will normalise the rounded sum
+            // What is normalised is the rounded sum, as the backward pass will find it.
+            return store_rounded(sum + i, load(x + i, lanes) + load(delta + i, lanes), lanes);
           });
       x = sum;
     } else {

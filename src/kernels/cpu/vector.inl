@@ -47,6 +47,29 @@ struct Part {
   int64_t count;
 };
 
+// The compiler's own conversion of 16-bit lanes takes many instructions; these take one or two.
+#if defined(__x86_64__) && POLYSKETCH_VECTOR_BYTES == 64
+POLYSKETCH_INLINE VUint widen(VShort v) { return bits<VUint>(_mm512_maskz_cvtepu16_epi32(0xffff, bits<__m256i>(v))); }
+POLYSKETCH_INLINE VShort narrow(VUint v) { return bits<VShort>(_mm512_maskz_cvtepi32_epi16(0xffff, bits<__m512i>(v))); }
+#elif defined(__x86_64__) && POLYSKETCH_VECTOR_BYTES == 32
+POLYSKETCH_INLINE VUint widen(VShort v) { return bits<VUint>(_mm256_cvtepu16_epi32(bits<__m128i>(v))); }
+POLYSKETCH_INLINE VShort narrow(VUint v) {
+  const __m256i u = bits<__m256i>(v);
+  return bits<VShort>(_mm_packus_epi32(_mm256_castsi256_si128(u), _mm256_extracti128_si256(u, 1)));
+}
+#elif defined(__x86_64__)
+POLYSKETCH_INLINE VUint widen(VShort v) {
+  return bits<VUint>(_mm_unpacklo_epi16(_mm_cvtsi64_si128(bits<int64_t>(v)), _mm_setzero_si128()));
+}
+POLYSKETCH_INLINE VShort narrow(VUint v) {  // signed saturation, since the unsigned one is not in every machine
+  const __m128i extended = _mm_srai_epi32(_mm_slli_epi32(bits<__m128i>(v), 16), 16);
+  return bits<VShort>(_mm_cvtsi128_si64(_mm_packs_epi32(extended, extended)));
+}
+#else
+POLYSKETCH_INLINE VUint widen(VShort v) { return __builtin_convertvector(v, VUint); }
+POLYSKETCH_INLINE VShort narrow(VUint v) { return __builtin_convertvector(v, VShort); }
+#endif
+
 POLYSKETCH_INLINE VFloat load(const float* p, Full) {
   VFloat v;
   __builtin_memcpy(&v, p, sizeof v);
@@ -60,20 +83,43 @@ POLYSKETCH_INLINE VDouble load(const double* p, Full) {
 POLYSKETCH_INLINE VFloat load(const bf16* p, Full) {
   VShort v;
   __builtin_memcpy(&v, p, sizeof v);
-  return bits<VFloat>(__builtin_convertvector(v, VUint) << 16);
+  return bits<VFloat>(widen(v) << 16);
 }
 POLYSKETCH_INLINE void store(float* p, VFloat v, Full) { __builtin_memcpy(p, &v, sizeof v); }
 POLYSKETCH_INLINE void store(double* p, VDouble v, Full) { __builtin_memcpy(p, &v, sizeof v); }
 
-/// The upper halves after rounding to the nearest even; a NaN stays a NaN.
+/// The upper halves after rounding to the nearest even. For results of arithmetic, whose only NaNs are quiet: these stay NaN.
 POLYSKETCH_INLINE VUint round_to_bf16(VFloat v) {
   const VUint u = bits<VUint>(v);
-  const VUint rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return v == v ? rounded : (u >> 16) | 0x40u;
+  return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+}
+POLYSKETCH_INLINE VShort to_half(VFloat v) {
+#ifdef POLYSKETCH_BF16_INSTRUCTIONS
+  return bits<VShort>(_mm512_cvtneps_pbh(bits<__m512>(v)));
+#else
+  return narrow(round_to_bf16(v));
+#endif
 }
 POLYSKETCH_INLINE void store(bf16* p, VFloat v, Full) {
-  const VShort half = __builtin_convertvector(round_to_bf16(v), VShort);
+  const VShort half = to_half(v);
   __builtin_memcpy(p, &half, sizeof half);
+}
+
+/// For numbers from anywhere: any NaN stays a NaN, the smallest numbers are kept.
+POLYSKETCH_INLINE void store_any(bf16* p, VFloat v, Full) {
+  const VUint u = bits<VUint>(v);
+  const VShort half = narrow(v == v ? round_to_bf16(v) : (u >> 16) | 0x40u);
+  __builtin_memcpy(p, &half, sizeof half);
+}
+POLYSKETCH_INLINE void store_any(float* p, VFloat v, Full) { store(p, v, Full{}); }
+
+/// Stores and returns what a load would give back, without waiting for memory.
+POLYSKETCH_INLINE VFloat store_rounded(float* p, VFloat v, Full) { return store(p, v, Full{}), v; }
+POLYSKETCH_INLINE VDouble store_rounded(double* p, VDouble v, Full) { return store(p, v, Full{}), v; }
+POLYSKETCH_INLINE VFloat store_rounded(bf16* p, VFloat v, Full) {
+  const VShort half = to_half(v);
+  __builtin_memcpy(p, &half, sizeof half);
+  return bits<VFloat>(widen(half) << 16);
 }
 
 /// Lanes past the end are 0.
@@ -88,6 +134,18 @@ POLYSKETCH_INLINE void store(T* p, Vector<Real<T>> v, Part part) {
   T buffer[kLanes<Real<T>>];
   store(buffer, v, Full{});
   __builtin_memcpy(p, buffer, static_cast<size_t>(part.count) * sizeof(T));
+}
+
+template <class T>
+POLYSKETCH_INLINE void store_any(T* p, VFloat v, Part part) {
+  T buffer[kLanes<float>];
+  store_any(buffer, v, Full{});
+  __builtin_memcpy(p, buffer, static_cast<size_t>(part.count) * sizeof(T));
+}
+template <class T>
+POLYSKETCH_INLINE Vector<Real<T>> store_rounded(T* p, Vector<Real<T>> v, Part part) {
+  store(p, v, part);
+  return load(p, part);
 }
 
 /// v, with `other` in the lanes past the end.
