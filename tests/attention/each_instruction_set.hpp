@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "kernels/instruction_set.hpp"
+
+namespace polysketch::test {
+
+/// Runs a test once for each way this machine can compute: its own kernels, and LibTorch calls alone.
+class EachInstructionSet : public testing::TestWithParam<kernels::InstructionSet> {
+ protected:
+  void SetUp() override {
+    before_ = kernels::instruction_set();
+    if (!kernels::is_supported(GetParam())) GTEST_SKIP() << "this machine has no " << kernels::name(GetParam());
+    kernels::use_instruction_set(GetParam());
+  }
+  void TearDown() override { kernels::use_instruction_set(before_); }
+
+ private:
+  kernels::InstructionSet before_ = kernels::InstructionSet::baseline;
+};
+
+inline std::string instruction_set_name(const testing::TestParamInfo<kernels::InstructionSet>& parameter) {
+  return std::string(kernels::name(parameter.param));
+}
+
+inline auto instruction_sets() { return testing::Values(kernels::InstructionSet::baseline, kernels::InstructionSet::avx512); }
+
+/// Sets the number of threads of LibTorch's loops for a scope.
+class ThreadCount {
+ public:
+  explicit ThreadCount(int count) : before_(at::get_num_threads()) { at::set_num_threads(count); }
+  ~ThreadCount() { at::set_num_threads(before_); }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+
+ private:
+  int before_;
+};
+
+}  // namespace polysketch::test

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace polysketch::test {
+
+/// How far results may lie apart, and why. `relative` means: Euclidean norm of the difference over that of the reference, unless a test
+/// says otherwise. Bounds of golden cases come from their manifest.
+namespace tolerance {
+
+/// The same sums in another order, fp64: T·2^-53 for T in the hundreds, times the degree for the powers.
+inline constexpr double kReordered64 = 1e-10;
+
+/// Central differences in fp64 with step 1e-5: truncation (step², times third derivatives of a degree-8 polynomial) outweighs rounding.
+inline constexpr double kCentralDifference = 1e-6;
+
+/// fp32 against fp64: 2^-24 for each rounding; a score loses about sqrt(D) of them, its power `degree` times that, gradients twice.
+inline constexpr double kSingle = 1e-4;
+
+/// bf16 against fp64 on the same bf16 inputs: normed vectors, weights and results are rounded to 2^-9 each; powers multiply the error
+/// of a score by the degree.
+inline constexpr double kBrain = 2e-2;
+
+/// The same bf16 arithmetic in another order: only the last rounding of a result can differ.
+inline constexpr double kReorderedBrain = 4e-3;
+
+}  // namespace tolerance
+}  // namespace polysketch::test
