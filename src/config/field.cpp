@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a single key accepts and how its value is written.
 #include <fmt/format.h>
+#include <regex.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <regex>
 
 #include "config/keys.hpp"
 #include "support/error.hpp"
@@ -50,6 +50,15 @@ bool is_yaml11_boolean(std::string text) {
   return std::find(words.begin(), words.end(), text) != words.end();
 }
 
+// POSIX matching rather than std::regex, whose recursion grows with the text.
+bool matches(const std::string& text, const std::string& pattern) {
+  regex_t compiled;
+  require(regcomp(&compiled, ("^(" + pattern + ")$").c_str(), REG_EXTENDED | REG_NOSUB) == 0, "a key's pattern is no regular expression");
+  const bool found = regexec(&compiled, text.c_str(), 0, nullptr, 0) == 0;
+  regfree(&compiled);
+  return found;
+}
+
 std::optional<Refusal> set_count(const Field& field, int64_t& slot, const std::string& text, bool plain) {
   for (const auto& [word, value] : field.words) {
     if (text == word) {
@@ -88,7 +97,7 @@ std::optional<Refusal> set_text(const Field& field, std::string& slot, const std
   if (control || text.size() > 4096 || invalid_utf8_at(text)) return Refusal{"text of one line in UTF-8, 4096 bytes at most", ""};
   if (plain && is_yaml11_boolean(text)) return Refusal{"text; put this word into quotes if it is meant", ""};
   // A text with ${...} is matched once it is complete.
-  if (!field.pattern.empty() && text.find("${") == std::string::npos && !std::regex_match(text, std::regex(field.pattern))) {
+  if (!field.pattern.empty() && text.find("${") == std::string::npos && !matches(text, field.pattern)) {
     return Refusal{field.want(), ""};
   }
   slot = text;

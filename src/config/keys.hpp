@@ -44,7 +44,7 @@ struct Field {
   double high = std::numeric_limits<double>::infinity();
   bool low_open = false;
   bool high_open = false;
-  std::string pattern;  ///< texts: ECMAScript regular expression of the whole text; empty: any
+  std::string pattern;  ///< texts: regular expression (POSIX extended and ECMAScript alike) of the whole text; empty: any
   std::string form;     ///< texts: the pattern in words
 
   std::string type() const;   ///< "count", "real", "true or false", "text" or the choices
