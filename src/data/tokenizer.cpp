@@ -76,7 +76,7 @@ bool tried_before(const std::string& sha256) {
 /// Ids of short pieces of text between two safe cuts, which are mostly words and so come again and again. One per thread.
 class SegmentMemory {
  public:
-  static constexpr size_t kLongest = 64;
+  static constexpr size_t kLongest = 160;
 
   /// Empties itself when it is asked for another tokenizer than before.
   void use(uint64_t owner) {
@@ -213,6 +213,7 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
 int32_t Tokenizer::vocabulary() const { return static_cast<int32_t>(state_->model.pieces.size()); }
 int32_t Tokenizer::unknown() const { return state_->whole.unk_id(); }
 int32_t Tokenizer::bos() const { return state_->whole.bos_id(); }
+bool Tokenizer::has_eos() const { return state_->whole.eos_id() >= 0; }
 int32_t Tokenizer::pad() const { return state_->whole.pad_id(); }
 
 int32_t Tokenizer::eos() const {

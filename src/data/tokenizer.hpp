@@ -35,6 +35,7 @@ class Tokenizer {
   /// decode(encode(x)) == x on a set of probe texts with newlines, tabs, runs of blanks and rare characters.
   bool lossless() const;
 
+  bool has_eos() const;
   int32_t bos() const;  ///< -1: the model has none
   int32_t pad() const;  ///< -1: the model has none
   const std::string& piece(int32_t id) const;
