@@ -206,12 +206,13 @@ bool TokenCache::File::take_folder(int64_t number) {
       const bool taken = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
       // A file system without flock (some network ones) costs double work at most.
       const bool unsupported = !taken && errno != EWOULDBLOCK && errno != EINTR;
-      const bool waited_enough = std::chrono::duration<double>(Clock::now() - start).count() > shared_->options.patience;
+      const bool waited_enough = overtaken_ || std::chrono::duration<double>(Clock::now() - start).count() > shared_->options.patience;
       if (taken || unsupported || waited_enough) {
-        if (waited_enough && !taken) {
+        if (!taken && !unsupported && !overtaken_) {
           log_warning(
               fmt::format("{}: another process holds the lock but makes no progress: tokenising {} beside it", name.string(), input_.name));
         }
+        overtaken_ = !taken && !unsupported;
         if (taken) remove_leftovers();
         lock_ = fd;
         lock_users_ = 1;

@@ -72,8 +72,9 @@ class TokenCache::File {
   std::map<int64_t, SegmentSummary> summaries_;  // of segments that are on disk
   std::set<int64_t> in_work_;                    // being tokenised by threads of this object
   std::unique_ptr<Reading> reading_;
-  int lock_ = -1;       // file descriptor that holds the flock
-  int lock_users_ = 0;  // threads working under it
+  int lock_ = -1;           // file descriptor that holds the flock
+  bool overtaken_ = false;  // the holder of the lock has been waited for in vain
+  int lock_users_ = 0;      // threads working under it
 };
 
 }  // namespace polysketch

@@ -15,6 +15,7 @@
 #include "data/segment_loader.hpp"
 #include "helpers/test_helpers.hpp"
 #include "support/error.hpp"
+#include "support/log.hpp"
 
 namespace polysketch {
 namespace {
@@ -23,6 +24,13 @@ using test::all_ids;
 using test::expected_ids;
 using test::FakeCorpus;
 using test::TemporaryFolder;
+
+/// Warnings are part of what is provoked here; hundreds of them would hide everything else.
+class Quiet {
+ public:
+  Quiet() { set_log_level(LogLevel::error); }
+  ~Quiet() { set_log_level(LogLevel::info); }
+};
 
 void expect_whole(FakeCorpus& corpus, SegmentSource& cache) {
   for (size_t file = 0; file < corpus.files().size(); ++file) {
@@ -151,6 +159,7 @@ TEST(TokenCache, AnySegmentCanBeAskedForFirst) {
 }
 
 TEST(TokenCache, DamagedSegmentIsRemovedAndMadeAgain) {
+  const Quiet quiet;
   TemporaryFolder folder;
   FakeCorpus corpus({60}, 300);
   expect_whole(corpus, *corpus.cache(folder.path()));
@@ -171,6 +180,7 @@ TEST(TokenCache, DamagedSegmentIsRemovedAndMadeAgain) {
 }
 
 TEST(TokenCache, DamagedIndexAndMissingSegmentsAreMadeAgain) {
+  const Quiet quiet;
   TemporaryFolder folder;
   FakeCorpus corpus({60}, 300);
   expect_whole(corpus, *corpus.cache(folder.path()));
@@ -302,6 +312,7 @@ TEST(TokenCache, TwoCachesOverOneFolderMakeEachSegmentOnce) {
 }
 
 TEST(TokenCache, OvertakesAProcessThatHoldsTheLockAndDoesNothing) {
+  const Quiet quiet;
   TemporaryFolder folder;
   FakeCorpus corpus({20}, 300);
   std::latch inside(1), go_on(1);
