@@ -8,7 +8,7 @@
 // The arithmetic of a training step that is neither a matrix product nor attention, on raw pointers, for the CPU.
 //
 // Letters: B batch, T time, C width, H heads, D = C / H head width, G hidden width of the gated unit, V vocabulary; N = B·T rows.
-// Tensors are row-major and contiguous unless strides are given; pointers need no alignment. No function allocates per row or throws.
+// Tensors are row-major and contiguous unless strides are given; pointers need no alignment. No function allocates per row.
 //
 // A kernel takes its arguments in a struct and a range [begin, end) of rows, columns or elements: the caller cuts the whole range into
 // pieces and gives them to its threads. Pieces share nothing that is written, except accumulators, which the caller gives one a thread.

@@ -155,6 +155,15 @@ TEST_P(CrossEntropyTest, ExtremeLogits) {
   EXPECT_TRUE(std::isnan(c.loss[1])) << "a logit that is not a number must show in the loss";
 }
 
+// Lanes past the end of the row hold zeros, which here would be the greatest by far.
+TEST_P(CrossEntropyTest, LogitsFarBelowZero) {
+  Case<float, int64_t> c(random, 1, 5);
+  c.bias.assign(5, 0);
+  c.logits.assign(8, -1000);
+  cross_entropy(c.arguments(), 0, 1);
+  EXPECT_NEAR(c.loss[0], std::log(5.0), 1e-6);
+}
+
 TEST_P(CrossEntropyTest, GradientsAreTheSlopes) {
   Case<double, int64_t> c(random, 2, 23);
   c.dbias.assign(23, 0);
