@@ -135,7 +135,7 @@ class ConsoleSink : public MetricSink {
     if (const auto value = number(record, "bits_per_byte")) parts.push_back(fmt::format("{:.4f} bits/byte", *value));
     const auto tokens = number(record, "tokens_scored");
     const auto seconds = number(record, "seconds");
-    if (tokens && seconds) parts.push_back(fmt::format("{} tokens in {}", format_count(std::llround(*tokens)), duration(*seconds)));
+    if (tokens && seconds) parts.push_back(fmt::format("{} tokens in {}", short_tokens(std::llround(*tokens)), duration(*seconds)));
     if (loss && best_ && *loss < *best_) parts.push_back(fmt::format("best so far, was {:.4f}", *best_));
     if (loss && (!best_ || *loss < *best_)) best_ = loss;
     return join(parts);
@@ -153,7 +153,7 @@ class ConsoleSink : public MetricSink {
     what += group_digits(record.step) + (record.step == options_.total_steps ? "" : "/" + group_digits(options_.total_steps));
     std::string seconds;
     if (const auto value = number(record, "seconds")) seconds = duration(*value);
-    return join({what, text(record, "reason"), format_count(record.tokens) + " tokens", loss_text(record), seconds});
+    return join({what, text(record, "reason"), short_tokens(record.tokens) + " tokens", loss_text(record), seconds});
   }
 
   static std::string duration(double seconds) { return seconds < 60 ? fmt::format("{:.1f} s", seconds) : format_duration(seconds); }

@@ -15,7 +15,7 @@ namespace polysketch {
 struct MetricRecord {
   std::string event;
   int64_t step = 0;
-  int64_t tokens = 0;   ///< consumed so far, all processes
+  int64_t tokens = 0;  ///< consumed so far, all processes
   nlohmann::ordered_json fields = nlohmann::ordered_json::object();
 };
 

@@ -25,6 +25,12 @@ std::string short_number(double value) {
   return fmt::format("{:.{}f}", value, decimals);
 }
 
+std::string short_tokens(int64_t tokens) {
+  std::string text = format_count(tokens);
+  if (text.back() == 'G') text.back() = 'B';  // of tokens people say billions
+  return text;
+}
+
 std::string short_rate(double per_second) {
   if (!std::isfinite(per_second) || per_second < 1000) return short_number(per_second);
   return format_count(std::llround(per_second));

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reporting/run_history.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <system_error>
+
+#include "support/durable_file.hpp"
+#include "support/error.hpp"
+
+namespace polysketch {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+double number(const json& row, const char* key) {
+  const auto found = row.find(key);
+  return found != row.end() && found->is_number() ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+
+StepRow step_row(const json& row) {
+  return {row["step"].get<int64_t>(),
+          number(row, "tokens"),
+          number(row, "loss"),
+          number(row, "learning_rate"),
+          number(row, "gradient_norm"),
+          number(row, "tokens_per_second"),
+          number(row, "seconds_per_step"),
+          number(row, "data_wait_fraction"),
+          number(row, "mfu"),
+          number(row, "peak_bytes")};
+}
+
+ValidationRow validation_row(const json& row) {
+  return {row["step"].get<int64_t>(), number(row, "tokens"), number(row, "loss"), number(row, "perplexity"), number(row, "bits_per_byte")};
+}
+
+void add_row(RunHistory& run, const std::string& text) {
+  const json row = json::parse(text, nullptr, false);
+  if (!row.is_object() || !row.contains("event") || !row["event"].is_string() || !row.contains("step") ||
+      !row["step"].is_number_integer()) {
+    ++run.damaged_rows;
+    return;
+  }
+  run.last_event = row["event"].get<std::string>();
+  if (run.last_event == "start") ++run.starts;
+  if (run.last_event == "step") run.steps.push_back(step_row(row));
+  if (run.last_event == "validation") run.validations.push_back(validation_row(row));
+}
+
+std::string trimmed(std::string text) {
+  text.erase(0, std::min(text.find_first_not_of(" \t\r"), text.size()));
+  text.erase(text.find_last_not_of(" \t\r") + 1);
+  return text;
+}
+
+std::string read_if_there(const fs::path& path) {
+  std::error_code error;
+  return fs::is_regular_file(path, error) ? read_file(path, uint64_t{16} << 20) : std::string();
+}
+
+}  // namespace
+
+std::map<std::string, std::string> flatten_config(const std::string& yaml) {
+  std::map<std::string, std::string> flat;
+  std::vector<std::string> sections;
+  for (size_t begin = 0; begin < yaml.size();) {
+    const size_t end = std::min(yaml.find('\n', begin), yaml.size());
+    std::string line = yaml.substr(begin, end - begin);
+    begin = end + 1;
+    const size_t indent = line.find_first_not_of(' ');
+    const size_t colon = line.find(':');
+    if (indent == std::string::npos || line[indent] == '#' || colon == std::string::npos) continue;
+    sections.resize(std::min(sections.size(), indent / 2));
+    const std::string key = line.substr(indent, colon - indent);
+    std::string value = line.substr(colon + 1);
+    if (const size_t comment = value.find("  #"); comment != std::string::npos) value.erase(comment);
+    value = trimmed(value);
+    if (value.empty()) {
+      sections.push_back(key);
+      continue;
+    }
+    if (value.size() >= 2 && value.front() == '"')
+      value = json::parse(value, nullptr, false).is_string() ? json::parse(value).get<std::string>() : value;
+    std::string path;
+    for (const std::string& section : sections) path += section + ".";
+    flat[path + key] = value;
+  }
+  return flat;
+}
+
+RunHistory read_run(const fs::path& folder) {
+  RunHistory run;
+  run.folder = fs::path(folder / "").lexically_normal().parent_path();
+  const fs::path metrics = run.folder / "metrics.jsonl";
+  std::ifstream file(metrics, std::ios::binary);
+  if (!file)
+    throw UserError(ExitCode::missing_input, fmt::format("{}: cannot be read; give the folder of a training run", metrics.string()));
+  for (std::string row; std::getline(file, row);) {
+    if (!row.empty()) add_row(run, row);
+  }
+  if (run.steps.empty() && run.validations.empty()) {
+    throw UserError(ExitCode::bad_data, fmt::format("{}: has no rows of steps or validations; nothing to report yet", metrics.string()));
+  }
+  std::stable_sort(run.steps.begin(), run.steps.end(), [](const StepRow& a, const StepRow& b) { return a.step < b.step; });
+  std::stable_sort(run.validations.begin(), run.validations.end(),
+                   [](const ValidationRow& a, const ValidationRow& b) { return a.step < b.step; });
+
+  run.config_text = read_if_there(run.folder / "config.yaml");
+  run.config = flatten_config(run.config_text);
+  const auto name = run.config.find("run.name");
+  run.name = name != run.config.end() ? name->second : fs::absolute(run.folder).filename().string();
+  run.about = nlohmann::ordered_json::parse(read_if_there(run.folder / "run.json"), nullptr, false);
+  if (!run.about.is_object()) run.about = nullptr;
+  if (fs::exists(run.folder / "samples.txt")) run.samples = read_if_there(run.folder / "samples.txt");
+  return run;
+}
+
+}  // namespace polysketch

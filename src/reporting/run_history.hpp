@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace polysketch {
+
+/// What a run folder tells of its run, as the report needs it. NaN stands for a figure that a row lacks or that was not finite.
+struct StepRow {
+  int64_t step = 0;
+  double tokens = 0, loss = 0, learning_rate = 0, gradient_norm = 0, tokens_per_second = 0, seconds = 0, data_wait = 0, mfu = 0,
+         peak_bytes = 0;
+};
+
+struct ValidationRow {
+  int64_t step = 0;
+  double tokens = 0, loss = 0, perplexity = 0, bits_per_byte = 0;
+};
+
+struct RunHistory {
+  std::string name;  ///< run.name of its config, else the folder's
+  std::filesystem::path folder;
+  std::vector<StepRow> steps;              ///< by step
+  std::vector<ValidationRow> validations;  ///< by step
+  std::string last_event;                  ///< "end", "stop", or what the run wrote last
+  int64_t starts = 0;                      ///< how often the run was started or resumed
+  int64_t damaged_rows = 0;
+  std::map<std::string, std::string> config;  ///< "section.key" -> value, from config.yaml
+  std::string config_text;
+  nlohmann::ordered_json about;        ///< run.json: versions and machine; null without it
+  std::optional<std::string> samples;  ///< samples.txt
+};
+
+/// Reads `<run>/metrics.jsonl` and what stands beside it. Damaged rows are counted. Throws UserError 66 if the folder or its metrics.jsonl
+/// is missing, 65 if that has no rows of steps or validations.
+RunHistory read_run(const std::filesystem::path& run);
+
+/// The two-level text that the program writes as config.yaml, as "section.key" -> value.
+std::map<std::string, std::string> flatten_config(const std::string& yaml);
+
+}  // namespace polysketch

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reporting/svg_plot.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+#include "reporting/plot_axis.hpp"
+
+namespace polysketch {
+namespace {
+
+constexpr double width = 560, height = 300;
+constexpr double left = 58, right = 548, top = 14, bottom = 252;
+
+struct Range {
+  double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
+  void add(double value, bool positive_only) {
+    if (!std::isfinite(value) || (positive_only && value <= 0)) return;
+    low = std::min(low, value);
+    high = std::max(high, value);
+  }
+  bool empty() const { return low > high; }
+};
+
+bool drawable(const PlotAxis& x, const PlotAxis& y, const std::pair<double, double>& point) {
+  return std::isfinite(point.first) && std::isfinite(point.second) && (!x.logarithmic() || point.first > 0) &&
+         (!y.logarithmic() || point.second > 0);
+}
+
+/// A path of the pixels: of all points in one column of pixels the first, lowest, highest and last, so that no spike is lost.
+class PathWriter {
+ public:
+  void add(double x, double y) {
+    const double column = std::floor(x * 2);
+    if (column != column_) flush();
+    column_ = column;
+    pending_.emplace_back(x, y);
+  }
+  void interrupt() {
+    flush();
+    open_ = false;
+  }
+  std::string finish() {
+    interrupt();
+    return std::move(path_);
+  }
+
+ private:
+  void flush() {
+    if (pending_.empty()) return;
+    const auto by_y = [](const auto& a, const auto& b) { return a.second < b.second; };
+    const auto [low, high] = std::minmax_element(pending_.begin(), pending_.end(), by_y);
+    auto first = std::min(low, high), second = std::max(low, high);
+    put(pending_.front());
+    if (first != pending_.begin()) put(*first);
+    if (second != first) put(*second);
+    if (pending_.size() > 1 && second != pending_.end() - 1) put(pending_.back());
+    pending_.clear();
+  }
+  void put(const std::pair<double, double>& point) {
+    path_ += fmt::format("{}{:.1f} {:.1f}", open_ ? "L" : "M", point.first, point.second);
+    open_ = true;
+  }
+  std::string path_;
+  std::vector<std::pair<double, double>> pending_;
+  double column_ = std::numeric_limits<double>::quiet_NaN();
+  bool open_ = false;
+};
+
+std::string draw_line(const PlotSeries& series, const PlotAxis& x, const PlotAxis& y) {
+  PathWriter path;
+  for (const auto& point : series.points) {
+    if (drawable(x, y, point)) {
+      // Far outside the picture is as good as further: huge numbers upset renderers.
+      path.add(x.pixel(point.first), std::clamp(y.pixel(point.second), -2 * height, 3 * height));
+    } else {
+      path.interrupt();
+    }
+  }
+  const char* style = series.style == PlotStyle::faint ? "faint" : "line";
+  return fmt::format("<path class=\"{} c{}\" d=\"{}\"><title>{}</title></path>\n", style, series.color, path.finish(),
+                     escape_html(series.label));
+}
+
+std::string draw_markers(const PlotSeries& series, const PlotAxis& x, const PlotAxis& y) {
+  std::string drawn;
+  PathWriter path;
+  for (const auto& point : series.points) {
+    if (!drawable(x, y, point)) continue;
+    path.add(x.pixel(point.first), std::clamp(y.pixel(point.second), -2 * height, 3 * height));
+    if (!y.covers(point.second)) continue;
+    drawn += fmt::format("<circle class=\"marker c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\"><title>{}: {:.4g} at {}</title></circle>\n",
+                         series.color, x.pixel(point.first), y.pixel(point.second), escape_html(series.label), point.second,
+                         axis_text(point.first));
+  }
+  return fmt::format("<path class=\"dashed c{}\" d=\"{}\"/>\n", series.color, path.finish()) + drawn;
+}
+
+std::string draw_axes(const Plot& plot, const PlotAxis& x, const PlotAxis& y) {
+  std::string drawn;
+  for (const auto& tick : y.ticks(6)) {
+    const double at = y.pixel(tick.value);
+    drawn += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left, right, at, at);
+    drawn += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", left - 7, at + 4, tick.text);
+  }
+  for (const auto& tick : x.ticks(6)) {
+    const double at = x.pixel(tick.value);
+    drawn += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>", at, at, bottom, bottom + 5);
+    drawn += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", at, bottom + 19, tick.text);
+  }
+  drawn += fmt::format("<path class=\"axis\" d=\"M{0} {1}V{2}H{3}\"/>", left, top, bottom, right);
+  drawn += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2, height - 10,
+                       escape_html(plot.x_label + (x.logarithmic() ? " (logarithmic)" : "")));
+  drawn += fmt::format("<text class=\"label\" transform=\"translate(13 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
+                       (top + bottom) / 2, escape_html(plot.y_label));
+  return drawn;
+}
+
+}  // namespace
+
+std::string escape_html(const std::string& text) {
+  std::string escaped;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        escaped += "&amp;";
+        break;
+      case '<':
+        escaped += "&lt;";
+        break;
+      case '>':
+        escaped += "&gt;";
+        break;
+      case '"':
+        escaped += "&quot;";
+        break;
+      default:
+        // Control characters have no place in a page, whatever a sample brings along.
+        if (static_cast<unsigned char>(c) >= 0x20 || c == '\n' || c == '\t') escaped.push_back(c);
+    }
+  }
+  return escaped;
+}
+
+std::string to_svg(const Plot& plot) {
+  Range across, up;
+  for (const PlotSeries& series : plot.series) {
+    for (const auto& [x, y] : series.points) {
+      if (!std::isfinite(y) || (plot.logarithmic_y && y <= 0)) continue;
+      across.add(x, plot.logarithmic_x);
+      up.add(y, plot.logarithmic_y);
+    }
+  }
+  if (across.empty() || up.empty()) return {};
+  const double y_low = plot.y_low.value_or(up.low), y_high = plot.y_high.value_or(up.high);
+  // A little room above and below the data, so that lines do not run along the frame.
+  const double room = plot.logarithmic_y ? 0 : 0.04 * (y_high - y_low);
+  const double factor = plot.logarithmic_y ? std::pow(y_high / y_low, 0.04) : 1;
+  const double padded_low = !plot.logarithmic_y && y_low >= 0 && y_low - room < 0 ? 0 : (y_low - room) / factor;
+  // A linear axis that nearly reaches zero begins there.
+  if (!plot.logarithmic_x && across.low > 0 && across.low < 0.1 * across.high) across.low = 0;
+  const PlotAxis x(across.low, across.high, plot.logarithmic_x, left, right);
+  const PlotAxis y(padded_low, (y_high + room) * factor, plot.logarithmic_y, bottom, top);
+
+  static std::atomic<int> count{0};
+  const int id = count++;
+  std::string svg = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", width,
+                                height, escape_html(plot.title));
+  svg += fmt::format("<clipPath id=\"clip{}\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\n", id, left, top - 4,
+                     right - left + 4, bottom - top + 4);
+  svg += draw_axes(plot, x, y);
+  svg += fmt::format("<g clip-path=\"url(#clip{})\">\n", id);
+  for (const PlotSeries& series : plot.series)
+    svg += series.style == PlotStyle::markers ? draw_markers(series, x, y) : draw_line(series, x, y);
+  return svg + "</g>\n</svg>\n";
+}
+
+}  // namespace polysketch

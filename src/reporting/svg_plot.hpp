@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace polysketch {
+
+enum class PlotStyle { faint, line, markers };
+
+struct PlotSeries {
+  std::string label;  ///< shown when the pointer rests on it
+  int color = 0;      ///< class c<color> of the style sheet, from 0
+  PlotStyle style = PlotStyle::line;
+  std::vector<std::pair<double, double>> points;  ///< by x; a point that is not finite interrupts the line
+};
+
+struct Plot {
+  std::string title;  ///< also what a screen reader says
+  std::string x_label, y_label;
+  bool logarithmic_x = false, logarithmic_y = false;
+  std::optional<double> y_low, y_high;  ///< the range, where the data's own would hide what matters; lines are clipped to it
+  std::vector<PlotSeries> series;
+};
+
+/// A picture in the page's own colours (classes axis, grid, c0 … c7 and so on of the style sheet), 560 x 300 units, growing with its
+/// column. Lines have at most four points a pixel column, whatever the number of steps. Empty if nothing can be drawn.
+std::string to_svg(const Plot& plot);
+
+std::string escape_html(const std::string& text);
+
+}  // namespace polysketch
