@@ -36,6 +36,7 @@ struct Transformer::Activations {
   at::Tensor pre;                 ///< [N, 2G]
 };
 
+Transformer::Transformer(Transformer&&) noexcept = default;
 Transformer::~Transformer() = default;
 
 Transformer::Transformer(const Options& options) : options_(options) {

@@ -42,6 +42,7 @@ class Transformer {
   };
 
   explicit Transformer(const Options& options);
+  Transformer(Transformer&&) noexcept;
   ~Transformer();
 
   /// Adds the gradient of scale · Σ loss to the gradients and returns Σ loss over the scored tokens in nats, a scalar of the wide

@@ -36,8 +36,8 @@ struct GoldenCase {
 };
 
 enum class GoldenRunner {
-  attention,  ///< tests/attention/golden_test.cpp
-  model,      ///< tests/model/golden_model_test.cpp
+  attention,  ///< tests/golden/attention_golden_test.cpp
+  model,      ///< tests/golden/model_golden_test.cpp
   unbuilt,    ///< its mechanism does not exist yet
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/golden_support.hpp"
+#include "golden/golden_support.hpp"
 
 #include "attention/attention.hpp"
 #include "attention/polynomial.hpp"

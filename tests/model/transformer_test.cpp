@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/transformer.hpp"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "helpers/tolerances.hpp"
+#include "model/cost.hpp"
+#include "support/philox.hpp"
+
+namespace polysketch {
+namespace {
+
+using test::tolerance::kBrain;
+using test::tolerance::kCentralDifference;
+using test::tolerance::kReordered64;
+
+Transformer::Options small(AttentionKind kind, at::ScalarType compute = at::kDouble) {
+  Transformer::Options options;
+  options.model.size = ModelSize::custom;
+  options.model.layers = 2;
+  options.model.width = 32;
+  options.model.heads = 2;
+  options.model.hidden = 40;
+  options.model.vocabulary = 61;
+  options.attention.kind = kind;
+  options.compute = compute;
+  options.wide = compute == at::kDouble ? at::kDouble : at::kFloat;
+  options.seed = 3;
+  return options;
+}
+
+at::Tensor random_ids(int64_t batch, int64_t length, int64_t vocabulary, uint64_t stream = 0) {
+  Philox random(11, RandomPurpose::test, stream);
+  at::Tensor ids = at::empty({batch, length}, at::kLong);
+  for (int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(vocabulary)));
+  return ids;
+}
+
+ModelInput random_input(int64_t batch, int64_t length, int64_t vocabulary, uint64_t stream = 0) {
+  const at::Tensor ids = random_ids(batch, length + 1, vocabulary, stream);
+  return {.ids = ids.narrow(1, 0, length).contiguous(), .targets = ids.narrow(1, 1, length).contiguous(), .documents = {}, .dropout = {}};
+}
+
+double relative(const at::Tensor& a, const at::Tensor& b) {
+  return ((a.to(at::kDouble) - b.to(at::kDouble)).norm() / b.to(at::kDouble).norm()).item<double>();
+}
+
+class TransformerTest : public testing::TestWithParam<AttentionKind> {
+  at::NoGradGuard no_grad_;
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, TransformerTest, testing::Values(AttentionKind::softmax, AttentionKind::polynomial),
+                         [](const auto& kind) { return kind.param == AttentionKind::softmax ? "softmax" : "polynomial"; });
+
+TEST_P(TransformerTest, GradientsAgreeWithCentralDifferencesInEveryParameter) {
+  Transformer model(small(GetParam()));
+  const ModelInput input = random_input(2, 9, 61);
+  model.forward_backward(input, 1.0);
+  Parameters& parameters = model.parameters();
+  Philox random(5, RandomPurpose::test);
+  for (size_t i = 0; i < parameters.infos().size(); ++i) {
+    // Along a random direction, so that one difference covers every element.
+    at::Tensor value = parameters.master(i), direction = at::empty_like(value);
+    for (int64_t k = 0; k < direction.numel(); ++k) direction.data_ptr<double>()[k] = random.normal();
+    constexpr double step = 1e-5;
+    const auto loss_at = [&](double distance) {
+      const at::Tensor saved = value.clone();
+      value.add_(direction, distance);
+      const double loss = model.losses(input).sum().item<double>();
+      value.copy_(saved);
+      return loss;
+    };
+    const double numeric = (loss_at(step) - loss_at(-step)) / (2 * step);
+    const double analytic = (parameters.gradient(i) * direction).sum().item<double>();
+    EXPECT_NEAR(analytic, numeric, kCentralDifference * (1 + std::abs(numeric))) << parameters.infos()[i].name;
+  }
+}
+
+TEST_P(TransformerTest, ATokenChangesNothingBeforeIt) {
+  Transformer model(small(GetParam(), at::kFloat));
+  const at::Tensor ids = random_ids(1, 24, 61);
+  const at::Tensor before = model.logits(ids);
+  for (const int64_t t : {1, 7, 23}) {
+    at::Tensor changed = ids.clone();
+    changed[0][t] = (changed[0][t] + 1) % 61;
+    const at::Tensor after = model.logits(changed);
+    EXPECT_TRUE(after.narrow(1, 0, t).equal(before.narrow(1, 0, t))) << "token " << t;
+    EXPECT_FALSE(after.narrow(1, t, 1).equal(before.narrow(1, t, 1))) << "token " << t;
+  }
+}
+
+TEST_P(TransformerTest, RecomputationChangesNothing) {
+  for (const double rate : {0.0, 0.3}) {
+    Transformer::Options options = small(GetParam(), at::kFloat);
+    options.model.dropout = rate;
+    Transformer plain(options);
+    options.model.recompute = true;
+    Transformer again(options);
+    ModelInput input = random_input(3, 16, 61);
+    input.dropout = {7, 5, 40};
+    EXPECT_TRUE(plain.forward_backward(input, 0.01).equal(again.forward_backward(input, 0.01)));
+    EXPECT_TRUE(plain.parameters().flat_gradient().equal(again.parameters().flat_gradient())) << "dropout " << rate;
+  }
+}
+
+TEST_P(TransformerTest, MicroBatchesAddUpToTheLargeBatch) {
+  Transformer whole(small(GetParam())), parts(small(GetParam()));
+  const ModelInput input = random_input(4, 12, 61);
+  const at::Tensor loss = whole.forward_backward(input, 0.25);
+  at::Tensor sum = at::zeros({}, at::kDouble);
+  for (int64_t row = 0; row < 4; ++row) {
+    sum += parts.forward_backward(
+        {.ids = input.ids.narrow(0, row, 1), .targets = input.targets.narrow(0, row, 1), .documents = {}, .dropout = {}}, 0.25);
+  }
+  EXPECT_LT(relative(sum, loss), kReordered64);
+  EXPECT_LT(relative(parts.parameters().flat_gradient(), whole.parameters().flat_gradient()), kReordered64);
+}
+
+TEST_P(TransformerTest, DropoutDependsOnTheSequenceAndTheStepAlone) {
+  Transformer::Options options = small(GetParam());
+  options.model.dropout = 0.2;
+  Transformer whole(options), parts(options), later(options);
+  ModelInput input = random_input(2, 12, 61);
+  input.dropout = {1, 3, 10};
+  whole.forward_backward(input, 1);
+  for (int64_t row = 0; row < 2; ++row) {
+    ModelInput one{.ids = input.ids.narrow(0, row, 1), .targets = input.targets.narrow(0, row, 1), .documents = {}, .dropout = {1, 3, 10 + row}};
+    parts.forward_backward(one, 1);
+  }
+  EXPECT_LT(relative(parts.parameters().flat_gradient(), whole.parameters().flat_gradient()), kReordered64);
+  input.dropout.step = 4;
+  later.forward_backward(input, 1);
+  EXPECT_GT(relative(later.parameters().flat_gradient(), whole.parameters().flat_gradient()), 0.01);
+  EXPECT_TRUE(whole.losses(input).equal(later.losses(input))) << "evaluation must not drop anything";
+}
+
+TEST_P(TransformerTest, HalfPrecisionStaysNearDoublePrecision) {
+  Transformer reference(small(GetParam())), half(small(GetParam(), at::kBFloat16));
+  const ModelInput input = random_input(2, 32, 61);
+  const at::Tensor expected = reference.forward_backward(input, 1.0 / 64), loss = half.forward_backward(input, 1.0 / 64);
+  EXPECT_LT(relative(loss, expected), kBrain);
+  EXPECT_LT(relative(half.parameters().flat_gradient(), reference.parameters().flat_gradient()), kBrain);
+}
+
+TEST_P(TransformerTest, MaskedDocumentsEqualSeparatePassesButForPositions) {
+  // Rotary positions enter as differences, so a document's tokens see each other alike wherever it stands; the sinusoidal table does not,
+  // so it is taken out by comparing two inputs that differ before the boundary only.
+  Transformer model(small(GetParam(), at::kFloat));
+  const at::Tensor ids = random_ids(1, 20, 61);
+  at::Tensor other = ids.clone(), runs = at::zeros({1, 20}, at::kInt);
+  other.narrow(1, 0, 8).copy_((ids.narrow(1, 0, 8) + 1).remainder(61));
+  runs.narrow(1, 8, 12).fill_(1);
+  const Documents documents(runs);
+  const at::Tensor a = model.logits(ids, documents), b = model.logits(other, documents);
+  EXPECT_TRUE(a.narrow(1, 8, 12).equal(b.narrow(1, 8, 12)));
+  EXPECT_FALSE(model.logits(ids).narrow(1, 8, 12).equal(model.logits(other).narrow(1, 8, 12)));
+}
+
+TEST_P(TransformerTest, LossAtTheStartIsNearThatOfTheUniformDistribution) {
+  Transformer::Options options = small(GetParam(), at::kFloat);
+  options.model.width = 64;
+  options.model.vocabulary = 2000;
+  Transformer model(options);
+  const double loss = model.losses(random_input(4, 64, 2000)).mean().item<double>();
+  // Logits start with variance about 1, which adds half a nat to log V.
+  EXPECT_NEAR(loss, std::log(2000.0) + 0.5, 0.25);
+}
+
+TEST_P(TransformerTest, EveryGradientIsAnnouncedOnceAndLastLayersFirst) {
+  Transformer model(small(GetParam(), at::kFloat));
+  std::vector<size_t> order;
+  model.forward_backward(random_input(1, 8, 61), 1, [&](size_t index) { order.push_back(index); });
+  ASSERT_EQ(order.size(), model.parameters().infos().size());
+  EXPECT_TRUE(std::is_sorted(order.rbegin(), order.rend()));
+}
+
+TEST(Parameters, DrawsAreTheSameForAnyNumberOfThreadsAndHaveTheRightVariance) {
+  Transformer::Options options = small(AttentionKind::softmax, at::kFloat);
+  options.model.width = 256;
+  options.model.heads = 4;
+  options.model.hidden = 680;
+  Transformer model(options);
+  const int before = at::get_num_threads();
+  at::set_num_threads(1);
+  Transformer single(options);
+  at::set_num_threads(before);
+  Parameters& parameters = model.parameters();
+  EXPECT_TRUE(parameters.flat_master().equal(single.parameters().flat_master()));
+  const at::Tensor qkv = parameters.master(parameters.index("blocks.0.attention.qkv.weight"));
+  EXPECT_NEAR(qkv.var().item<double>() * 256, 1, 0.02);
+  EXPECT_LE(qkv.abs().max().item<double>(), 2 / std::sqrt(256.0) / 0.8796);  // truncated
+  EXPECT_NEAR(parameters.master(parameters.index("embedding.weight")).var().item<double>() * 256, 1, 0.05);
+  options.seed = 4;
+  EXPECT_FALSE(Transformer(options).parameters().flat_master().equal(parameters.flat_master()));
+}
+
+ModelConfig sized(ModelSize size, int64_t layers, int64_t width, int64_t heads, int64_t hidden) {
+  ModelConfig model;
+  model.size = size;
+  model.layers = layers;
+  model.width = width;
+  model.heads = heads;
+  model.hidden = hidden;
+  return model;
+}
+
+TEST(ModelCost, ParametersAreThoseOfThePapersAppendixH) {
+  struct Row {
+    ModelConfig model;
+    double millions;  // as printed; medium is 335.1 by count, which the paper prints as 337
+  };
+  const std::vector<Row> rows{{sized(ModelSize::small, 12, 768, 12, 2048), 110},
+                              {sized(ModelSize::medium, 24, 1024, 16, 2728), 335},
+                              {sized(ModelSize::large, 36, 1280, 20, 3408), 748}};
+  for (const Row& row : rows) {
+    for (const AttentionKind kind : {AttentionKind::softmax, AttentionKind::polynomial}) {
+      AttentionConfig attention;
+      attention.kind = kind;
+      const ModelCost cost = model_cost(row.model, attention, Precision::bf16, 1024, 1024);
+      EXPECT_EQ(std::llround(static_cast<double>(cost.parameters) / 1e6), std::llround(row.millions));
+    }
+  }
+}
+
+TEST(ModelCost, CountsWhatTheModelHolds) {
+  for (const AttentionKind kind : {AttentionKind::softmax, AttentionKind::polynomial}) {
+    const Transformer::Options options = small(kind, at::kFloat);
+    Transformer model(options);
+    EXPECT_EQ(model_cost(options.model, options.attention, Precision::fp32, 64, 64).parameters, model.parameters().count());
+  }
+}
+
+TEST(ModelCost, FlopsByHand) {
+  // L = 1, C = 8, H = 2, G = 16, V = 10, T = 4: matrices 4·64 + 3·8·16 = 640, head 80; attention 4·C·T² forward, twice that backward.
+  ModelConfig model = sized(ModelSize::custom, 1, 8, 2, 16);
+  model.vocabulary = 10;
+  const ModelCost cost = model_cost(model, {}, Precision::fp32, 4, 4);
+  EXPECT_DOUBLE_EQ(cost.flops_per_token, 6.0 * 720 + 3 * 4 * 8 * 16 / 4.0);
+  EXPECT_DOUBLE_EQ(cost.flops_per_token_causal, 6.0 * 720 + 3 * 4 * 8 * 10 / 4.0);
+}
+
+}  // namespace
+}  // namespace polysketch
