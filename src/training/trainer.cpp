@@ -115,7 +115,8 @@ bool Trainer::validate() {
                                   .context = config_.data.context,
                                   .max_tokens = evaluation.tokens,
                                   .batch_tokens = rows_ * config_.data.context,
-                                  .stop = [] { return StopSignal::requested(); }};
+                                  .stop = [] { return StopSignal::requested(); },
+                                  .progress = {}};
   const auto measured = measure_perplexity(*model_, config_.data, *corpus_, *tokenizer_, options);
   if (!measured) return false;
   const double loss = measured->nats_per_token();
