@@ -88,51 +88,58 @@ POLYSKETCH_INLINE const A* apart(const A* x, const A* out, A* buffer, int64_t wi
   return buffer;
 }
 
+/// body(row, head), head by head within a few rows: rows of [B, H, T, D] that follow each other are then written one after the other,
+/// and there are never more streams than the memory can follow.
+template <class Body>
+POLYSKETCH_INLINE void for_heads(int64_t begin, int64_t end, int64_t heads, Body body) {
+  constexpr int64_t kTile = 16;
+  for (int64_t tile = begin; tile < end; tile += kTile) {
+    const int64_t tile_end = tile + kTile < end ? tile + kTile : end;
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t row = tile; row < tile_end; ++row) body(row, h);
+    }
+  }
+}
+
+POLYSKETCH_INLINE int64_t offset(const HeadStrides& strides, int64_t row, int64_t length, int64_t head) {
+  return row / length * strides.batch + head * strides.head + row % length * strides.time;
+}
+
 template <class A>
 void rotary_forward(const RotaryForward<A>& a, int64_t begin, int64_t end) {
   const int64_t width = a.head_width, half = width / 2, model_width = a.heads * width;
-  const size_t bytes = static_cast<size_t>(width) * sizeof(A);
   A buffer[kMaxHeadWidth];
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t b = row / a.length, t = row % a.length;
-    const Real<A>*cosine = a.cosine + t * half, *sine = a.sine + t * half;
-    for (int64_t h = 0; h < a.heads; ++h) {
-      const A* from = a.qkv + row * 3 * model_width + h * width;
-      const int64_t to = b * a.strides.batch + h * a.strides.head + t * a.strides.time;
-      rotate(apart(from, a.q + to, buffer, width), a.q + to, cosine, sine, half);
-      rotate(apart(from + model_width, a.k + to, buffer, width), a.k + to, cosine, sine, half);
-      if (a.v != nullptr) __builtin_memcpy(a.v + to, from + 2 * model_width, bytes);
-    }
-  }
+  for_heads(
+      begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
+        const Real<A>*cosine = a.cosine + row % a.length * half, *sine = a.sine + row % a.length * half;
+        const A* from = a.qkv + row * 3 * model_width + h * width;
+        const int64_t to = offset(a.strides, row, a.length, h);
+        rotate(apart(from, a.q + to, buffer, width), a.q + to, cosine, sine, half);
+        rotate(apart(from + model_width, a.k + to, buffer, width), a.k + to, cosine, sine, half);
+        if (a.v != nullptr) __builtin_memcpy(a.v + to, from + 2 * model_width, static_cast<size_t>(width) * sizeof(A));
+      });
 }
 
 template <class A>
 void rotary_backward(const RotaryBackward<A>& a, int64_t begin, int64_t end) {
   const int64_t width = a.head_width, half = width / 2, model_width = a.heads * width;
-  const size_t bytes = static_cast<size_t>(width) * sizeof(A);
   A buffer[kMaxHeadWidth];
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t b = row / a.length, t = row % a.length;
-    const Real<A>*cosine = a.cosine + t * half, *sine = a.sine + t * half;
-    for (int64_t h = 0; h < a.heads; ++h) {
-      A* to = a.dqkv + row * 3 * model_width + h * width;
-      const int64_t from = b * a.strides.batch + h * a.strides.head + t * a.strides.time;
-      rotate_back(apart(a.dq + from, to, buffer, width), to, cosine, sine, half);
-      rotate_back(apart(a.dk + from, to + model_width, buffer, width), to + model_width, cosine, sine, half);
-      if (a.dv != nullptr) __builtin_memcpy(to + 2 * model_width, a.dv + from, bytes);
-    }
-  }
+  for_heads(
+      begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
+        const Real<A>*cosine = a.cosine + row % a.length * half, *sine = a.sine + row % a.length * half;
+        A* to = a.dqkv + row * 3 * model_width + h * width;
+        const int64_t from = offset(a.strides, row, a.length, h);
+        rotate_back(apart(a.dq + from, to, buffer, width), to, cosine, sine, half);
+        rotate_back(apart(a.dk + from, to + model_width, buffer, width), to + model_width, cosine, sine, half);
+        if (a.dv != nullptr) __builtin_memcpy(to + 2 * model_width, a.dv + from, static_cast<size_t>(width) * sizeof(A));
+      });
 }
 
 template <class A>
 void copy_heads(const CopyHeads<A>& a, int64_t begin, int64_t end) {
-  const size_t bytes = static_cast<size_t>(a.head_width) * sizeof(A);
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t b = row / a.length, t = row % a.length;
-    const A* from = a.from + b * a.from_strides.batch + t * a.from_strides.time;
-    A* to = a.to + b * a.to_strides.batch + t * a.to_strides.time;
-    for (int64_t h = 0; h < a.heads; ++h) {
-      __builtin_memcpy(to + h * a.to_strides.head, from + h * a.from_strides.head, bytes);
-    }
-  }
+  for_heads(
+      begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
+        __builtin_memcpy(a.to + offset(a.to_strides, row, a.length, h), a.from + offset(a.from_strides, row, a.length, h),
+                         static_cast<size_t>(a.head_width) * sizeof(A));
+      });
 }
