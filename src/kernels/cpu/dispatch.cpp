@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
-#include <memory>
-#include <new>
+#include <vector>
 
 #include "kernels/cpu/scratch.hpp"
 #include "kernels/instruction_set.hpp"
@@ -10,20 +8,13 @@
 namespace polysketch::kernels {
 
 void* thread_scratch(int64_t bytes) {
-  struct Release {
-    void operator()(void* p) const { std::free(p); }
+  struct alignas(64) Line {
+    char bytes[64];
   };
-  thread_local std::unique_ptr<void, Release> memory;
-  thread_local int64_t size = 0;
-  if (size < bytes) {
-    constexpr int64_t kAlignment = 4096;
-    const int64_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    size = 0;
-    memory.reset(std::aligned_alloc(kAlignment, static_cast<size_t>(rounded)));
-    if (memory == nullptr) throw std::bad_alloc();
-    size = rounded;
-  }
-  return memory.get();
+  thread_local std::vector<Line> memory;
+  const auto lines = static_cast<size_t>((bytes + 63) / 64);
+  if (memory.size() < lines) memory.resize(lines);
+  return memory.data();
 }
 
 #define POLYSKETCH_ISA_NAMESPACE baseline

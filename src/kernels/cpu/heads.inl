@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // See kernels.hpp for the contracts; vector.inl for how this file is included.
 
+// The even and odd numbers of two vectors; two vectors interleaved, first and second half.
 #if POLYSKETCH_VECTOR_BYTES == 64
-constexpr VInt kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-constexpr VInt kLow = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+#define POLYSKETCH_EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#define POLYSKETCH_ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+#define POLYSKETCH_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define POLYSKETCH_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #elif POLYSKETCH_VECTOR_BYTES == 32
-constexpr VInt kEven = {0, 2, 4, 6, 8, 10, 12, 14};
-constexpr VInt kLow = {0, 8, 1, 9, 2, 10, 3, 11};
+#define POLYSKETCH_EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+#define POLYSKETCH_ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+#define POLYSKETCH_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define POLYSKETCH_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #else
-constexpr VInt kEven = {0, 2, 4, 6};
-constexpr VInt kLow = {0, 4, 1, 5};
+#define POLYSKETCH_EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6)
+#define POLYSKETCH_ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7)
+#define POLYSKETCH_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define POLYSKETCH_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #endif
 constexpr int64_t kMaxHeadWidth = 512;
 
@@ -20,7 +27,7 @@ struct Pair {
 /// The pairs (p[0], p[1]), (p[2], p[3]) … taken apart.
 POLYSKETCH_INLINE Pair load_pairs(const float* p) {
   const VFloat a = load(p, Full{}), b = load(p + kLanes<float>, Full{});
-  return {__builtin_shuffle(a, b, kEven), __builtin_shuffle(a, b, kEven + 1)};
+  return {POLYSKETCH_EVEN(a, b), POLYSKETCH_ODD(a, b)};
 }
 POLYSKETCH_INLINE Pair load_pairs(const bf16* p) {
   VUint u;  // little-endian: the even element is the lower half
@@ -28,8 +35,8 @@ POLYSKETCH_INLINE Pair load_pairs(const bf16* p) {
   return {bits<VFloat>(u << 16), bits<VFloat>(u & 0xffff0000u)};
 }
 POLYSKETCH_INLINE void store_pairs(float* p, Pair v) {
-  store(p, __builtin_shuffle(v.even, v.odd, kLow), Full{});
-  store(p + kLanes<float>, __builtin_shuffle(v.even, v.odd, kLow + static_cast<int>(kLanes<float> / 2)), Full{});
+  store(p, POLYSKETCH_LOW(v.even, v.odd), Full{});
+  store(p + kLanes<float>, POLYSKETCH_HIGH(v.even, v.odd), Full{});
 }
 POLYSKETCH_INLINE void store_pairs(bf16* p, Pair v) {
   const VUint u = round_to_bf16(v.even) | (round_to_bf16(v.odd) << 16);

@@ -13,16 +13,14 @@ namespace {
 constexpr InstructionSet kAll[] = {InstructionSet::avx512, InstructionSet::avx2, InstructionSet::baseline};
 
 InstructionSet choose() {
-  const char* wanted = std::getenv("POLYSKETCH_ISA");
+  const char* variable = std::getenv("POLYSKETCH_ISA");
+  const std::string wanted = variable == nullptr ? "" : variable;
   for (const InstructionSet set : kAll) {
-    if (wanted == nullptr || *wanted == '\0') {
-      if (is_supported(set)) return set;
-    } else if (name(set) == wanted) {
-      if (is_supported(set)) return set;
-      throw UserError(ExitCode::config, "POLYSKETCH_ISA: this machine has no " + std::string(wanted) + "; unset the variable");
-    }
+    if (!wanted.empty() && name(set) != wanted) continue;
+    if (is_supported(set)) return set;
+    if (!wanted.empty()) throw UserError(ExitCode::config, "POLYSKETCH_ISA: this machine has no " + wanted + "; unset the variable");
   }
-  throw UserError(ExitCode::config, "POLYSKETCH_ISA: got '" + std::string(wanted) + "', want baseline, avx2 or avx512");
+  throw UserError(ExitCode::config, "POLYSKETCH_ISA: got '" + wanted + "', want baseline, avx2 or avx512");
 }
 
 std::atomic<int>& chosen() {
