@@ -23,11 +23,11 @@ struct HeadRows {
 template <class T>
 struct PolynomialHead {
   HeadRows<const T> q, k, v;
-  int64_t length = 0;               ///< T
-  int64_t width = 0;                ///< D
-  int64_t degree = 0;               ///< even
-  const float* gain = nullptr;      ///< [D] or null
-  const float* bias = nullptr;      ///< [D] or null
+  int64_t length = 0;           ///< T
+  int64_t width = 0;            ///< D
+  int64_t degree = 0;           ///< even
+  const float* gain = nullptr;  ///< [D] or null
+  const float* bias = nullptr;  ///< [D] or null
   float epsilon = 1e-5F;
   const int32_t* starts = nullptr;  ///< [T] non-decreasing, or null for zeros
   float key_scale = 1;

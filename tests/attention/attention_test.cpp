@@ -45,11 +45,9 @@ const std::array<Mechanism, 4> kMechanisms{{{"softmax", {}, false},
 class EachMechanism : public testing::TestWithParam<std::tuple<Mechanism, kernels::InstructionSet>> {
  protected:
   void SetUp() override {
-    before_ = kernels::instruction_set();
     if (!kernels::is_supported(set())) GTEST_SKIP() << "this machine has no " << kernels::name(set());
-    kernels::use_instruction_set(set());
+    scope_.emplace(set());
   }
-  void TearDown() override { kernels::use_instruction_set(before_); }
 
   static const Mechanism& mechanism() { return std::get<0>(GetParam()); }
   static kernels::InstructionSet set() { return std::get<1>(GetParam()); }
@@ -58,7 +56,7 @@ class EachMechanism : public testing::TestWithParam<std::tuple<Mechanism, kernel
   }
 
  private:
-  kernels::InstructionSet before_ = kernels::InstructionSet::baseline;
+  std::optional<test::InstructionSetScope> scope_;
 };
 INSTANTIATE_TEST_SUITE_P(All, EachMechanism, testing::Combine(testing::ValuesIn(kMechanisms), test::instruction_sets()),
                          [](const auto& tested) {
@@ -69,7 +67,6 @@ constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kDouble};
 
 TEST_P(EachMechanism, LaterTokensLeaveEarlierOutputsBitEqual) {
   Philox random(11, RandomPurpose::test);
-  const test::ThreadCount one(1);
   for (const at::ScalarType type : kTypes) {
     constexpr int64_t kLength = 211;
     const auto attention = make(2, 32, type);
@@ -190,7 +187,6 @@ class CountingAllocator : public c10::Allocator {
 
 TEST_P(EachMechanism, MemoryGrowsLinearly) {
   static CountingAllocator counter;
-  const test::ThreadCount one(1);
   c10::Allocator* usual = c10::GetAllocator(c10::kCPU);
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     const auto peak_of = [&](int64_t length) {

@@ -4,31 +4,12 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
 
 #include "kernels/instruction_set.hpp"
 
 namespace polysketch::test {
-
-/// Runs a test once for each way this machine can compute: its own kernels, and LibTorch calls alone.
-class EachInstructionSet : public testing::TestWithParam<kernels::InstructionSet> {
- protected:
-  void SetUp() override {
-    before_ = kernels::instruction_set();
-    if (!kernels::is_supported(GetParam())) GTEST_SKIP() << "this machine has no " << kernels::name(GetParam());
-    kernels::use_instruction_set(GetParam());
-  }
-  void TearDown() override { kernels::use_instruction_set(before_); }
-
- private:
-  kernels::InstructionSet before_ = kernels::InstructionSet::baseline;
-};
-
-inline std::string instruction_set_name(const testing::TestParamInfo<kernels::InstructionSet>& parameter) {
-  return std::string(kernels::name(parameter.param));
-}
-
-inline auto instruction_sets() { return testing::Values(kernels::InstructionSet::baseline, kernels::InstructionSet::avx512); }
 
 /// Sets the number of threads of LibTorch's loops for a scope.
 class ThreadCount {
@@ -41,5 +22,36 @@ class ThreadCount {
  private:
   int before_;
 };
+
+/// Computes in one way for a scope, with one thread: these tests make thousands of tiny calls.
+class InstructionSetScope {
+ public:
+  explicit InstructionSetScope(kernels::InstructionSet set) : before_(kernels::instruction_set()) { kernels::use_instruction_set(set); }
+  ~InstructionSetScope() { kernels::use_instruction_set(before_); }
+  InstructionSetScope(const InstructionSetScope&) = delete;
+  InstructionSetScope& operator=(const InstructionSetScope&) = delete;
+
+ private:
+  kernels::InstructionSet before_;
+  ThreadCount one_{1};
+};
+
+/// Runs a test once for each way this machine can compute: its own kernels, and LibTorch calls alone.
+class EachInstructionSet : public testing::TestWithParam<kernels::InstructionSet> {
+ protected:
+  void SetUp() override {
+    if (!kernels::is_supported(GetParam())) GTEST_SKIP() << "this machine has no " << kernels::name(GetParam());
+    scope_.emplace(GetParam());
+  }
+
+ private:
+  std::optional<InstructionSetScope> scope_;
+};
+
+inline std::string instruction_set_name(const testing::TestParamInfo<kernels::InstructionSet>& parameter) {
+  return std::string(kernels::name(parameter.param));
+}
+
+inline auto instruction_sets() { return testing::Values(kernels::InstructionSet::baseline, kernels::InstructionSet::avx512); }
 
 }  // namespace polysketch::test

@@ -20,6 +20,10 @@ inline constexpr double kSingle = 1e-4;
 /// of a score by the degree.
 inline constexpr double kBrain = 2e-2;
 
+/// Gradients as above for few or narrow rows. A score near zero keeps the absolute error of its rounded vectors, and the first rows
+/// give all their weight to one key, so that dO·(v - o) is mostly rounding: a single such row can carry the gradient.
+inline constexpr double kBrainFewRows = 0.2;
+
 /// The same bf16 arithmetic in another order: only the last rounding of a result can differ.
 inline constexpr double kReorderedBrain = 4e-3;
 

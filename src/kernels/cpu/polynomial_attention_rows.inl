@@ -71,29 +71,34 @@ RowNorm row_norm(const T* x, int64_t width, float epsilon) {
   return {mean, 1.0F / std::sqrt(_mm512_reduce_add_ps(squares) / static_cast<float>(width) + epsilon)};
 }
 
-/// Rows begin … begin + 64 in fp32, [64][width], normalised; rows from `end` on are zero.
+/// One row in fp32, normalised.
+template <class T>
+void load_row(const T* x, int64_t width, const Norm& norm, float* out) {
+  const __m512 scale = _mm512_set1_ps(norm.scale);
+  if (norm.gain == nullptr) {
+    for (int64_t d = 0; d < width; d += kLanes) store(out + d, _mm512_mul_ps(load(x + d), scale));
+    return;
+  }
+  const RowNorm stat = row_norm(x, width, norm.epsilon);
+  for (int64_t d = 0; d < width; d += kLanes) {
+    const __m512 unit = _mm512_mul_ps(_mm512_sub_ps(load(x + d), _mm512_set1_ps(stat.mean)), _mm512_set1_ps(stat.rstd));
+    store(out + d, _mm512_mul_ps(_mm512_fmadd_ps(unit, load(norm.gain + d), load(norm.bias + d)), scale));
+  }
+}
+
+/// Rows begin … begin + 64, [64][width]; rows from `end` on are zero.
 template <class T>
 void load_panel(const HeadRows<const T>& rows, int64_t begin, int64_t end, int64_t width, const Norm& norm, float* out) {
-  for (int64_t r = 0; r < kPanel; ++r, out += width) {
-    if (begin + r >= end) {
+  for (int64_t r = begin; r < begin + kPanel; ++r, out += width) {
+    if (r < end) {
+      load_row(rows.data + r * rows.stride, width, norm, out);
+    } else {
       std::memset(out, 0, static_cast<size_t>(width) * sizeof(float));
-      continue;
-    }
-    const T* x = rows.data + (begin + r) * rows.stride;
-    const __m512 scale = _mm512_set1_ps(norm.scale);
-    if (norm.gain == nullptr) {
-      for (int64_t d = 0; d < width; d += kLanes) store(out + d, _mm512_mul_ps(load(x + d), scale));
-      continue;
-    }
-    const RowNorm stat = row_norm(x, width, norm.epsilon);
-    for (int64_t d = 0; d < width; d += kLanes) {
-      const __m512 unit = _mm512_mul_ps(_mm512_sub_ps(load(x + d), _mm512_set1_ps(stat.mean)), _mm512_set1_ps(stat.rstd));
-      store(out + d, _mm512_mul_ps(_mm512_fmadd_ps(unit, load(norm.gain + d), load(norm.bias + d)), scale));
     }
   }
 }
 
-/// Gradient of load_panel for one row: dy [width] in fp32 -> dx; adds the row's share to dgain and dbias.
+/// Gradient of load_row: dy [width] in fp32 -> dx; adds the row's share to dgain and dbias.
 template <class T>
 void store_gradient(const float* dy, const T* x, int64_t width, const Norm& norm, T* dx, float* dgain, float* dbias) {
   const __m512 scale = _mm512_set1_ps(norm.scale);

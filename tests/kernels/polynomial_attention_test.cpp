@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/polynomial_attention.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels/cpu/polynomial_attention_variants.hpp"
+#include "kernels/instruction_set.hpp"
+#include "support/philox.hpp"
+
+// The values themselves are tested against dense references in tests/attention; here the implementations against each other, also those
+// that this machine would not choose.
+
+namespace polysketch::kernels {
+namespace {
+
+constexpr int64_t kLength = 215, kWidth = 48, kRows = kLength * kWidth;
+
+struct Scratch {
+  explicit Scratch(size_t bytes) : data(::operator new(bytes, std::align_val_t(64))) {}
+  ~Scratch() { ::operator delete(data, std::align_val_t(64)); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* data;
+};
+
+std::vector<float> bf16_numbers(int64_t count, uint64_t stream) {
+  Philox random(1, RandomPurpose::test, stream);
+  std::vector<float> x(static_cast<size_t>(count));
+  for (float& value : x) value = to_float(to_bf16(static_cast<float>(random.normal())));
+  return x;
+}
+
+template <class T>
+std::vector<T> stored(const std::vector<float>& x) {
+  std::vector<T> y(x.size());
+  std::transform(x.begin(), x.end(), y.begin(), [](float value) {
+    if constexpr (std::is_same_v<T, float>) {
+      return value;
+    } else {
+      return to_bf16(value);
+    }
+  });
+  return y;
+}
+
+float number(float x) { return x; }
+float number(bf16 x) { return to_float(x); }
+
+/// Output, dq, dk, dv, dgain, dbias, as fp32.
+template <class T>
+std::vector<std::vector<float>> run(const PolynomialKernels<T>& kernel) {
+  std::vector<std::vector<T>> in;
+  for (uint64_t i = 0; i < 4; ++i) in.push_back(stored<T>(bf16_numbers(kRows, i)));
+  std::vector<float> gain = bf16_numbers(kWidth, 4), bias = bf16_numbers(kWidth, 5), normaliser(kLength), dgain(kWidth), dbias(kWidth);
+  std::vector<std::vector<T>> out(4, std::vector<T>(kRows));
+  std::vector<int32_t> starts(kLength, 0);
+  std::fill(starts.begin() + 101, starts.end(), 101);
+  const auto rows = [&](std::vector<T>& x) { return HeadRows<T>{x.data(), kWidth}; };
+  const auto const_rows = [&](const std::vector<T>& x) { return HeadRows<const T>{x.data(), kWidth}; };
+  PolynomialHead<T> head;
+  head.q = const_rows(in[0]);
+  head.k = const_rows(in[1]);
+  head.v = const_rows(in[2]);
+  head.length = kLength;
+  head.width = kWidth;
+  head.degree = 4;
+  head.gain = gain.data();
+  head.bias = bias.data();
+  head.starts = starts.data();
+  const Scratch forward(kernel.forward_scratch(kLength, kWidth)), backward(kernel.backward_scratch(kLength, kWidth));
+  kernel.forward({head, rows(out[0]), normaliser.data()}, 0, kLength, forward.data);
+  kernel.backward({head, const_rows(out[0]), normaliser.data(), const_rows(in[3]), rows(out[1]), rows(out[2]), rows(out[3]), dgain.data(),
+                   dbias.data()},
+                  backward.data);
+  std::vector<std::vector<float>> result;
+  for (const auto& x : out) {
+    result.emplace_back();
+    for (const T value : x) result.back().push_back(number(value));
+  }
+  result.push_back(dgain);
+  result.push_back(dbias);
+  return result;
+}
+
+double relative_error(const std::vector<float>& x, const std::vector<float>& y) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    difference += std::pow(static_cast<double>(x[i]) - y[i], 2);
+    norm += std::pow(static_cast<double>(y[i]), 2);
+  }
+  return std::sqrt(difference / norm);
+}
+
+class PolynomialVariants : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!is_supported(InstructionSet::avx512)) GTEST_SKIP() << "this machine has no AVX-512";
+  }
+};
+
+TEST_F(PolynomialVariants, Bf16RowsWithFp32ProductsDifferFromFp32ByRoundedResults) {
+  const auto wide = run(*avx512_polynomial_float()), narrow = run(*avx512_polynomial_bf16());
+  for (size_t i = 0; i < wide.size(); ++i) EXPECT_LE(relative_error(narrow[i], wide[i]), i == 0 ? 3e-3 : 2e-2) << i;
+}
+
+#ifdef __x86_64__
+TEST_F(PolynomialVariants, Bf16ProductsAreCloseToFp32Products) {
+  if (!__builtin_cpu_supports("avx512bf16")) GTEST_SKIP() << "this machine has no AVX512_BF16";
+  const auto wide = run(*avx512_polynomial_bf16()), narrow = run(*avx512bf16_polynomial_bf16());
+  for (size_t i = 0; i < wide.size(); ++i) EXPECT_LE(relative_error(narrow[i], wide[i]), 3e-2) << i;
+}
+#endif
+
+// What a caller with few heads does: pieces of the queries, each alone.
+TEST_F(PolynomialVariants, PiecesOfQueriesEqualTheWhole) {
+  const auto& kernel = *avx512_polynomial_float();
+  std::vector<std::vector<float>> in;
+  for (uint64_t i = 0; i < 3; ++i) in.push_back(bf16_numbers(kRows, i));
+  PolynomialHead<float> head;
+  head.q = {in[0].data(), kWidth};
+  head.k = {in[1].data(), kWidth};
+  head.v = {in[2].data(), kWidth};
+  head.length = kLength;
+  head.width = kWidth;
+  head.degree = 6;
+  const Scratch scratch(kernel.forward_scratch(kLength, kWidth));
+  std::vector<float> whole(kRows), whole_normaliser(kLength), pieces(kRows), normaliser(kLength);
+  kernel.forward({head, {whole.data(), kWidth}, whole_normaliser.data()}, 0, kLength, scratch.data);
+  int64_t begin = 0;
+  for (const int64_t end : {1, 64, 70, 199, 200, 215}) {
+    kernel.forward({head, {pieces.data(), kWidth}, normaliser.data()}, begin, end, scratch.data);
+    begin = end;
+  }
+  EXPECT_EQ(whole, pieces);
+  EXPECT_EQ(whole_normaliser, normaliser);
+}
+
+TEST_F(PolynomialVariants, WidthsWithoutWholeRegistersAreLeftToOthers) {
+  EXPECT_EQ(polynomial_kernels<float>(8), nullptr);
+  EXPECT_EQ(polynomial_kernels<bf16>(72), nullptr);
+  EXPECT_EQ(polynomial_kernels<bf16>(512), nullptr);
+}
+
+}  // namespace
+}  // namespace polysketch::kernels
