@@ -93,6 +93,7 @@ void focus(Plot& plot) {
 Plot step_plot(const std::vector<RunHistory>& runs, const char* title, const char* y_label, double StepRow::*figure, bool smooth) {
   Plot plot;
   plot.title = title;
+  plot.small = true;
   plot.x_label = "tokens";
   plot.y_label = y_label;
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -120,6 +121,7 @@ void tame(Plot& plot, bool from_zero) {
   if (from_zero) plot.y_low = 0;
 }
 
+/// Small plots go without a key: the large ones above them have it.
 std::string figure(const Plot& plot, const std::vector<RunHistory>& runs, bool with_validation) {
   const std::string svg = to_svg(plot);
   if (svg.empty()) return {};
@@ -128,7 +130,7 @@ std::string figure(const Plot& plot, const std::vector<RunHistory>& runs, bool w
     keys += fmt::format("<span class=\"key c{}\"><i class=\"{}\"></i>{}</span>", color, mark, escape_html(text));
   };
   for (size_t i = 0; i < runs.size(); ++i) {
-    if (runs.size() > 1) key(static_cast<int>(i) % colors, "", runs[i].name);
+    if (runs.size() > 1 && !plot.small) key(static_cast<int>(i) % colors, "", runs[i].name);
     if (runs.size() == 1 && with_validation && !runs[i].steps.empty()) key(0, "", "training");
     if (runs.size() == 1 && with_validation && !runs[i].validations.empty()) key(1, "dot", "validation");
   }

@@ -24,7 +24,7 @@ figcaption b{margin-right:auto}
 svg{display:block;width:100%;height:auto}
 svg text{font:11.5px system-ui,"DejaVu Sans",sans-serif;fill:var(--soft)}
 .grid{stroke:var(--rule);stroke-width:1}.axis{stroke:var(--soft);stroke-width:1;fill:none}
-.line,.faint,.dashed{fill:none;stroke-width:1.7;stroke-linejoin:round}
+.line,.faint,.dashed{fill:none;stroke-width:1.7;stroke-linejoin:round;vector-effect:non-scaling-stroke}
 .faint{stroke-width:1;opacity:.3}.dashed{stroke-width:1.1;stroke-dasharray:4 3;opacity:.8}
 .marker{stroke:var(--panel);stroke-width:1}
 path.c0,line.c0{stroke:var(--c0)}path.c1{stroke:var(--c1)}path.c2{stroke:var(--c2)}path.c3{stroke:var(--c3)}

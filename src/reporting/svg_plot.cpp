@@ -13,8 +13,18 @@
 namespace polysketch {
 namespace {
 
-constexpr double width = 560, height = 300;
-constexpr double left = 58, right = 548, top = 14, bottom = 252;
+/// Where the parts of a picture lie.
+struct Frame {
+  double width, height, left, right, top, bottom;
+};
+
+Frame frame_of(const Plot& plot) {
+  const double width = plot.small ? 380 : 560, height = plot.small ? 250 : 300;
+  return {width, height, 58, width - 12, 14, height - 48};
+}
+
+/// Far outside the picture is as good as further: huge numbers upset renderers.
+double bounded(double pixel) { return std::clamp(pixel, -1000.0, 2000.0); }
 
 struct Range {
   double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
@@ -75,8 +85,7 @@ std::string draw_line(const PlotSeries& series, const PlotAxis& x, const PlotAxi
   PathWriter path;
   for (const auto& point : series.points) {
     if (drawable(x, y, point)) {
-      // Far outside the picture is as good as further: huge numbers upset renderers.
-      path.add(x.pixel(point.first), std::clamp(y.pixel(point.second), -2 * height, 3 * height));
+      path.add(x.pixel(point.first), bounded(y.pixel(point.second)));
     } else {
       path.interrupt();
     }
@@ -91,7 +100,7 @@ std::string draw_markers(const PlotSeries& series, const PlotAxis& x, const Plot
   PathWriter path;
   for (const auto& point : series.points) {
     if (!drawable(x, y, point)) continue;
-    path.add(x.pixel(point.first), std::clamp(y.pixel(point.second), -2 * height, 3 * height));
+    path.add(x.pixel(point.first), bounded(y.pixel(point.second)));
     if (!y.covers(point.second)) continue;
     drawn += fmt::format("<circle class=\"marker c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\"><title>{}: {:.4g} at {}</title></circle>\n",
                          series.color, x.pixel(point.first), y.pixel(point.second), escape_html(series.label), point.second,
@@ -100,23 +109,23 @@ std::string draw_markers(const PlotSeries& series, const PlotAxis& x, const Plot
   return fmt::format("<path class=\"dashed c{}\" d=\"{}\"/>\n", series.color, path.finish()) + drawn;
 }
 
-std::string draw_axes(const Plot& plot, const PlotAxis& x, const PlotAxis& y) {
+std::string draw_axes(const Plot& plot, const Frame& frame, const PlotAxis& x, const PlotAxis& y) {
   std::string drawn;
-  for (const auto& tick : y.ticks(6)) {
+  for (const auto& tick : y.ticks(plot.small ? 5 : 6)) {
     const double at = y.pixel(tick.value);
-    drawn += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left, right, at, at);
-    drawn += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", left - 7, at + 4, tick.text);
+    drawn += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", frame.left, frame.right, at, at);
+    drawn += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", frame.left - 7, at + 4, tick.text);
   }
-  for (const auto& tick : x.ticks(6)) {
+  for (const auto& tick : x.ticks(plot.small ? 4 : 6)) {
     const double at = x.pixel(tick.value);
-    drawn += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>", at, at, bottom, bottom + 5);
-    drawn += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", at, bottom + 19, tick.text);
+    drawn += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>", at, at, frame.bottom, frame.bottom + 5);
+    drawn += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", at, frame.bottom + 19, tick.text);
   }
-  drawn += fmt::format("<path class=\"axis\" d=\"M{0} {1}V{2}H{3}\"/>", left, top, bottom, right);
-  drawn += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (left + right) / 2, height - 10,
-                       escape_html(plot.x_label + (x.logarithmic() ? " (logarithmic)" : "")));
+  drawn += fmt::format("<path class=\"axis\" d=\"M{0} {1}V{2}H{3}\"/>", frame.left, frame.top, frame.bottom, frame.right);
+  drawn += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (frame.left + frame.right) / 2,
+                       frame.height - 10, escape_html(plot.x_label + (x.logarithmic() ? " (logarithmic)" : "")));
   drawn += fmt::format("<text class=\"label\" transform=\"translate(13 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
-                       (top + bottom) / 2, escape_html(plot.y_label));
+                       (frame.top + frame.bottom) / 2, escape_html(plot.y_label));
   return drawn;
 }
 
@@ -161,18 +170,19 @@ std::string to_svg(const Plot& plot) {
   const double room = plot.logarithmic_y ? 0 : 0.04 * (y_high - y_low);
   const double factor = plot.logarithmic_y ? std::pow(y_high / y_low, 0.04) : 1;
   const double padded_low = !plot.logarithmic_y && y_low >= 0 && y_low - room < 0 ? 0 : (y_low - room) / factor;
+  const Frame frame = frame_of(plot);
   // A linear axis that nearly reaches zero begins there.
   if (!plot.logarithmic_x && across.low > 0 && across.low < 0.1 * across.high) across.low = 0;
-  const PlotAxis x(across.low, across.high, plot.logarithmic_x, left, right);
-  const PlotAxis y(padded_low, (y_high + room) * factor, plot.logarithmic_y, bottom, top);
+  const PlotAxis x(across.low, across.high, plot.logarithmic_x, frame.left, frame.right);
+  const PlotAxis y(padded_low, (y_high + room) * factor, plot.logarithmic_y, frame.bottom, frame.top);
 
   static std::atomic<int> count{0};
   const int id = count++;
-  std::string svg = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", width,
-                                height, escape_html(plot.title));
-  svg += fmt::format("<clipPath id=\"clip{}\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\n", id, left, top - 4,
-                     right - left + 4, bottom - top + 4);
-  svg += draw_axes(plot, x, y);
+  std::string svg = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n",
+                                frame.width, frame.height, escape_html(plot.title));
+  svg += fmt::format("<clipPath id=\"clip{}\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\n", id, frame.left,
+                     frame.top - 4, frame.right - frame.left + 4, frame.bottom - frame.top + 4);
+  svg += draw_axes(plot, frame, x, y);
   svg += fmt::format("<g clip-path=\"url(#clip{})\">\n", id);
   for (const PlotSeries& series : plot.series)
     svg += series.style == PlotStyle::markers ? draw_markers(series, x, y) : draw_line(series, x, y);

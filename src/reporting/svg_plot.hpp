@@ -21,12 +21,13 @@ struct Plot {
   std::string title;  ///< also what a screen reader says
   std::string x_label, y_label;
   bool logarithmic_x = false, logarithmic_y = false;
+  bool small = false;                   ///< for a third of the page's width instead of half
   std::optional<double> y_low, y_high;  ///< the range, where the data's own would hide what matters; lines are clipped to it
   std::vector<PlotSeries> series;
 };
 
-/// A picture in the page's own colours (classes axis, grid, c0 … c7 and so on of the style sheet), 560 x 300 units, growing with its
-/// column. Lines have at most four points a pixel column, whatever the number of steps. Empty if nothing can be drawn.
+/// A picture in the page's own colours (classes axis, grid, c0 … c7 and so on of the style sheet), 560 x 300 units (small: 380 x 250), as
+/// wide as its column. Lines have at most four points for half a pixel column, whatever the number of steps. Empty if nothing can be drawn.
 std::string to_svg(const Plot& plot);
 
 std::string escape_html(const std::string& text);
