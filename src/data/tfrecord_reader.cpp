@@ -94,14 +94,15 @@ class TfRecordReader final : public RecordReader {
     if (masked_crc32c(header.data(), 8) != load_crc(header.data() + 8)) {
       fail(record.offset, "the CRC of a record's length is wrong: no TFRecord file, or damaged");
     }
-    ++index_;
     if (length > limit_) {
       if (bytes_.skip(length) < length || bytes_.skip(4) < 4) fail(record.offset, "the file is truncated inside a record");
+      ++index_;
       record.error = fmt::format("the record is longer than {} bytes (data.max_line_bytes)", limit_);
       return true;
     }
     payload_.resize(length + 4);
     if (bytes_.read(payload_.data(), payload_.size()) < payload_.size()) fail(record.offset, "the file is truncated inside a record");
+    ++index_;
     if (masked_crc32c(payload_.data(), length) != load_crc(payload_.data() + length)) {
       record.error = "the CRC of the record's payload is wrong";
       return true;

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bad input: every row of the table of data faults gets its line and its code, under both policies.
+#include <sys/resource.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "data/corpus_files.hpp"
+#include "data/json_member.hpp"
+
+namespace polysketch {
+namespace {
+
+using test::corpus_config;
+using test::expect_error;
+using test::gzip;
+using test::TemporaryFolder;
+using test::texts_of;
+using test::write_text;
+
+struct Outcome {
+  std::vector<std::string> texts;
+  BadRecords::Counts counts;
+};
+
+/// What policy `skip` leaves of a corpus of one file.
+Outcome skip_through(const std::string& corpus_name, const TemporaryFolder& folder) {
+  auto config = corpus_config(corpus_name, folder.path());
+  config.on_error = OnError::skip;
+  config.max_bad_fraction = 1;
+  const Corpus corpus = Corpus::open(config);
+  Outcome outcome;
+  for (auto& document : test::read_all(corpus, Split::train)) outcome.texts.push_back(std::move(document.text));
+  outcome.counts = corpus.bad_records().counts();
+  return outcome;
+}
+
+struct BadLine {
+  std::string line, cause;
+};
+
+const std::vector<BadLine> kBadLines = {
+    {"{\"text\": \"unfinished", "not valid JSON"},
+    {"{\"text\": \"a\"} trailing", "not valid JSON"},
+    {"{\"text\": \"a\",}", "not valid JSON"},
+    {"{\"text\": \"a\" \"b\": 1}", "not valid JSON"},
+    {"{\"text\": \"a\", \"n\": 01}", "not valid JSON"},
+    {"{\"text\": \"a\", \"n\": nul}", "not valid JSON"},
+    {"{\"text\": \"tab\there\"}", "not valid JSON"},
+    {"{\"text\": \"bad \\q escape\"}", "not valid JSON"},
+    {std::string("{\"text\": \"a\", \"deep\": ") + std::string(100, '[') + std::string(100, ']') + "}", "not valid JSON"},
+    {"[\"text\"]", "not a JSON object"},
+    {"{\"body\": \"a\"}", "no field 'text'"},
+    {"{\"inner\": {\"text\": \"a\"}}", "no field 'text'"},
+    {"{\"text\": null}", "field 'text' is null"},
+    {"{\"text\": 17}", "field 'text' is not a string"},
+    {"{\"text\": [\"a\"]}", "field 'text' is not a string"},
+    {"{\"text\": \"a\", \"text\": \"b\"}", "field 'text' stands twice"},
+    {"{\"text\": \"bad \xC3\x28 bytes\"}", "invalid UTF-8"},
+    {"{\"text\": \"overlong \xC0\xAF\"}", "invalid UTF-8"},
+    {"{\"text\": \"high \\ud83d alone\"}", "a lone surrogate escape"},
+    {"{\"text\": \"low \\ude00 alone\"}", "a lone surrogate escape"},
+    {"{\"text\": \"nul \\u0000 here\"}", "a NUL character"},
+};
+
+TEST(JsonLines, EveryBadLineIsNamedWithFileRecordAndByte) {
+  for (const auto& bad : kBadLines) {
+    SCOPED_TRACE(bad.line);
+    TemporaryFolder folder;
+    write_text(folder / "train.jsonl", "{\"text\": \"good\"}\n" + bad.line + "\n{\"text\": \"also good\"}\n");
+    expect_error(ExitCode::bad_data, {"train.jsonl: record 1, byte 17: ", bad.cause, "data.on_error"},
+                 [&] { texts_of(corpus_config("jsonl", folder.path()), Split::train); });
+    const Outcome outcome = skip_through("jsonl", folder);
+    EXPECT_EQ(outcome.texts, (std::vector<std::string>{"good", "also good"}));
+    EXPECT_EQ(outcome.counts.bad, 1);
+    EXPECT_EQ(outcome.counts.good, 2);
+    EXPECT_EQ(outcome.counts.by_cause.count(bad.cause), 1U);
+  }
+}
+
+TEST(JsonLines, AgreesWithAnIndependentParserOnHostileLines) {
+  // Every cut and every single changed byte of a line with all kinds of tokens: accepted by both or by none, with the same text.
+  const std::string line = R"({"a": [1, -2.5e+3, true, null, {"x": "\u00e9"}], "text": "t\"\\\/\b\f\n\r\t\ud83d\ude00é", "z": false})";
+  std::vector<std::string> lines;
+  for (size_t i = 0; i <= line.size(); ++i) lines.push_back(line.substr(0, i));
+  for (size_t i = 0; i < line.size(); ++i) {
+    for (const char c : std::string_view("\"\\{}[],:0x n\x01\x7F")) {
+      lines.push_back(line);
+      lines.back()[i] = c;
+    }
+  }
+  int accepted = 0;
+  for (const auto& candidate : lines) {
+    const auto json = nlohmann::json::parse(candidate, nullptr, false);
+    const bool good = !json.is_discarded() && json.is_object() && json.contains("text") && json["text"].is_string();
+    std::string text;
+    const std::string error = extract_string_member(candidate, "text", text);
+    const bool twice = error.find("stands twice") != std::string::npos;
+    const bool deliberate = twice || nlohmann::json::accept(candidate) != good;
+    // UTF-8 is checked elsewhere, so a line that only breaks it is skipped here.
+    bool ascii_broken = false;
+    for (size_t i = 0; i + 1 < candidate.size(); ++i) ascii_broken |= (candidate[i] == '\xC3') != (candidate[i + 1] == '\xA9');
+    if (ascii_broken || deliberate || (!candidate.empty() && candidate.back() == '\xC3')) continue;
+    EXPECT_EQ(error.empty(), good) << candidate << " -> " << error;
+    if (good && error.empty()) {
+      EXPECT_EQ(text, json["text"].get<std::string>());
+      ++accepted;
+    }
+  }
+  EXPECT_GT(accepted, 50);
+}
+
+TEST(JsonLines, SamplesOfWhatWasSkippedHoldNoText) {
+  TemporaryFolder folder;
+  write_text(folder / "train.jsonl", "{\"text\": \"good\"}\n{\"secret\": \"do not show\"}\n");
+  auto config = corpus_config("jsonl", folder.path());
+  config.on_error = OnError::skip;
+  config.max_bad_fraction = 1;
+  const Corpus corpus = Corpus::open(config);
+  corpus.bad_records().write_samples_to((folder / "bad_records.jsonl").string());
+  test::read_all(corpus, Split::train);
+  const auto sample = nlohmann::json::parse(test::read_text(folder / "bad_records.jsonl"));
+  EXPECT_EQ(sample["record"], 1);
+  EXPECT_EQ(sample["offset"], 17);
+  EXPECT_EQ(sample["cause"], "no field 'text'");
+  EXPECT_EQ(sample.dump().find("do not show"), std::string::npos);
+}
+
+TEST(BadRecordLimits, TooManyOfAllAndTooManyInARow) {
+  TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 400; ++i) lines += i % 10 == 0 ? "{}\n" : "{\"text\": \"good\"}\n";
+  write_text(folder / "train.jsonl", lines);
+  auto config = corpus_config("jsonl", folder.path());
+  config.on_error = OnError::skip;
+  config.max_bad_fraction = 0.05;
+  expect_error(ExitCode::bad_data, {"0.05", "data.max_bad_fraction", "no field 'text' (", "train.jsonl ("},
+               [&] { texts_of(config, Split::train); });
+  config.max_bad_fraction = 0.11;
+  EXPECT_EQ(texts_of(config, Split::train).size(), 360U);
+  write_text(folder / "train.jsonl", "{\"text\": \"good\"}\n{}\n{}\n{}\n{}\n");
+  config.max_bad_fraction = 1;
+  config.max_bad_in_a_row = 3;
+  expect_error(ExitCode::bad_data, {"3", "data.max_bad_in_a_row"}, [&] { texts_of(config, Split::train); });
+}
+
+TEST(BadRecordLimits, OneBadRecordAmongTheFirstIsNotTooMany) {
+  BadRecords bad(OnError::skip, 0.001, 100);
+  bad.report("f", 0, 0, "x");
+  EXPECT_THROW(bad.report("f", 1, 0, "x"), UserError);
+}
+
+TEST(EmptyDocuments, AreCountedAndNeverDocuments) {
+  TemporaryFolder folder;
+  write_text(folder / "train.jsonl", "{\"text\": \"\"}\n{\"text\": \" \\n\\t\"}\n{\"text\": \"a\"}\n");
+  const Outcome outcome = skip_through("jsonl", folder);
+  EXPECT_EQ(outcome.texts, std::vector<std::string>{"a"});
+  EXPECT_EQ(outcome.counts.empty, 2);
+  EXPECT_EQ(outcome.counts.bad, 0);
+  write_text(folder / "train.jsonl", "");
+  EXPECT_TRUE(skip_through("jsonl", folder).texts.empty());
+}
+
+TEST(Gzip, SeveralMembersAreOneStream) {
+  TemporaryFolder folder;
+  write_text(folder / "train.jsonl.gz", gzip("{\"text\": \"o") + gzip("") + gzip("ne\"}\n{\"text\": \"two\"}\n"));
+  EXPECT_EQ(texts_of(corpus_config("jsonl", folder.path()), Split::train), (std::vector<std::string>{"one", "two"}));
+}
+
+TEST(Gzip, DamageIsAnErrorUnderBothPolicies) {
+  std::string lines;
+  for (int i = 0; i < 5000; ++i) lines += "{\"text\": \"document " + std::to_string(i * 7919 % 104729) + "\"}\n";
+  const std::string whole = gzip(lines);
+  std::string flipped_crc = whole, flipped_length = whole, flipped_body = whole;
+  flipped_crc[whole.size() - 6] ^= 1;
+  flipped_length[whole.size() - 2] ^= 1;
+  flipped_body[whole.size() / 2] ^= 4;
+  std::vector<std::string> damaged = {flipped_crc, flipped_length, flipped_body, "", "not gzip at all"};
+  for (const size_t cut : {size_t{1}, size_t{4}, size_t{8}, whole.size() / 2, whole.size() - 5})
+    damaged.push_back(whole.substr(0, whole.size() - cut));
+  for (size_t i = 0; i < damaged.size(); ++i) {
+    SCOPED_TRACE(i);
+    TemporaryFolder folder;
+    write_text(folder / "train.jsonl.gz", damaged[i]);
+    expect_error(ExitCode::bad_data, {"train.jsonl.gz", "gzip"}, [&] { texts_of(corpus_config("jsonl", folder.path()), Split::train); });
+    expect_error(ExitCode::bad_data, {"train.jsonl.gz", "gzip"}, [&] { skip_through("jsonl", folder); });
+  }
+}
+
+TEST(Gzip, TrailingGarbageIsAnErrorOrAWarning) {
+  TemporaryFolder folder;
+  write_text(folder / "train.jsonl.gz", gzip("{\"text\": \"one\"}\n") + "garbage");
+  expect_error(ExitCode::bad_data, {"train.jsonl.gz", "after the end"},
+               [&] { texts_of(corpus_config("jsonl", folder.path()), Split::train); });
+  EXPECT_EQ(skip_through("jsonl", folder).texts, std::vector<std::string>{"one"});
+}
+
+int64_t peak_kilobytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+TEST(Gzip, ABombOfOneLineHitsTheLimitInLittleMemory) {
+  TemporaryFolder folder;
+  const std::string zeros(size_t{16} << 20, 'a');
+  std::string bomb = gzip("{\"text\": \"");
+  const std::string member = gzip(zeros, 1);
+  for (int i = 0; i < 32; ++i) bomb += member;  // 512 MiB
+  bomb += gzip("\"}\n{\"text\": \"after\"}\n");
+  write_text(folder / "train.jsonl.gz", bomb);
+  auto config = corpus_config("jsonl", folder.path());
+  config.max_line_bytes = 1 << 20;
+  const int64_t before = peak_kilobytes();
+  expect_error(ExitCode::bad_data, {"longer than 1048576 bytes", "data.max_line_bytes"}, [&] { texts_of(config, Split::train); });
+  config.on_error = OnError::skip;
+  EXPECT_EQ(texts_of(config, Split::train), std::vector<std::string>{"after"});
+  EXPECT_LT(peak_kilobytes() - before, 65 * 1024);
+}
+
+TEST(PlainText, LongFilesComeInPartsThatJoinToTheWhole) {
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += "line " + std::to_string(i) + (i % 3 == 0 ? " with \xC3\xA9\n" : "\n");
+  text += std::string(5000, 'x') + "\xE2\x82\xAC\xE2\x82\xAC" + std::string(3001, 'y');
+  for (const char* kind : {"text", "jsonl"}) {
+    for (const int64_t limit : {64, 1000, 1001, 4096}) {
+      TemporaryFolder folder;
+      const bool lines = std::string(kind) == "jsonl";
+      write_text(folder / (lines ? "train/a.jsonl" : "train/a.txt"), lines ? nlohmann::json{{"text", text}}.dump() : text);
+      auto config = corpus_config(kind, folder.path());
+      config.max_document_bytes = limit;
+      const Corpus corpus = Corpus::open(config);
+      std::string joined;
+      size_t parts = 0, at_line_ends = 0;
+      for (const auto& document : test::read_all(corpus, Split::train)) {
+        EXPECT_LE(document.text.size(), static_cast<size_t>(limit));
+        joined += document.text;
+        at_line_ends += document.text.back() == '\n' ? 1 : 0;
+        ++parts;
+      }
+      EXPECT_EQ(joined, text);
+      EXPECT_GT(at_line_ends, parts / 3);
+      EXPECT_EQ(corpus.bad_records().counts().split, 1);
+    }
+  }
+}
+
+TEST(PlainText, BrokenEncodingsAreBadDocuments) {
+  for (const auto& text : {std::string("bad \xFF byte"), std::string("nul \0 here", 10), std::string("surrogate \xED\xA0\x80")}) {
+    TemporaryFolder folder;
+    write_text(folder / "train" / "a.txt", text);
+    write_text(folder / "train" / "b.txt", "\xEF\xBB\xBFgood");
+    expect_error(ExitCode::bad_data, {"a.txt: record 0, byte 0"}, [&] { texts_of(corpus_config("text", folder.path()), Split::train); });
+    EXPECT_EQ(skip_through("text", folder).texts, std::vector<std::string>{"good"});
+  }
+}
+
+class TfRecordFile : public testing::Test {
+ protected:
+  void write(const std::string& content) { write_text(folder_ / "c4-train.tfrecord-00000-of-00001", content); }
+  void expect_fatal(const std::string& cause) {
+    expect_error(ExitCode::bad_data, {"c4-train.tfrecord-00000-of-00001", cause},
+                 [&] { texts_of(corpus_config("c4", folder_.path()), Split::train); });
+    expect_error(ExitCode::bad_data, {"c4-train.tfrecord-00000-of-00001", cause}, [&] { skip_through("c4", folder_); });
+  }
+  void expect_skippable(const std::string& record, const std::string& cause) {
+    SCOPED_TRACE(cause);
+    write(good_ + record + good_);
+    const std::string place = "record 1, byte " + std::to_string(good_.size());
+    expect_error(ExitCode::bad_data, {place, cause}, [&] { texts_of(corpus_config("c4", folder_.path()), Split::train); });
+    const Outcome outcome = skip_through("c4", folder_);
+    EXPECT_EQ(outcome.texts, (std::vector<std::string>{"a page", "a page"}));
+    EXPECT_EQ(outcome.counts.by_cause.count(cause), 1U);
+  }
+  TemporaryFolder folder_;
+  const std::string good_ = test::tfrecord(test::example({{"url", "u"}, {"text", "a page"}}));
+};
+
+TEST_F(TfRecordFile, BadRecordsAreNamed) {
+  std::string damaged = good_;
+  damaged[20] ^= 1;
+  expect_skippable(damaged, "the CRC of the record's payload is wrong");
+  expect_skippable(test::tfrecord("no protocol buffer"), "not a tf.train.Example");
+  expect_skippable(test::tfrecord(test::example({{"url", "u"}})), "no feature 'text'");
+  expect_skippable(test::tfrecord(test::wire_bytes(
+                       1, test::wire_bytes(1, test::wire_bytes(1, "text") + test::wire_bytes(2, test::wire_bytes(3, "\x01"))))),
+                   "feature 'text' is not a byte string");
+  expect_skippable(test::tfrecord(test::example({{"text", "bad \xFF"}})), "invalid UTF-8");
+}
+
+TEST_F(TfRecordFile, EveryTruncationAndADamagedLengthAreFatal) {
+  for (size_t size = good_.size() + 1; size < 2 * good_.size(); ++size) {
+    write((good_ + good_).substr(0, size));
+    expect_error(ExitCode::bad_data, {"record 1", "truncated"}, [&] { texts_of(corpus_config("c4", folder_.path()), Split::train); });
+  }
+  expect_fatal("truncated");
+  std::string damaged = good_;
+  damaged[1] ^= 1;
+  write(damaged);
+  expect_fatal("CRC of a record's length");
+}
+
+TEST(Parquet, MissingAndWrongColumnsListWhatThereIs) {
+  TemporaryFolder folder;
+  test::write_parquet(folder / "train-0.parquet", "body", {{"a"}});
+  expect_error(ExitCode::bad_data, {"train-0.parquet", "no column 'text'", "id string, body string"},
+               [&] { texts_of(corpus_config("c4", folder.path()), Split::train); });
+  expect_error(ExitCode::bad_data, {"no column 'text'"}, [&] { skip_through("c4", folder); });
+}
+
+TEST(Parquet, NullsAreBadRecords) {
+  TemporaryFolder folder;
+  test::write_parquet(folder / "train-0.parquet", "text", {{"a"}, std::nullopt, {"b"}});
+  expect_error(ExitCode::bad_data, {"record 1", "column 'text' is null"},
+               [&] { texts_of(corpus_config("c4", folder.path()), Split::train); });
+  EXPECT_EQ(skip_through("c4", folder).texts, (std::vector<std::string>{"a", "b"}));
+}
+
+TEST(Parquet, DamageIsFoundOrHarmless) {
+  TemporaryFolder folder;
+  std::vector<std::optional<std::string>> values;
+  for (int i = 0; i < 50; ++i) values.emplace_back("document number " + std::to_string(i * 7919 % 1000));
+  const auto path = folder / "train-0.parquet";
+  test::write_parquet(path, "text", values);
+  const std::string whole = test::read_text(path);
+  const auto good = texts_of(corpus_config("c4", folder.path()), Split::train);
+  ASSERT_EQ(good.size(), 50U);
+  int found = 0;
+  for (size_t at = 0; at < whole.size(); at += 13) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    write_text(path, damaged);
+    try {
+      // Some bytes (statistics, the other column) do not concern the text; whatever is read must be the text.
+      const auto texts = texts_of(corpus_config("c4", folder.path()), Split::train);
+      for (const auto& text : texts) EXPECT_NE(std::find(good.begin(), good.end(), text), good.end()) << "damaged byte " << at;
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data) << error.what();
+      ++found;
+    }
+  }
+  EXPECT_GT(found, 20);
+  for (const size_t cut : {size_t{0}, size_t{3}, whole.size() / 2, whole.size() - 1}) {
+    write_text(path, whole.substr(0, cut));
+    expect_error(ExitCode::bad_data, {"train-0.parquet"}, [&] { texts_of(corpus_config("c4", folder.path()), Split::train); });
+  }
+}
+
+}  // namespace
+}  // namespace polysketch
