@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "evaluation/generator.hpp"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "support/philox.hpp"
+
+namespace polysketch {
+namespace {
+
+const std::vector<float> logits{1.0f, 3.0f, 2.0f, 3.0f, -1.0f};
+
+std::map<int32_t, int> draw(const SamplingOptions& options, int count) {
+  Philox random(1, RandomPurpose::test);
+  std::map<int32_t, int> seen;
+  for (int i = 0; i < count; ++i) ++seen[sample(logits, options, random.uniform())];
+  return seen;
+}
+
+TEST(Sample, TemperatureZeroTakesTheMostProbableAndTheSmallerIdOfEquals) {
+  SamplingOptions options;
+  options.temperature = 0;
+  EXPECT_EQ(sample(logits, options, 0.99), 1);
+}
+
+TEST(Sample, FrequenciesFollowTheSoftmax) {
+  const auto seen = draw({}, 100000);
+  double whole = 0;
+  for (const float x : logits) whole += std::exp(x);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    EXPECT_NEAR(seen.at(static_cast<int32_t>(i)) / 1e5, std::exp(logits[i]) / whole, 0.006);  // four standard deviations
+  }
+}
+
+TEST(Sample, TopKKeepsTheKMostProbable) {
+  SamplingOptions options;
+  options.top_k = 3;
+  const auto seen = draw(options, 20000);
+  EXPECT_EQ(seen.size(), 3u);
+  EXPECT_TRUE(seen.count(1) && seen.count(2) && seen.count(3));
+}
+
+TEST(Sample, TopPKeepsTheSmallestSetThatHoldsTheShare) {
+  SamplingOptions options;
+  options.top_p = 0.5;  // ids 1 and 3 hold 0.41 each
+  EXPECT_EQ(draw(options, 20000).size(), 2u);
+  options.top_p = 0.3;
+  EXPECT_EQ(draw(options, 2000).size(), 1u);
+  options.top_p = 0;
+  EXPECT_EQ(draw(options, 2000).size(), 1u);
+}
+
+TEST(Sample, LowTemperatureSharpens) {
+  SamplingOptions cold;
+  cold.temperature = 0.1;
+  const auto seen = draw(cold, 20000);
+  EXPECT_EQ(seen.count(4), 0u);
+  EXPECT_EQ(seen.count(0), 0u);
+}
+
+TEST(Generate, TheSameSeedGivesTheSameText) {
+  Transformer::Options model_options;
+  model_options.model = {.size = ModelSize::custom, .layers = 1, .width = 16, .heads = 1, .hidden = 16, .vocabulary = 40, .dropout = 0, .recompute = false};
+  Transformer model(model_options);
+  SamplingOptions options;
+  options.tokens = 20;
+  options.context = 8;  // shorter than the text: the window slides
+  const auto first = generate(model, {1, 2, 3}, options);
+  EXPECT_EQ(first.size(), 20u);
+  EXPECT_EQ(generate(model, {1, 2, 3}, options), first);
+  options.seed = 2;
+  EXPECT_NE(generate(model, {1, 2, 3}, options), first);
+  options.stop = first[0];
+  options.seed = 1;
+  EXPECT_TRUE(generate(model, {1, 2, 3}, options).empty());
+}
+
+}  // namespace
+}  // namespace polysketch
