@@ -21,7 +21,7 @@ struct Manifest {
   static constexpr int format_version = 1;
   int64_t step = 0;
   std::vector<FileRecord> files;
-  nlohmann::json state;   ///< what TrainState holds besides tensors, as one JSON object
+  nlohmann::json state;  ///< what TrainState holds besides tensors, as one JSON object
 };
 
 /// The checkpoints of one run: `<run>/checkpoints/step-00001000/{manifest.json, *.safetensors}`.
@@ -53,7 +53,7 @@ class CheckpointStore {
     Manifest manifest;
   };
 
-  std::vector<int64_t> steps() const;   ///< committed ones, ascending, by name (not verified)
+  std::vector<int64_t> steps() const;  ///< committed ones, ascending, by name (not verified)
   std::filesystem::path path_of(int64_t step) const;
 
   /// The newest checkpoint whose files all match their manifest (sizes, then SHA-256). Each bad one on the way is named in a warning with

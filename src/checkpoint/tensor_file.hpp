@@ -32,7 +32,7 @@ struct TensorInfo {
 
 /// What a writer learned about the file while writing it.
 struct FileRecord {
-  std::string name;                        ///< within its folder
+  std::string name;  ///< within its folder
   uint64_t bytes = 0;
   std::string sha256;
   std::map<std::string, uint32_t> crc32c;  ///< of each tensor's bytes

@@ -52,16 +52,19 @@ void run_step(const Arguments& arguments) {
 
   Philox random(options.seed, RandomPurpose::test);
   at::Tensor ids = at::empty({rows, context + 1}, at::kLong);
-  for (int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(config.model.vocabulary)));
+  for (int64_t i = 0; i < ids.numel(); ++i)
+    ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(config.model.vocabulary)));
   ids = ids.to(device);
-  const ModelInput input{.ids = ids.narrow(1, 0, context).contiguous(), .targets = ids.narrow(1, 1, context).contiguous(), .documents = {}, .dropout = {}};
+  const ModelInput input{
+      .ids = ids.narrow(1, 0, context).contiguous(), .targets = ids.narrow(1, 1, context).contiguous(), .documents = {}, .dropout = {}};
 
   std::vector<double> seconds;
   double loss = 0;
   for (int step = 0; step < arguments.warmup + arguments.steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
     at::Tensor nats = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
-    for (int64_t done = 0; done < sequences; done += rows) nats += model.forward_backward(input, 1.0 / static_cast<double>(training.batch_tokens));
+    for (int64_t done = 0; done < sequences; done += rows)
+      nats += model.forward_backward(input, 1.0 / static_cast<double>(training.batch_tokens));
     optimizer.step(1e-4, step + 1);
     loss = nats.item<double>() / static_cast<double>(training.batch_tokens);
     synchronize(device);
@@ -94,9 +97,10 @@ void run_step(const Arguments& arguments) {
     std::cout << json.dump() << "\n";
     return;
   }
-  std::cout << fmt::format("{} tokens/s, {:.4f} s a step of {} tokens (median of {}, {:.4f} to {:.4f}), {:.3g} FLOP/s, peak {}, {}\n", format_count(static_cast<int64_t>(speed)),
-                           middle, format_count(training.batch_tokens), arguments.steps, json["seconds_min"].get<double>(), json["seconds_max"].get<double>(),
-                           cost.flops_per_token * speed, format_bytes(peak_memory_bytes(device)), device_name(device));
+  std::cout << fmt::format("{} tokens/s, {:.4f} s a step of {} tokens (median of {}, {:.4f} to {:.4f}), {:.3g} FLOP/s, peak {}, {}\n",
+                           format_count(static_cast<int64_t>(speed)), middle, format_count(training.batch_tokens), arguments.steps,
+                           json["seconds_min"].get<double>(), json["seconds_max"].get<double>(), cost.flops_per_token * speed,
+                           format_bytes(peak_memory_bytes(device)), device_name(device));
 }
 
 }  // namespace

@@ -28,11 +28,15 @@ CheckpointStore::Loaded find_checkpoint(const std::string& path) {
 
 void add_config_arguments(CLI::App& command, ConfigArguments& arguments) {
   command.add_option("config", arguments.file, "configuration file (YAML)")->required()->type_name("CONFIG");
-  command.add_option("--set", arguments.overrides, "override a key, e.g. --set training.steps=1k; may be repeated")->type_name("KEY=VALUE")->allow_extra_args(false);
+  command.add_option("--set", arguments.overrides, "override a key, e.g. --set training.steps=1k; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
 }
 
 void add_model_arguments(CLI::App& command, ModelArguments& arguments) {
-  command.add_option("run", arguments.path, "run folder (its newest whole checkpoint) or one checkpoint folder")->required()->type_name("RUN");
+  command.add_option("run", arguments.path, "run folder (its newest whole checkpoint) or one checkpoint folder")
+      ->required()
+      ->type_name("RUN");
   command.add_option("--set", arguments.overrides, "override a key of the run's configuration, e.g. --set data.root=/data/pg19")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);

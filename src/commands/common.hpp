@@ -33,12 +33,13 @@ struct ModelArguments {
 void add_model_arguments(CLI::App& command, ModelArguments& arguments);
 
 struct LoadedModel {
-  Config config;   ///< the checkpoint's, with overrides of data, evaluation and device
+  Config config;  ///< the checkpoint's, with overrides of data, evaluation and device
   CheckpointStore::Loaded checkpoint;
   std::unique_ptr<Transformer> model;
   std::unique_ptr<Tokenizer> tokenizer;
 };
-/// Throws UserError 66 (nothing there), 81 (damaged), 65 (another tokenizer than the run's), 78 (an override that would make it another model).
+/// Throws UserError 66 (nothing there), 81 (damaged), 65 (another tokenizer than the run's), 78 (an override that would make it another
+/// model).
 LoadedModel load_model(const ModelArguments& arguments);
 
 /// A training or evaluation `Split` from its word. Throws UserError 64.

@@ -27,12 +27,13 @@ struct Arguments {
 int64_t count_argument(const char* option, const std::string& text, int64_t fallback) {
   if (text.empty() || text == "all") return fallback;
   const auto value = parse_count(text);
-  if (!value || *value < 1) throw UserError(ExitCode::usage, fmt::format("{}: got '{}', want a whole number of at least 1, like 4096 or 4k", option, text));
+  if (!value || *value < 1)
+    throw UserError(ExitCode::usage, fmt::format("{}: got '{}', want a whole number of at least 1, like 4096 or 4k", option, text));
   return *value;
 }
 
-void print(const Perplexity& p, const Config& config, const PerplexityOptions& options, const Tokenizer& tokenizer, const Arguments& arguments,
-           const CheckpointStore::Loaded& checkpoint) {
+void print(const Perplexity& p, const Config& config, const PerplexityOptions& options, const Tokenizer& tokenizer,
+           const Arguments& arguments, const CheckpointStore::Loaded& checkpoint) {
   const int64_t stride = options.stride == 0 ? options.context : options.stride;
   const bool words_valid = p.complete && tokenizer.lossless();
   if (arguments.json) {
@@ -71,9 +72,10 @@ void print(const Perplexity& p, const Config& config, const PerplexityOptions& o
     const char* mark = words_valid ? "" : "   (the tokenizer does not keep all of the text: not comparable)";
     std::cout << fmt::format("  bits/byte        {:.5f}{}\n  perplexity/word  {:.4f}{}\n", p.bits_per_byte(), mark, p.per_word(), mark);
   }
-  std::cout << fmt::format("  {} tokens scored of {}, {} words, {} bytes, {} documents, {} unknown; window {}, stride {}, {}; tokenizer {}; {:.1f} s\n",
-                           p.counts.scored, p.counts.tokens, p.words, p.counts.bytes, p.counts.documents, p.counts.unknown, options.context, stride,
-                           config.data.mask_documents ? "documents masked" : "packed", tokenizer.sha256().substr(0, 12), p.seconds);
+  std::cout << fmt::format(
+      "  {} tokens scored of {}, {} words, {} bytes, {} documents, {} unknown; window {}, stride {}, {}; tokenizer {}; {:.1f} s\n",
+      p.counts.scored, p.counts.tokens, p.words, p.counts.bytes, p.counts.documents, p.counts.unknown, options.context, stride,
+      config.data.mask_documents ? "documents masked" : "packed", tokenizer.sha256().substr(0, 12), p.seconds);
 }
 
 void run_perplexity(const Arguments& arguments) {
@@ -85,7 +87,8 @@ void run_perplexity(const Arguments& arguments) {
   options.context = count_argument("--context", arguments.context, config.data.context);
   options.stride = count_argument("--stride", arguments.stride, 0);
   options.max_tokens = count_argument("--tokens", arguments.tokens, 0);
-  if (options.stride > options.context) throw UserError(ExitCode::usage, "--stride: must not be larger than the window, or tokens would be skipped");
+  if (options.stride > options.context)
+    throw UserError(ExitCode::usage, "--stride: must not be larger than the window, or tokens would be skipped");
   options.stop = [] { return StopSignal::requested(); };
   ProgressBar bar("perplexity", options.max_tokens, "tokens");
   options.progress = [&](int64_t tokens) { bar.update(tokens); };
@@ -105,7 +108,8 @@ void add_evaluate(CLI::App& app) {
   command->require_subcommand(1);
   CLI::App* perplexity = command->add_subcommand("perplexity", "Perplexity of a whole split: every token once");
   perplexity->footer(
-      "All documents of the split are joined with one end-of-document token each and cut into windows of N + 1 tokens with stride N, so every\n"
+      "All documents of the split are joined with one end-of-document token each and cut into windows of N + 1 tokens with stride N, so "
+      "every\n"
       "token but the very first is predicted once; the last window is padded and masked. --stride smaller than N gives every\n"
       "token at least N - stride tokens of context (sliding windows).\n\n"
       "  polysketch evaluate perplexity runs/demo --split test\n"

@@ -50,7 +50,10 @@ void run(const Arguments& arguments) {
     whole.insert(whole.end(), added.begin(), added.end());
     const std::string text = loaded.tokenizer->decode(whole);
     if (arguments.json) {
-      results.push_back({{"seed", mine.seed}, {"text", text}, {"tokens", added.size()}, {"tokens_per_second", static_cast<double>(added.size()) / seconds}});
+      results.push_back({{"seed", mine.seed},
+                         {"text", text},
+                         {"tokens", added.size()},
+                         {"tokens_per_second", static_cast<double>(added.size()) / seconds}});
     } else {
       if (arguments.samples > 1) std::cout << fmt::format("--- seed {}\n", mine.seed);
       std::cout << text << "\n" << std::flush;
@@ -70,10 +73,18 @@ void add_generate(CLI::App& app) {
   add_model_arguments(*command, arguments->model);
   SamplingOptions& sampling = arguments->sampling;
   command->add_option("--prompt", arguments->prompt, "text to continue; - reads it from standard input; empty: the start of a document");
-  command->add_option("--tokens", sampling.tokens, "most tokens to add")->check(CLI::Range(int64_t{1}, int64_t{1} << 40))->capture_default_str();
-  command->add_option("--temperature", sampling.temperature, "0: always the most probable token")->check(CLI::Range(0.0, 100.0))->capture_default_str();
-  command->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens only; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->add_option("--top-p", sampling.top_p, "draw from the smallest set with this probability only")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  command->add_option("--tokens", sampling.tokens, "most tokens to add")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
+      ->capture_default_str();
+  command->add_option("--temperature", sampling.temperature, "0: always the most probable token")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens only; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--top-p", sampling.top_p, "draw from the smallest set with this probability only")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   command->add_option("--seed", sampling.seed, "the same seed gives the same text")->capture_default_str();
   command->add_option("--samples", arguments->samples, "texts, with seeds counted up")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_flag("--keep-going", arguments->keep_going, "go on past the end of a document");

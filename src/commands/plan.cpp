@@ -26,7 +26,8 @@ void run(const Arguments& arguments) {
   if (!arguments.tokens_per_second.empty()) {
     const auto count = parse_count(arguments.tokens_per_second);
     if (!count || *count < 1) {
-      throw UserError(ExitCode::usage, fmt::format("--tokens-per-second: got '{}', want a number of at least 1, like 400k", arguments.tokens_per_second));
+      throw UserError(ExitCode::usage,
+                      fmt::format("--tokens-per-second: got '{}', want a number of at least 1, like 400k", arguments.tokens_per_second));
     }
     speed = static_cast<double>(*count);
   }
@@ -60,16 +61,18 @@ void run(const Arguments& arguments) {
   }
   const auto& m = config.model;
   std::cout << fmt::format("model          {} parameters, {} of them embedding; {} layers x {} wide, {} heads, hidden {}, vocabulary {}\n",
-                           format_count(cost.parameters), format_count(cost.embedding_parameters), m.layers, m.width, m.heads, m.hidden, m.vocabulary)
+                           format_count(cost.parameters), format_count(cost.embedding_parameters), m.layers, m.width, m.heads, m.hidden,
+                           m.vocabulary)
             << fmt::format("FLOPs a token  {:.4g} G with all T x T pairs, {:.4g} G causal (forward and backward, T = {})\n",
                            cost.flops_per_token / 1e9, cost.flops_per_token_causal / 1e9, config.data.context)
-            << fmt::format("run            {} steps of {} tokens = {} tokens, {:.3g} FLOPs\n", training.steps, format_count(training.batch_tokens),
-                           format_count(static_cast<int64_t>(tokens)), tokens * cost.flops_per_token)
-            << fmt::format("memory         {} = weights {} + gradients {} + optimiser {} + activations {} (micro-batch of {} tokens)\n", format_bytes(total),
-                           format_bytes(cost.weight_bytes), format_bytes(cost.gradient_bytes), format_bytes(cost.optimizer_bytes),
-                           format_bytes(cost.activation_bytes), format_count(micro))
+            << fmt::format("run            {} steps of {} tokens = {} tokens, {:.3g} FLOPs\n", training.steps,
+                           format_count(training.batch_tokens), format_count(static_cast<int64_t>(tokens)), tokens * cost.flops_per_token)
+            << fmt::format("memory         {} = weights {} + gradients {} + optimiser {} + activations {} (micro-batch of {} tokens)\n",
+                           format_bytes(total), format_bytes(cost.weight_bytes), format_bytes(cost.gradient_bytes),
+                           format_bytes(cost.optimizer_bytes), format_bytes(cost.activation_bytes), format_count(micro))
             << fmt::format("checkpoint     {}\n", format_bytes(cost.checkpoint_bytes));
-  if (speed > 0) std::cout << fmt::format("time           {} at {} tokens/s\n", format_duration(seconds), format_count(static_cast<int64_t>(speed)));
+  if (speed > 0)
+    std::cout << fmt::format("time           {} at {} tokens/s\n", format_duration(seconds), format_count(static_cast<int64_t>(speed)));
 }
 
 }  // namespace
@@ -78,7 +81,8 @@ void add_plan(CLI::App& app) {
   CLI::App* command = app.add_subcommand("plan", "Parameters, FLOPs, memory and time of a configuration, without running it");
   auto arguments = std::make_shared<Arguments>();
   add_config_arguments(*command, arguments->config);
-  command->add_option("--tokens-per-second", arguments->tokens_per_second, "a measured speed (bench step), for the time estimate")->type_name("N");
+  command->add_option("--tokens-per-second", arguments->tokens_per_second, "a measured speed (bench step), for the time estimate")
+      ->type_name("N");
   command->add_flag("--json", arguments->json, "print one JSON object");
   command->callback([arguments] { run(*arguments); });
 }

@@ -11,13 +11,13 @@ namespace polysketch {
 
 /// How the next token is drawn from the model's distribution.
 struct SamplingOptions {
-  int64_t tokens = 128;     ///< most tokens to add
-  double temperature = 1;   ///< 0: the most probable token, always
-  int64_t top_k = 0;        ///< only the k most probable; 0: all
-  double top_p = 1;         ///< only the smallest set of most probable tokens that holds this share
+  int64_t tokens = 128;    ///< most tokens to add
+  double temperature = 1;  ///< 0: the most probable token, always
+  int64_t top_k = 0;       ///< only the k most probable; 0: all
+  double top_p = 1;        ///< only the smallest set of most probable tokens that holds this share
   uint64_t seed = 1;
-  int64_t context = 1024;   ///< the model sees at most the last so many tokens
-  int32_t stop = -1;        ///< ends at this token (not added); -1: never
+  int64_t context = 1024;  ///< the model sees at most the last so many tokens
+  int32_t stop = -1;       ///< ends at this token (not added); -1: never
 };
 
 /// Picks an id from logits [V]; `uniform` in [0, 1) decides. A pure function, so that a text is reproduced by its seed.

@@ -30,7 +30,10 @@ ModelInput make_input(const std::vector<EvaluationWindow>& windows, int64_t cont
     auto* document = documents.data_ptr<int32_t>() + row * context;
     for (int64_t t = 0; t < context; ++t) document[t] = window.documents[static_cast<size_t>(std::min(t, length))];
   }
-  return {.ids = ids.to(device), .targets = targets.to(device), .documents = mask_documents ? Documents(documents) : Documents(), .dropout = {}};
+  return {.ids = ids.to(device),
+          .targets = targets.to(device),
+          .documents = mask_documents ? Documents(documents) : Documents(),
+          .dropout = {}};
 }
 
 }  // namespace

@@ -15,10 +15,10 @@ namespace polysketch {
 
 /// Negative log-likelihood of a split. Sums are in fp64.
 struct Perplexity {
-  double nats = 0;        ///< over the scored tokens
-  SplitCounts counts;     ///< of the whole split (of the part that was read, if `complete` is false)
-  int64_t words = 0;      ///< published number where the split is the full published one, else counted
-  bool complete = true;   ///< every token of the split was scored
+  double nats = 0;       ///< over the scored tokens
+  SplitCounts counts;    ///< of the whole split (of the part that was read, if `complete` is false)
+  int64_t words = 0;     ///< published number where the split is the full published one, else counted
+  bool complete = true;  ///< every token of the split was scored
   double seconds = 0;
 
   double nats_per_token() const { return nats / static_cast<double>(counts.scored); }
@@ -37,8 +37,8 @@ struct PerplexityOptions {
   std::function<void(int64_t tokens)> progress;
 };
 
-/// Windows of N + 1 ids with stride N over all documents joined by EOS; every token but the very first is scored once; the last window is padded and
-/// masked (evaluation §1.3). Nothing if `stop` asked for an end.
+/// Windows of N + 1 ids with stride N over all documents joined by EOS; every token but the very first is scored once; the last window is
+/// padded and masked (evaluation §1.3). Nothing if `stop` asked for an end.
 std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data, const Corpus& corpus, const Tokenizer& tokenizer,
                                              const PerplexityOptions& options);
 

@@ -34,7 +34,8 @@ ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention_
   cost.checkpoint_bytes = 12 * cost.parameters;
 
   // A block keeps the two sums of the residual stream in fp32, the two normalised inputs, the joined heads, the pre-activations of the
-  // gated unit and what the attention keeps; statistics of the norms are small change. The joined heads share memory with the attention's output.
+  // gated unit and what the attention keeps; statistics of the norms are small change. The joined heads share memory with the attention's
+  // output.
   const int64_t sequences = std::max<int64_t>(1, micro_batch_tokens / context);
   const int64_t rows = sequences * context;
   const int64_t block = rows * (2 * c * 4 + (2 * c + 2 * g) * element + 4 * 4) + sequences * pair.saved_bytes(element);

@@ -10,18 +10,19 @@ namespace polysketch {
 /// What a model costs, from its configuration alone: the one source for `plan`, MFU and the benchmarks.
 /// FLOPs count multiplications and additions of matrix products (two for each fused pair), forward and backward, without recomputation.
 struct ModelCost {
-  int64_t parameters = 0;            ///< all trainable numbers
-  int64_t embedding_parameters = 0;  ///< E and the logit bias
-  double flops_per_token = 0;        ///< 6 · (matrix parameters, the tied head included) + attention with all T × T pairs
-  double flops_per_token_causal = 0; ///< the same with the T(T+1)/2 pairs that exist
-  int64_t weight_bytes = 0;          ///< fp32 masters and the copies that compute
-  int64_t gradient_bytes = 0;        ///< fp32
-  int64_t optimizer_bytes = 0;       ///< two fp32 moments
-  int64_t activation_bytes = 0;      ///< kept for backward by one micro-batch, plus the chunk of logits
+  int64_t parameters = 0;             ///< all trainable numbers
+  int64_t embedding_parameters = 0;   ///< E and the logit bias
+  double flops_per_token = 0;         ///< 6 · (matrix parameters, the tied head included) + attention with all T × T pairs
+  double flops_per_token_causal = 0;  ///< the same with the T(T+1)/2 pairs that exist
+  int64_t weight_bytes = 0;           ///< fp32 masters and the copies that compute
+  int64_t gradient_bytes = 0;         ///< fp32
+  int64_t optimizer_bytes = 0;        ///< two fp32 moments
+  int64_t activation_bytes = 0;       ///< kept for backward by one micro-batch, plus the chunk of logits
   int64_t checkpoint_bytes = 0;
 };
 
 /// micro_batch_tokens: tokens of one forward and backward.
-ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention, Precision precision, int64_t context, int64_t micro_batch_tokens);
+ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention, Precision precision, int64_t context,
+                     int64_t micro_batch_tokens);
 
 }  // namespace polysketch

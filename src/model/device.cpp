@@ -22,8 +22,8 @@
 namespace polysketch {
 namespace {
 
-// LibTorch's CUDA half registers itself with the CPU half when it is loaded. Nothing of ours is linked to it, so a run on the CPU starts without it.
-// Returns what went wrong, or an empty text.
+// LibTorch's CUDA half registers itself with the CPU half when it is loaded. Nothing of ours is linked to it, so a run on the CPU starts
+// without it. Returns what went wrong, or an empty text.
 std::string load_cuda() {
   static const std::string problem = []() -> std::string {
     if (!std::filesystem::exists("/proc/driver/nvidia/version") && !std::filesystem::exists("/dev/nvidiactl") &&

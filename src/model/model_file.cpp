@@ -40,7 +40,8 @@ std::vector<TensorView> tensor_views(const Parameters& parameters, const at::Ten
   return views;
 }
 
-void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFile& file, const std::string& prefix, const std::string& where) {
+void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFile& file, const std::string& prefix,
+                  const std::string& where) {
   at::Tensor host = flat.is_cpu() ? flat : at::zeros(flat.sizes(), flat.options().device(at::kCPU));
   const DataType type = data_type(host.scalar_type());
   std::vector<std::string> differences;
@@ -56,7 +57,8 @@ void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFil
     }
   }
   for (const TensorInfo& found : file.tensors()) {
-    if (found.name.starts_with(prefix) && !expected.contains(found.name)) differences.push_back(found.name + " is not a parameter of this model");
+    if (found.name.starts_with(prefix) && !expected.contains(found.name))
+      differences.push_back(found.name + " is not a parameter of this model");
   }
   if (!differences.empty()) {
     const size_t shown = std::min<size_t>(differences.size(), 10);
@@ -69,7 +71,8 @@ void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFil
     const TensorInfo& found = *file.find(prefix + info.name);
     file.read(found, bytes + static_cast<size_t>(info.offset) * host.element_size());
     if (!at::isfinite(host.narrow(0, info.offset, info.count)).all().item<bool>()) {
-      throw UserError(ExitCode::no_checkpoint, fmt::format("{}: {} holds values that are not finite: use an older checkpoint", where, found.name));
+      throw UserError(ExitCode::no_checkpoint,
+                      fmt::format("{}: {} holds values that are not finite: use an older checkpoint", where, found.name));
     }
   }
   if (!host.is_same(flat)) flat.copy_(host);

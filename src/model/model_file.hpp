@@ -17,6 +17,7 @@ std::vector<TensorView> tensor_views(const Parameters& parameters, const at::Ten
 
 /// Fills a flat buffer from the entries of a file. Throws UserError 81 listing up to ten tensors that are missing, superfluous (with this
 /// prefix) or of another shape or type, and 81 when a value is not finite.
-void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFile& file, const std::string& prefix, const std::string& where);
+void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFile& file, const std::string& prefix,
+                  const std::string& where);
 
 }  // namespace polysketch

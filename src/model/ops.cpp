@@ -94,8 +94,8 @@ Normalized layer_norm(const at::Tensor& x, const at::Tensor& gain, const at::Ten
   return {y.to(compute), mean.view({-1}), rstd.view({-1})};
 }
 
-std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& gain, const at::Tensor& bias,
-                                                 bool in_place) {
+std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& gain,
+                                                 const at::Tensor& bias, bool in_place) {
   if (use_kernels(x)) {
     at::Tensor sum = in_place ? x : at::empty_like(x);
     return {sum, norm_with_kernels(x, &delta, &sum, gain, bias, delta.scalar_type())};
@@ -267,7 +267,8 @@ at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::T
   at::Tensor x = at::empty({rows, width}, embedding.options());
   with_types(embedding.scalar_type(), embedding.scalar_type(), [&]<class S, class A>() {
     if constexpr (std::is_same_v<S, A>) {
-      const k::EmbeddingForward<S, S, int64_t> a{pointer<int64_t>(ids), pointer<S>(embedding), pointer<S>(positions), pointer<S>(x), length, width};
+      const k::EmbeddingForward<S, S, int64_t> a{
+          pointer<int64_t>(ids), pointer<S>(embedding), pointer<S>(positions), pointer<S>(x), length, width};
       at::parallel_for(0, rows, grain(width), [&](int64_t begin, int64_t end) { k::embedding_forward(a, begin, end); });
     }
   });
@@ -357,7 +358,8 @@ void dropout(at::Tensor& y, double rate, const DropoutKey& key, int64_t batch, i
       const auto sequence = static_cast<uint64_t>(key.first_sequence + row / length);
       const auto stream = static_cast<uint64_t>(site) << 40 | static_cast<uint64_t>(row % length);
       // (step, sequence) go into the key, since a counter has room for the element's place alone.
-      Philox names(key.seed ^ sequence * 0x9E3779B97F4A7C15u ^ static_cast<uint64_t>(key.step) * 0xD1B54A32D192ED03u, RandomPurpose::dropout, stream);
+      Philox names(key.seed ^ sequence * 0x9E3779B97F4A7C15u ^ static_cast<uint64_t>(key.step) * 0xD1B54A32D192ED03u,
+                   RandomPurpose::dropout, stream);
       for (int64_t c = 0; c < width; ++c) mask[row * width + c] = names.next_u32() >= threshold;
     }
   });

@@ -33,8 +33,8 @@ struct Normalized {
 Normalized layer_norm(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& bias, at::ScalarType compute);
 
 /// sum = x + delta (delta: [N, C] compute), then layer_norm(sum). in_place: the sum is written over x. Returns {sum, normalized}.
-std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& gain, const at::Tensor& bias,
-                                                 bool in_place);
+std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& gain,
+                                                 const at::Tensor& bias, bool in_place);
 
 /// d_residual [N, C] wide += gradient with respect to the norm's input x; d_gain, d_bias [C] wide +=. dy: [N, C] compute.
 /// Returns d_residual once more as compute, for the next matrix product.
@@ -43,7 +43,8 @@ at::Tensor layer_norm_backward(const at::Tensor& dy, const at::Tensor& x, const 
 
 /// [N, 2G] (linear | gate) -> [N, G]: linear · gelu(gate), tanh form.
 at::Tensor glu(const at::Tensor& pre);
-/// From d_out [N, G]: overwrites `pre` [N, 2G] with its gradient and d_out with the forward result (the input of the next weights' gradient).
+/// From d_out [N, G]: overwrites `pre` [N, 2G] with its gradient and d_out with the forward result (the input of the next weights'
+/// gradient).
 void glu_backward(at::Tensor& pre, at::Tensor& d_out);
 
 /// Rotary tables cos, sin [T, D/2] wide: angle t · 10000^(-2i/D).
@@ -71,8 +72,8 @@ at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::T
 void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_embedding);
 
 /// Cross-entropy of rows: logits [R, V] compute (without bias), bias [V] wide, targets [R] int64 (-1: not scored).
-/// Returns the loss of each row [R] wide, 0 where not scored. With d_bias, logits become the gradient (softmax − one-hot) · scale, zero rows where
-/// not scored, and d_bias [V] wide += its column sums.
+/// Returns the loss of each row [R] wide, 0 where not scored. With d_bias, logits become the gradient (softmax − one-hot) · scale, zero
+/// rows where not scored, and d_bias [V] wide += its column sums.
 at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& targets, double scale, at::Tensor* d_bias);
 
 /// accumulator wide += value (compute or wide), same shape, both contiguous.

@@ -21,16 +21,16 @@ enum class Initializer {
 
 /// One trainable tensor: where it lies in the flat buffers, and how it is treated.
 struct ParameterInfo {
-  std::string name;             ///< "blocks.3.attention.qkv.weight"
-  std::vector<int64_t> shape;   ///< weights of dense layers are [out, in]
+  std::string name;            ///< "blocks.3.attention.qkv.weight"
+  std::vector<int64_t> shape;  ///< weights of dense layers are [out, in]
   Initializer initializer = Initializer::zeros;
-  bool decay = false;           ///< weight decay: matrices only
-  int64_t offset = 0;           ///< first element in the flat buffers
+  bool decay = false;  ///< weight decay: matrices only
+  int64_t offset = 0;  ///< first element in the flat buffers
   int64_t count = 0;
 };
 
-/// All trainable numbers of a model, in four flat buffers: fp32 masters, fp32 gradients, the copies that compute (bf16, or the masters themselves
-/// in fp32), so that clipping, the optimiser, hashing and gradient exchange each walk memory once, in order of use in forward.
+/// All trainable numbers of a model, in four flat buffers: fp32 masters, fp32 gradients, the copies that compute (bf16, or the masters
+/// themselves in fp32), so that clipping, the optimiser, hashing and gradient exchange each walk memory once, in order of use in forward.
 /// Every parameter starts at a multiple of 64 elements; the padding stays zero.
 class Parameters {
  public:
@@ -48,8 +48,8 @@ class Parameters {
   void refresh_compute();
 
   const std::vector<ParameterInfo>& infos() const { return infos_; }
-  size_t index(const std::string& name) const;   ///< throws InternalError if there is none
-  int64_t count() const { return count_; }       ///< numbers without padding
+  size_t index(const std::string& name) const;  ///< throws InternalError if there is none
+  int64_t count() const { return count_; }      ///< numbers without padding
 
   at::Tensor master(size_t index) const;    ///< view [shape]
   at::Tensor gradient(size_t index) const;  ///< view [shape], fp32

@@ -18,27 +18,27 @@ namespace polysketch {
 
 /// Some sequences, ready on the model's device.
 struct ModelInput {
-  at::Tensor ids;        ///< [B, T] int64
-  at::Tensor targets;    ///< [B, T] int64, -1: not scored
-  Documents documents;   ///< undefined: every row is one document
+  at::Tensor ids;       ///< [B, T] int64
+  at::Tensor targets;   ///< [B, T] int64, -1: not scored
+  Documents documents;  ///< undefined: every row is one document
   ops::DropoutKey dropout;
 };
 
 /// The paper's Transformer++ (METHOD §1): pre-norm blocks with rotary attention and GLU, sinusoidal positions, tied embedding, logit bias.
 ///
 /// Forward and backward are an explicit loop over layers rather than one autograd graph: what is kept and when a gradient is complete can
-/// be read off the code, activations are freed layer by layer, and weight gradients are added straight into the flat fp32 buffer. Only an attention mechanism
-/// in itself uses autograd.
+/// be read off the code, activations are freed layer by layer, and weight gradients are added straight into the flat fp32 buffer. Only an
+/// attention mechanism in itself uses autograd.
 class Transformer {
  public:
   struct Options {
     ModelConfig model;
     AttentionConfig attention;
     at::Device device = at::kCPU;
-    at::ScalarType compute = at::kFloat;   ///< type of matrix products
-    at::ScalarType wide = at::kFloat;      ///< fp64 in tests
+    at::ScalarType compute = at::kFloat;  ///< type of matrix products
+    at::ScalarType wide = at::kFloat;     ///< fp64 in tests
     uint64_t seed = 1;
-    bool initialize = true;                ///< false: the caller loads the parameters
+    bool initialize = true;  ///< false: the caller loads the parameters
   };
 
   explicit Transformer(const Options& options);
@@ -46,7 +46,8 @@ class Transformer {
   ~Transformer();
 
   /// Adds the gradient of scale · Σ loss to the gradients and returns Σ loss over the scored tokens in nats, a scalar of the wide
-  /// type on the device. `gradient_ready`, if given, is called with the index of each parameter whose gradient of this micro-batch is complete, last layer first.
+  /// type on the device. `gradient_ready`, if given, is called with the index of each parameter whose gradient of this micro-batch is
+  /// complete, last layer first.
   at::Tensor forward_backward(const ModelInput& input, double scale, const std::function<void(size_t)>& gradient_ready = {});
 
   /// Loss of every token [B, T] in nats, wide; no gradients. 0 where targets is -1.
@@ -77,7 +78,8 @@ class Transformer {
   Stream run_block(size_t layer, const Stream& in, const ModelInput& input, Activations* keep);
   at::Tensor attend(const Block& block, const at::Tensor& normalized, const ModelInput& input, Activations* keep);
   void backward_block(size_t layer, Activations& kept, const ModelInput& input, at::Tensor& d_residual, at::Tensor& d_compute);
-  void backward_attention(const Block& block, Activations& kept, const ModelInput& input, const at::Tensor& d_out, at::Tensor& d_normalized);
+  void backward_attention(const Block& block, Activations& kept, const ModelInput& input, const at::Tensor& d_out,
+                          at::Tensor& d_normalized);
   std::pair<at::Tensor, ops::Normalized> final_norm(const Stream& stream, bool in_place);
   at::Tensor head_backward(const at::Tensor& normalized, const ModelInput& input, double scale, at::Tensor& d_normalized);
   at::Tensor trunk(const ModelInput& input);
@@ -87,8 +89,8 @@ class Transformer {
   Parameters parameters_;
   std::vector<Block> blocks_;
   size_t embedding_ = 0, final_gain_ = 0, final_bias_ = 0, logit_bias_ = 0;
-  ops::RotaryTable rotary_;   ///< grown to the longest input seen
-  at::Tensor positions_;      ///< [>= T, C]
+  ops::RotaryTable rotary_;  ///< grown to the longest input seen
+  at::Tensor positions_;     ///< [>= T, C]
 };
 
 }  // namespace polysketch

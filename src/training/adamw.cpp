@@ -12,9 +12,7 @@
 namespace polysketch {
 namespace {
 
-bool has_kernels(const at::Tensor& flat) {
-  return flat.is_cpu() && flat.scalar_type() == at::kFloat;
-}
+bool has_kernels(const at::Tensor& flat) { return flat.is_cpu() && flat.scalar_type() == at::kFloat; }
 
 }  // namespace
 
@@ -89,7 +87,8 @@ void AdamW::step_generic(double learning_rate, int64_t update, const at::Tensor&
     at::Tensor g = part(gradient), p = part(parameters_.flat_master()), m = part(first_), v = part(second_);
     at::Tensor new_m = at::lerp(m, g, 1 - config_.beta1);
     at::Tensor new_v = v.mul(config_.beta2).addcmul_(g, g, 1 - config_.beta2);
-    const double c1 = 1 - std::pow(config_.beta1, static_cast<double>(update)), c2 = 1 - std::pow(config_.beta2, static_cast<double>(update));
+    const double c1 = 1 - std::pow(config_.beta1, static_cast<double>(update)),
+                 c2 = 1 - std::pow(config_.beta2, static_cast<double>(update));
     at::Tensor change = new_m.div(c1).div_(new_v.div(c2).sqrt_().add_(config_.epsilon));
     if (range.decay) change.add_(p, config_.weight_decay);
     p.copy_(at::where(finite, p.sub(change, learning_rate), p));

@@ -71,8 +71,8 @@ class Trainer {
   int64_t saved_step_ = -1;
 };
 
-/// Sequences of one forward and backward: what the configuration says, else the largest divisor of `sequences` whose tokens stay within what suits
-/// the device.
+/// Sequences of one forward and backward: what the configuration says, else the largest divisor of `sequences` whose tokens stay within
+/// what suits the device.
 int64_t micro_batch_rows(const TrainingConfig& config, int64_t context, int64_t sequences, bool gpu);
 
 }  // namespace polysketch

@@ -27,11 +27,13 @@ nlohmann::ordered_json pairs_to_json(const std::vector<std::pair<std::string, st
   return json;
 }
 
-// Keys that may differ between a checkpoint and the command that continues it, since they change neither the model nor the sequence of tokens nor an update.
+// Keys that may differ between a checkpoint and the command that continues it, since they change neither the model nor the sequence of
+// tokens nor an update.
 bool may_change(const std::string& difference) {
-  static constexpr std::array free_sections{"run.name", "run.directory", "evaluation.", "checkpoint.", "logging.", "data.root", "data.cache",
-                                            "data.threads", "data.tokenizer.path", "training.device", "training.threads",
-                                            "training.micro_batch_tokens", "model.recompute"};
+  static constexpr std::array free_sections{
+      "run.name",       "run.directory", "evaluation.",         "checkpoint.",     "logging.",         "data.root",
+      "data.cache",     "data.threads",  "data.tokenizer.path", "training.device", "training.threads", "training.micro_batch_tokens",
+      "model.recompute"};
   return std::any_of(free_sections.begin(), free_sections.end(), [&](const char* start) { return difference.starts_with(start); });
 }
 
@@ -45,8 +47,9 @@ Trainer::Trainer(const ResolvedConfig& resolved, const Options& options) : confi
   corpus_ = std::make_unique<Corpus>(Corpus::open(config_.data));
   tokenizer_ = std::make_unique<Tokenizer>(config_.data.tokenizer.path);
   if (tokenizer_->vocabulary() > config_.model.vocabulary) {
-    throw UserError(ExitCode::config, fmt::format("model.vocabulary: {} is less than the {} pieces of {}: set model.vocabulary to at least that",
-                                                  config_.model.vocabulary, tokenizer_->vocabulary(), config_.data.tokenizer.path));
+    throw UserError(ExitCode::config,
+                    fmt::format("model.vocabulary: {} is less than the {} pieces of {}: set model.vocabulary to at least that",
+                                config_.model.vocabulary, tokenizer_->vocabulary(), config_.data.tokenizer.path));
   }
   sequences_per_step_ = config_.training.batch_tokens / context;
   checkpoints_ = std::make_unique<CheckpointStore>(run_folder_, config_.checkpoint);
@@ -103,20 +106,23 @@ void Trainer::check_unchanged(const CheckpointStore::Loaded& checkpoint, const O
   const nlohmann::json& saved = checkpoint.manifest.state;
   const std::string tokenizer = saved.at("tokenizer_sha256").get<std::string>();
   if (tokenizer != tokenizer_->sha256()) {
-    throw UserError(ExitCode::bad_data, fmt::format("{}: the run was started with another tokenizer (SHA-256 {}, now {}): give data.tokenizer.path "
-                                                    "the old one, or choose another run.directory",
-                                                    config_.data.tokenizer.path, tokenizer, tokenizer_->sha256()));
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("{}: the run was started with another tokenizer (SHA-256 {}, now {}): give data.tokenizer.path "
+                                "the old one, or choose another run.directory",
+                                config_.data.tokenizer.path, tokenizer, tokenizer_->sha256()));
   }
   std::vector<std::string> changed = config_difference(config_from_json(saved.at("config")), config_);
   std::erase_if(changed, may_change);
   if (changed.empty()) return;
   const std::string text = fmt::format("{}", fmt::join(changed, "\n  "));
   const bool model = std::any_of(changed.begin(), changed.end(), [](const std::string& key) {
-    return key.starts_with("model.") || key.starts_with("attention.") || key.starts_with("data.") || key.starts_with("training.batch_tokens");
+    return key.starts_with("model.") || key.starts_with("attention.") || key.starts_with("data.") ||
+           key.starts_with("training.batch_tokens");
   });
   if (!options.allow_config_change || model) {
     throw UserError(ExitCode::config,
-                    fmt::format("{}: the checkpoint was made under another configuration (checkpoint -> now):\n  {}\n{}", checkpoint.directory.string(), text,
+                    fmt::format("{}: the checkpoint was made under another configuration (checkpoint -> now):\n  {}\n{}",
+                                checkpoint.directory.string(), text,
                                 model ? "choose another run.directory, or put the keys back"
                                       : "put the keys back, choose another run.directory, or continue with --allow-config-change"));
   }
@@ -147,7 +153,8 @@ void Trainer::save() {
   files.push_back(write_safetensors(save.directory() / "model.safetensors",
                                     tensor_views(parameters, model_->parameters().flat_master(), "", masters), {{"format", "pt"}}));
   std::vector<TensorView> moments = tensor_views(parameters, optimizer_->first_moment(), "first_moment.", first);
-  for (TensorView& view : tensor_views(parameters, optimizer_->second_moment(), "second_moment.", second)) moments.push_back(std::move(view));
+  for (TensorView& view : tensor_views(parameters, optimizer_->second_moment(), "second_moment.", second))
+    moments.push_back(std::move(view));
   files.push_back(write_safetensors(save.directory() / "optimizer.safetensors", moments));
   int64_t bytes = 0;
   for (const FileRecord& file : files) bytes += static_cast<int64_t>(file.bytes);
@@ -166,15 +173,20 @@ void Trainer::save() {
 void Trainer::announce() const {
   const auto& m = config_.model;
   log_info(fmt::format("model: {} parameters ({} without embedding), {} layers x {} wide, {} heads of {}, vocabulary {}",
-                       format_count(cost_.parameters), format_count(cost_.parameters - cost_.embedding_parameters), m.layers, m.width, m.heads,
-                       m.width / m.heads, m.vocabulary));
+                       format_count(cost_.parameters), format_count(cost_.parameters - cost_.embedding_parameters), m.layers, m.width,
+                       m.heads, m.width / m.heads, m.vocabulary));
   log_info(fmt::format("step: {} tokens = {} sequences of {}, in micro-batches of {}; {} steps, {} tokens in all; {:.4g} GFLOP a token",
-                       format_count(config_.training.batch_tokens), sequences_per_step_, config_.data.context, rows_, config_.training.steps,
-                       format_count(config_.training.steps * config_.training.batch_tokens), cost_.flops_per_token / 1e9));
+                       format_count(config_.training.batch_tokens), sequences_per_step_, config_.data.context, rows_,
+                       config_.training.steps, format_count(config_.training.steps * config_.training.batch_tokens),
+                       cost_.flops_per_token / 1e9));
   log_info(fmt::format("device: {}, {}", device_name(device_), config_.training.precision == Precision::bf16 ? "bf16" : "fp32"));
   for (const auto& sink : sinks_) {
-    sink->record({"start", state_.step, state_.tokens,
-                  {{"parameters", cost_.parameters}, {"flops_per_token", cost_.flops_per_token}, {"device", device_name(device_)},
+    sink->record({"start",
+                  state_.step,
+                  state_.tokens,
+                  {{"parameters", cost_.parameters},
+                   {"flops_per_token", cost_.flops_per_token},
+                   {"device", device_name(device_)},
                    {"commit", build_info().at(1).second}}});
   }
 }

@@ -62,7 +62,8 @@ TEST(Sample, LowTemperatureSharpens) {
 
 TEST(Generate, TheSameSeedGivesTheSameText) {
   Transformer::Options model_options;
-  model_options.model = {.size = ModelSize::custom, .layers = 1, .width = 16, .heads = 1, .hidden = 16, .vocabulary = 40, .dropout = 0, .recompute = false};
+  model_options.model = {
+      .size = ModelSize::custom, .layers = 1, .width = 16, .heads = 1, .hidden = 16, .vocabulary = 40, .dropout = 0, .recompute = false};
   Transformer model(model_options);
   SamplingOptions options;
   options.tokens = 20;

@@ -22,7 +22,7 @@ class TemporaryFolder {
 
 /// What a finished process left.
 struct ProcessResult {
-  int exit_code = -1;   ///< 128 + n if a signal ended it
+  int exit_code = -1;  ///< 128 + n if a signal ended it
   std::string out, err;
 };
 

@@ -34,7 +34,8 @@ Transformer::Options small(AttentionKind kind, at::ScalarType compute = at::kDou
 at::Tensor random_ids(int64_t batch, int64_t length, int64_t vocabulary, uint64_t stream = 0) {
   Philox random(11, RandomPurpose::test, stream);
   at::Tensor ids = at::empty({batch, length}, at::kLong);
-  for (int64_t i = 0; i < ids.numel(); ++i) ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(vocabulary)));
+  for (int64_t i = 0; i < ids.numel(); ++i)
+    ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(vocabulary)));
   return ids;
 }
 
@@ -127,7 +128,8 @@ TEST_P(TransformerTest, DropoutDependsOnTheSequenceAndTheStepAlone) {
   input.dropout = {1, 3, 10};
   whole.forward_backward(input, 1);
   for (int64_t row = 0; row < 2; ++row) {
-    ModelInput one{.ids = input.ids.narrow(0, row, 1), .targets = input.targets.narrow(0, row, 1), .documents = {}, .dropout = {1, 3, 10 + row}};
+    ModelInput one{
+        .ids = input.ids.narrow(0, row, 1), .targets = input.targets.narrow(0, row, 1), .documents = {}, .dropout = {1, 3, 10 + row}};
     parts.forward_backward(one, 1);
   }
   EXPECT_LT(relative(parts.parameters().flat_gradient(), whole.parameters().flat_gradient()), kReordered64);
