@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "model/matmul.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {
@@ -12,8 +13,6 @@ namespace {
 
 // Rows of logits that exist at one time: enough for the matrix products to run at full speed, and 64 MB of bf16 at V = 32,000.
 constexpr int64_t kHeadRows = 1024;
-
-at::Tensor product(const at::Tensor& x, const at::Tensor& weight) { return at::mm(x, weight.t()); }  // [N, in] · [out, in]ᵀ
 
 }  // namespace
 
@@ -93,7 +92,7 @@ Transformer::Stream Transformer::embed(const ModelInput& input) {
 
 at::Tensor Transformer::attend(const Block& block, const at::Tensor& normalized, const ModelInput& input, Activations* keep) {
   const int64_t batch = input.ids.size(0);
-  auto qkv = ops::split_rotate(product(normalized, parameters_.compute(block.qkv)), batch, options_.model.heads, rotary_);
+  auto qkv = ops::split_rotate(dense(normalized, parameters_.compute(block.qkv)), batch, options_.model.heads, rotary_);
   if (keep == nullptr) return ops::merge_heads(block.attention->forward(qkv[0], qkv[1], qkv[2], input.documents));
   at::AutoGradMode enable(true);
   for (at::Tensor& part : qkv) part.requires_grad_(true);
@@ -116,12 +115,12 @@ Transformer::Stream Transformer::run_block(size_t layer, const Stream& in, const
 
   auto [x1, norm1] = norm(in.x, in.delta, block.gain1, block.bias1);
   at::Tensor joined = attend(block, norm1.y, input, keep);
-  at::Tensor attention_out = product(joined, parameters_.compute(block.out));
+  at::Tensor attention_out = dense(joined, parameters_.compute(block.out));
   ops::dropout(attention_out, rate, input.dropout, batch, site);
 
   auto [x2, norm2] = norm(x1, attention_out, block.gain2, block.bias2);
-  at::Tensor pre = product(norm2.y, parameters_.compute(block.up));
-  at::Tensor glu_out = product(ops::glu(pre), parameters_.compute(block.down));
+  at::Tensor pre = dense(norm2.y, parameters_.compute(block.up));
+  at::Tensor glu_out = dense(ops::glu(pre), parameters_.compute(block.down));
   ops::dropout(glu_out, rate, input.dropout, batch, site + 1);
 
   if (keep != nullptr) {
@@ -136,19 +135,14 @@ Transformer::Stream Transformer::run_block(size_t layer, const Stream& in, const
 }
 
 void Transformer::add_weight_gradient(size_t index, const at::Tensor& d_out, const at::Tensor& in) {
-  at::Tensor gradient = parameters_.gradient(index);
-  if (gradient.scalar_type() == in.scalar_type()) {
-    at::addmm_out(gradient, gradient, d_out.t(), in);
-  } else {
-    ops::accumulate(gradient, at::mm(d_out.t(), in));
-  }
+  add_dense_gradient(parameters_.gradient(index), d_out, in);
 }
 
 void Transformer::backward_attention(const Block& block, Activations& kept, const ModelInput& input, const at::Tensor& d_out,
                                      at::Tensor& d_normalized) {
   add_weight_gradient(block.out, d_out, kept.joined);
   kept.joined.reset();
-  at::Tensor d_attended = ops::split_heads(at::mm(d_out, parameters_.compute(block.out)), input.ids.size(0), options_.model.heads);
+  at::Tensor d_attended = ops::split_heads(dense_backward(d_out, parameters_.compute(block.out)), input.ids.size(0), options_.model.heads);
   std::vector<at::Tensor> leaves(kept.qkv.begin(), kept.qkv.end());
   for (const AttentionParameter& parameter : block.attention->parameters()) leaves.push_back(parameter.value);
   auto gradients = torch::autograd::grad({kept.attended}, leaves, {d_attended}, /*retain_graph=*/false, /*create_graph=*/false,
@@ -160,7 +154,7 @@ void Transformer::backward_attention(const Block& block, Activations& kept, cons
   }
   at::Tensor d_qkv = ops::merge_rotate_backward(gradients[0], gradients[1], gradients[2], rotary_);
   add_weight_gradient(block.qkv, d_qkv, kept.norm1.y);
-  d_normalized = at::mm(d_qkv, parameters_.compute(block.qkv));
+  d_normalized = dense_backward(d_qkv, parameters_.compute(block.qkv));
 }
 
 // d_residual [N, C] wide: gradient of the block's output, replaced by that of its input; d_compute: the same in the compute type.
@@ -177,12 +171,12 @@ void Transformer::backward_block(size_t layer, Activations& kept, const ModelInp
   };
 
   at::Tensor d_glu = dropped(d_compute, site + 1);
-  at::Tensor activated = at::mm(d_glu, parameters_.compute(block.down));  // d_out of the unit first, then its output
+  at::Tensor activated = dense_backward(d_glu, parameters_.compute(block.down));  // d_out of the unit first, then its output
   ops::glu_backward(kept.pre, activated);
   add_weight_gradient(block.down, d_glu, activated);
   activated.reset();
   add_weight_gradient(block.up, kept.pre, kept.norm2.y);
-  at::Tensor d_normalized = at::mm(kept.pre, parameters_.compute(block.up));
+  at::Tensor d_normalized = dense_backward(kept.pre, parameters_.compute(block.up));
   kept.pre.reset();
   d_compute = ops::layer_norm_backward(d_normalized, kept.x2, kept.norm2, parameters_.master(block.gain2), d_residual,
                                        parameters_.gradient(block.gain2), parameters_.gradient(block.bias2));
@@ -208,10 +202,9 @@ at::Tensor Transformer::head_backward(const at::Tensor& normalized, const ModelI
   for (int64_t begin = 0; begin < rows; begin += kHeadRows) {
     const int64_t count = std::min(kHeadRows, rows - begin);
     at::Tensor chunk = normalized.narrow(0, begin, count);
-    at::Tensor logits = product(chunk, weight);  // [R, V]
+    at::Tensor logits = dense(chunk, weight);  // [R, V]
     total += ops::cross_entropy(logits, parameters_.master(logit_bias_), targets.narrow(0, begin, count), scale, &d_bias).sum();
-    at::Tensor d_chunk = d_normalized.narrow(0, begin, count);
-    at::mm_out(d_chunk, logits, weight);
+    d_normalized.narrow(0, begin, count).copy_(dense_backward(logits, weight));
     add_weight_gradient(embedding_, logits, chunk);
   }
   return total;
@@ -275,7 +268,7 @@ at::Tensor Transformer::losses(const ModelInput& input) {
   std::vector<at::Tensor> chunks;
   for (int64_t begin = 0; begin < normalized.size(0); begin += kHeadRows) {
     const int64_t count = std::min(kHeadRows, normalized.size(0) - begin);
-    at::Tensor logits = product(normalized.narrow(0, begin, count), parameters_.compute(embedding_));
+    at::Tensor logits = dense(normalized.narrow(0, begin, count), parameters_.compute(embedding_));
     chunks.push_back(ops::cross_entropy(logits, parameters_.master(logit_bias_), targets.narrow(0, begin, count), 0, nullptr));
   }
   return at::cat(chunks).view(input.ids.sizes());
@@ -287,7 +280,7 @@ at::Tensor Transformer::logits(const at::Tensor& ids, const Documents& documents
   at::Tensor normalized = trunk({.ids = ids, .targets = {}, .documents = documents, .dropout = {}}).view({batch, length, -1});
   if (last_only) normalized = normalized.narrow(1, length - 1, 1);
   at::Tensor rows = normalized.reshape({-1, normalized.size(2)});
-  at::Tensor out = product(rows, parameters_.compute(embedding_)).to(options_.wide).add_(parameters_.master(logit_bias_));
+  at::Tensor out = dense(rows, parameters_.compute(embedding_)).to(options_.wide).add_(parameters_.master(logit_bias_));
   return out.view({batch, normalized.size(1), -1});
 }
 
