@@ -73,6 +73,8 @@ void TokenCache::cancel() { shared_->cancelled = true; }
 
 std::string TokenCache::file_name(int64_t file) const { return files_.at(static_cast<size_t>(file))->input().name; }
 
+uint64_t TokenCache::file_bytes(int64_t file) const { return files_.at(static_cast<size_t>(file))->input().bytes; }
+
 std::optional<TokenCache::FileSummary> TokenCache::file_summary(int64_t file) { return files_.at(static_cast<size_t>(file))->summary(); }
 
 TokenCache::Verification TokenCache::verify(int64_t file) { return files_.at(static_cast<size_t>(file))->verify(); }

@@ -62,6 +62,7 @@ class TokenCache final : public SegmentSource {
   Known look_up(const SegmentRef& ref) override;
   void cancel() override;
   std::string file_name(int64_t file) const override;
+  uint64_t file_bytes(int64_t file) const;  ///< of the raw file
 
   /// Segments and counts of a file if all of it is in the cache.
   struct FileSummary {
