@@ -5,11 +5,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <iostream>
 #include <memory>
 
-#include "attention/softmax.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "model/cost.hpp"
@@ -33,6 +33,16 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t middle = values.size() / 2;
   return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+// Which implementation LibTorch chooses for softmax attention at this shape.
+std::string attention_backend(const Config& config, const at::Device& device, at::ScalarType type) {
+  if (config.attention.kind != AttentionKind::softmax) return "own";
+  const auto& m = config.model;
+  const at::Tensor q = at::zeros({1, m.heads, config.data.context, m.width / m.heads}, at::TensorOptions().device(device).dtype(type));
+  constexpr std::array names{"math", "flash", "memory-efficient", "cuDNN"};
+  const int64_t choice = at::_fused_sdp_choice(q, q, q, {}, 0.0, /*is_causal=*/true);
+  return choice >= 0 && choice < static_cast<int64_t>(names.size()) ? names[static_cast<size_t>(choice)] : "other";
 }
 
 void run_step(const Arguments& arguments) {
@@ -91,6 +101,7 @@ void run_step(const Arguments& arguments) {
                               {"micro_batch_tokens", rows * context},
                               {"precision", training.precision == Precision::bf16 ? "bf16" : "fp32"},
                               {"attention", to_json(config).at("attention").at("kind")},
+                              {"attention_backend", attention_backend(config, device, options.compute)},
                               {"device", device_name(device)}};
   if (peak > 0) json["mfu"] = cost.flops_per_token * speed / peak;
   if (arguments.json) {

@@ -87,6 +87,7 @@ Normalized norm_with_kernels(const at::Tensor& x, const at::Tensor* delta, const
 
 ForceGeneric::ForceGeneric() { ++generic_depth; }
 ForceGeneric::~ForceGeneric() { --generic_depth; }
+bool ForceGeneric::active() { return generic_depth > 0; }
 
 Normalized layer_norm(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& bias, at::ScalarType compute) {
   if (use_kernels(x)) return norm_with_kernels(x, nullptr, nullptr, gain, bias, compute);

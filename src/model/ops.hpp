@@ -19,6 +19,7 @@ class ForceGeneric {
  public:
   ForceGeneric();
   ~ForceGeneric();
+  static bool active();
 };
 
 constexpr double kLayerNormEpsilon = 1e-5;

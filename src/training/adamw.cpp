@@ -7,12 +7,13 @@
 #include <cmath>
 
 #include "kernels/kernels.hpp"
+#include "model/ops.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {
 namespace {
 
-bool has_kernels(const at::Tensor& flat) { return flat.is_cpu() && flat.scalar_type() == at::kFloat; }
+bool has_kernels(const at::Tensor& flat) { return flat.is_cpu() && flat.scalar_type() == at::kFloat && !ops::ForceGeneric::active(); }
 
 }  // namespace
 
@@ -34,9 +35,12 @@ AdamW::Result AdamW::step(double learning_rate, int64_t update) {
   at::NoGradGuard no_grad;
   at::Tensor& gradient = parameters_.flat_gradient();
   if (!has_kernels(gradient)) {
-    at::Tensor norm = at::norm(gradient);
-    at::Tensor scale = config_.clip > 0 ? at::clamp_max(config_.clip / (norm + 1e-6), 1.0) : at::ones_like(norm);
-    step_generic(learning_rate, update, at::where(norm.isfinite(), scale, at::full_like(norm, NAN)));
+    const at::Tensor norm = at::norm(gradient);
+    if (gradient.scalar_type() == at::kFloat) {
+      step_fused(learning_rate, update, norm);
+    } else {
+      step_generic(learning_rate, update, norm);
+    }
     return {norm, true};
   }
   const int64_t count = gradient.numel(), blocks = (count + kernels::kSquareBlock - 1) / kernels::kSquareBlock;
@@ -77,11 +81,28 @@ void AdamW::step_with_kernels(double learning_rate, int64_t update, float gradie
   }
 }
 
-void AdamW::step_generic(double learning_rate, int64_t update, const at::Tensor& gradient_scale) {
+// LibTorch's fused kernel, for devices. The clip factor and the refusal of a norm that is not finite stay on the device: the kernel divides
+// the gradients by `scale` and does nothing at all where `refuse` is 1.
+void AdamW::step_fused(double learning_rate, int64_t update, const at::Tensor& norm) {
+  const at::Tensor scale = config_.clip > 0 ? at::clamp_min((norm + 1e-6) / config_.clip, 1.0) : at::ones_like(norm);
+  const at::Tensor refuse = at::logical_not(at::isfinite(norm)).to(at::kFloat);
+  const at::Tensor count = at::full_like(norm, static_cast<double>(update));
   at::Tensor& gradient = parameters_.flat_gradient();
-  // A norm that is not finite must leave everything as it was, without asking the device first.
-  const at::Tensor finite = gradient_scale.isfinite();
-  gradient.mul_(gradient_scale);
+  for (const Range& range : ranges_) {
+    const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.end - range.begin); };
+    at::_fused_adamw_({part(parameters_.flat_master())}, {part(gradient)}, {part(first_)}, {part(second_)}, {}, {count}, learning_rate,
+                      config_.beta1, config_.beta2, range.decay ? config_.weight_decay : 0, config_.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false, scale, refuse);
+  }
+  gradient.zero_();
+  parameters_.refresh_compute();
+}
+
+// One tensor operation after another, in any precision: the plain version.
+void AdamW::step_generic(double learning_rate, int64_t update, const at::Tensor& norm) {
+  at::Tensor& gradient = parameters_.flat_gradient();
+  const at::Tensor finite = norm.isfinite();
+  if (config_.clip > 0) gradient.mul_(at::clamp_max(config_.clip / (norm + 1e-6), 1.0));
   for (const Range& range : ranges_) {
     const auto part = [&](at::Tensor& flat) { return flat.narrow(0, range.begin, range.end - range.begin); };
     at::Tensor g = part(gradient), p = part(parameters_.flat_master()), m = part(first_), v = part(second_);

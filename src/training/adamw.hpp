@@ -36,7 +36,8 @@ class AdamW {
     bool decay;
   };
   void step_with_kernels(double learning_rate, int64_t update, float gradient_scale);
-  void step_generic(double learning_rate, int64_t update, const at::Tensor& gradient_scale);
+  void step_fused(double learning_rate, int64_t update, const at::Tensor& norm);
+  void step_generic(double learning_rate, int64_t update, const at::Tensor& norm);
 
   Parameters& parameters_;
   OptimizerConfig config_;

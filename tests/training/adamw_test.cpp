@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 
+#include "model/ops.hpp"
 #include "training/train_state.hpp"
 
 namespace polysketch {
@@ -47,8 +49,14 @@ struct Reference {
   }
 };
 
-TEST(AdamW, TenUpdatesFollowTheFormula) {
-  const at::NoGradGuard no_grad;
+/// false: the kernels; true: what serves other devices.
+class AdamWTest : public testing::TestWithParam<bool> {
+  at::NoGradGuard no_grad_;
+  std::optional<ops::ForceGeneric> generic_{GetParam() ? std::optional<ops::ForceGeneric>(std::in_place) : std::nullopt};
+};
+INSTANTIATE_TEST_SUITE_P(Ways, AdamWTest, testing::Bool(), [](const auto& way) { return way.param ? "generic" : "kernels"; });
+
+TEST_P(AdamWTest, TenUpdatesFollowTheFormula) {
   for (const double clip : {0.0, 1.0}) {
     for (const auto wide : {at::kFloat, at::kDouble}) {
       Fixture fixture(wide, wide);
@@ -78,8 +86,7 @@ TEST(AdamW, TenUpdatesFollowTheFormula) {
   }
 }
 
-TEST(AdamW, WritesTheCopiesThatCompute) {
-  const at::NoGradGuard no_grad;
+TEST_P(AdamWTest, WritesTheCopiesThatCompute) {
   Fixture fixture(at::kBFloat16, at::kFloat);
   AdamW optimizer(fixture.parameters, configuration(1));
   fixture.set_gradient(1);
@@ -87,8 +94,7 @@ TEST(AdamW, WritesTheCopiesThatCompute) {
   EXPECT_TRUE(fixture.parameters.flat_compute().equal(fixture.parameters.flat_master().to(at::kBFloat16)));
 }
 
-TEST(AdamW, ANormThatIsNotFiniteChangesNothing) {
-  const at::NoGradGuard no_grad;
+TEST_P(AdamWTest, ANormThatIsNotFiniteChangesNothing) {
   for (const double bad : {NAN, INFINITY}) {
     for (const auto wide : {at::kFloat, at::kDouble}) {
       Fixture fixture(wide, wide);
