@@ -24,6 +24,7 @@ void report(const std::vector<std::string>& folders, const std::string& output) 
     if (runs.back().damaged_rows > 0)
       log_warning(fmt::format("{}/metrics.jsonl: {} damaged rows left out", folder, runs.back().damaged_rows));
   }
+  tell_names_apart(runs);
   const std::string html = html_report(runs);
   const std::filesystem::path path(output);
   if (path.has_parent_path()) polysketch::create_directories(path.parent_path());

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <memory>
@@ -85,8 +86,9 @@ class ConsoleSink : public MetricSink {
   void step(const MetricRecord& record) {
     interval_.add(record);
     if (const auto seconds = number(record, "seconds_per_step"); seconds && *seconds > 0) {
-      // The first steps allocate and warm up; an average that forgets gets over them.
-      seconds_per_step_ = seconds_per_step_ > 0 ? 0.95 * seconds_per_step_ + 0.05 * *seconds : *seconds;
+      // The first step allocates and warms up, so it counts only until there is another; later the average forgets.
+      const double weight = std::max(0.05, 1.0 / static_cast<double>(std::max<int64_t>(1, timed_steps_++)));
+      seconds_per_step_ += weight * (*seconds - seconds_per_step_);
     }
     const bool first = record.step == options_.start_step + 1;
     const bool last = record.step == options_.total_steps;
@@ -162,6 +164,7 @@ class ConsoleSink : public MetricSink {
   size_t step_width_;
   Interval interval_;
   double seconds_per_step_ = 0;
+  int64_t timed_steps_ = 0;
   std::optional<double> best_;
   std::unique_ptr<ProgressBar> bar_;
 };

@@ -93,6 +93,14 @@ std::map<std::string, std::string> flatten_config(const std::string& yaml) {
   return flat;
 }
 
+void tell_names_apart(std::vector<RunHistory>& runs) {
+  std::map<std::string, int> uses;
+  for (const RunHistory& run : runs) ++uses[run.name];
+  for (RunHistory& run : runs) {
+    if (uses[run.name] > 1) run.name += fmt::format(" ({})", run.folder.string());
+  }
+}
+
 RunHistory read_run(const fs::path& folder) {
   RunHistory run;
   run.folder = fs::path(folder / "").lexically_normal().parent_path();

@@ -42,6 +42,9 @@ struct RunHistory {
 /// is missing, 65 if that has no rows of steps or validations.
 RunHistory read_run(const std::filesystem::path& run);
 
+/// Adds the folder to names that several runs share, so that a reader can tell them apart.
+void tell_names_apart(std::vector<RunHistory>& runs);
+
 /// The two-level text that the program writes as config.yaml, as "section.key" -> value.
 std::map<std::string, std::string> flatten_config(const std::string& yaml);
 

@@ -272,6 +272,13 @@ TEST(ConsoleSink, AveragesSpeedOverTheStepsOfALine) {
       << "1800 tokens in 10 seconds";
 }
 
+TEST(ConsoleSink, ForgetsTheSlowFirstStepInItsForecast) {
+  std::vector<MetricRecord> records;
+  for (int64_t step = 1; step <= 40; ++step) records.push_back(step_record(step));
+  records[0].fields["seconds_per_step"] = 300.0;
+  EXPECT_THAT(console({.total_steps = 100, .every = 40}, records), HasSubstr("eta 0:30\n"));
+}
+
 TEST(ConsoleSink, SaysThatALossIsNotFinite) {
   MetricRecord record = step_record(10);
   record.fields["loss"] = std::nan("");

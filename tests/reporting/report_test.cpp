@@ -132,6 +132,18 @@ TEST(HtmlReport, SetsRunsSideBySideAndMarksWhatDiffers) {
   EXPECT_THAT(html, HasSubstr("<tr><th scope=\"row\">schedule.peak</th><td>0.0007</td><td>0.0007</td></tr>"));
 }
 
+TEST(RunHistory, TellsRunsOfOneNameApart) {
+  std::vector<RunHistory> runs(3);
+  runs[0].name = runs[2].name = "same";
+  runs[0].folder = "runs/a";
+  runs[1].name = "other";
+  runs[2].folder = "runs/b";
+  tell_names_apart(runs);
+  EXPECT_EQ(runs[0].name, "same (runs/a)");
+  EXPECT_EQ(runs[1].name, "other");
+  EXPECT_EQ(runs[2].name, "same (runs/b)");
+}
+
 TEST(HtmlReport, ManagesWithOneRowOnly) {
   const TemporaryFolder folder;
   write_text(folder / "metrics.jsonl", "{\"event\":\"step\",\"step\":1,\"tokens\":5,\"loss\":2}\n");
