@@ -96,9 +96,14 @@ target_link_libraries(polysketch_torch INTERFACE ${TORCH_CPU_LIBRARY} ${C10_LIBR
 # libtorch_cpu's own needs (CUDA run time, CUPTI) are found through its RPATH at run time, not at link time.
 target_link_options(polysketch_torch INTERFACE -Wl,--allow-shlib-undefined)
 
-# The heavy header once per library.
-function(polysketch_torch_headers target)
-  target_precompile_headers(${target} PRIVATE ${CMAKE_SOURCE_DIR}/cmake/torch_pch.h)
+# LibTorch's tensor and autograd headers dominate the time of every file that includes them: they are compiled once for the libraries and once
+# for the tests (whose code is compiled as part of an executable). No path of ours stands in the generated header, so clones share it in
+# the compiler cache.
+function(polysketch_torch_headers first)
+  target_precompile_headers(${first} PRIVATE <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <torch/csrc/autograd/variable.h>)
+  foreach(target ${ARGN})
+    target_precompile_headers(${target} REUSE_FROM ${first})
+  endforeach()
 endfunction()
 
 # DT_RPATH rather than RUNPATH: it also serves the libraries that LibTorch loads in turn.

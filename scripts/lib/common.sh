@@ -11,6 +11,8 @@ sentencepiece_root=$cache_dir/sentencepiece-0.2.2
 
 export POLYSKETCH_CACHE=$cache_dir
 export CCACHE_DIR=${CCACHE_DIR:-$cache_dir/ccache}
+# Clones in different folders share what they compile.
+export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$source_dir} CCACHE_NOHASHDIR=true
 
 say() { printf '%s\n' "$*"; }
 warn() { printf 'WARNING: %s\n' "$*" >&2; }
