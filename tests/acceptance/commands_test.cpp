@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// The commands that print figures: what their JSON holds, and that the figures agree with each other and with the run.
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <iterator>
+#include <numbers>
+
+#include "acceptance/workplace.hpp"
+
+namespace polysketch::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+/// Standard output of a command that must succeed, as JSON; nothing else may stand there.
+Row json_of(Words words) {
+  words.emplace_back("--json");
+  const ProcessResult result = polysketch(words);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  Row row = Row::parse(result.out, nullptr, false);
+  EXPECT_FALSE(row.is_discarded()) << result.out;
+  return row;
+}
+
+Words with(Words words, const Words& more) {
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+/// A run that both kinds of tests read.
+const fs::path& trained() {
+  static const fs::path run = [] {
+    workplace().train("trained", {"attention.kind=polynomial"});
+    return workplace().run("trained");
+  }();
+  return run;
+}
+
+TEST(Help, NamesEveryCommand) {
+  const ProcessResult help = polysketch({"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* command : {"train", "evaluate", "generate", "tokenizer", "data", "plan", "bench", "config", "checkpoint", "report"}) {
+    EXPECT_THAT(help.out, testing::ContainsRegex(fmt::format("\n  {} ", command)));
+    const ProcessResult one = polysketch({command, "--help"});
+    EXPECT_EQ(one.exit_code, 0) << command;
+    EXPECT_THAT(one.out, HasSubstr("Usage: ")) << command;
+  }
+  const ProcessResult version = polysketch({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_THAT(version.out, testing::StartsWith("polysketch "));
+}
+
+TEST(Output, WhenNobodyReadsIt) {
+  const std::string run = program().string() + " plan " + workplace().config().string();
+  const auto shell = [](const std::string& command) { return run_process({"sh", "-c", command}); };
+  const ProcessResult full = shell(run + " > /dev/full");
+  EXPECT_EQ(full.exit_code, 74);
+  EXPECT_THAT(full.err, HasSubstr("ERROR 74: "));
+  EXPECT_EQ(shell(run + " >&-").exit_code, 74);
+  EXPECT_EQ(shell("(" + run + "; echo $? >&2) | true").err, "0\n") << "a reader that went away is no failure";
+}
+
+/// Training has nothing to say on standard output, so that nobody listens there does not matter.
+TEST(Output, ARunGoesOnWithoutIt) {
+  std::string command = program().string();
+  for (const auto& word : workplace().train_command("deaf", {"training.steps=3"})) command += " '" + word + "'";
+  EXPECT_EQ(run_process({"sh", "-c", command + " >&- 2>&-"}).exit_code, 0);
+  EXPECT_EQ(metric_rows(workplace().run("deaf"), "step").size(), 3u);
+  fs::remove_all(workplace().run("deaf"));
+  EXPECT_EQ(run_process({"sh", "-c", "(" + command + " 2>&1; echo $? >&3) 3>&2 | true"}).err, "0\n");
+  EXPECT_EQ(metric_rows(workplace().run("deaf"), "step").size(), 3u);
+}
+
+TEST(Plan, CountsWhatTheRunThenHas) {
+  const Row plan = json_of(workplace().command("plan", "trained", {"attention.kind=polynomial"}));
+  for (const char* key : {"parameters", "flops_per_token", "flops_per_token_causal", "weight_bytes", "optimizer_bytes", "activation_bytes",
+                          "total_bytes", "checkpoint_bytes", "tokens", "seconds"})
+    ASSERT_TRUE(plan.contains(key)) << key;
+  const Row start = metric_rows(trained(), "start").at(0);
+  EXPECT_EQ(plan["parameters"], start["parameters"]);
+  EXPECT_EQ(plan["flops_per_token"], start["flops_per_token"]);
+  EXPECT_LT(plan["flops_per_token_causal"].get<double>(), plan["flops_per_token"].get<double>());
+  EXPECT_EQ(plan["tokens"].get<double>(), metric_rows(trained()).back().at("tokens").get<double>());
+  EXPECT_TRUE(plan["seconds"].is_null()) << "without a measured speed there is no time";
+  const Row timed = json_of(with(workplace().command("plan", "trained"), {"--tokens-per-second", "1024"}));
+  EXPECT_DOUBLE_EQ(timed["seconds"].get<double>(), 20);
+  const auto bytes = fs::file_size(checkpoint_path(trained(), 20) / "model.safetensors") +
+                     fs::file_size(checkpoint_path(trained(), 20) / "optimizer.safetensors");
+  EXPECT_NEAR(plan["checkpoint_bytes"].get<double>(), static_cast<double>(bytes), 20'000) << "the headers come on top";
+}
+
+TEST(Bench, NeedsNoData) {
+  const Row bench = json_of({"bench", "step", workplace().config().string(), "--set", "data.root=/nonexistent", "--set",
+                             "data.tokenizer.path=/nonexistent", "--steps", "3", "--warmup", "1"});
+  for (const char* key : {"tokens_per_second", "seconds_per_step", "peak_bytes"}) EXPECT_GT(bench.at(key).get<double>(), 0) << key;
+  EXPECT_NEAR(bench["tokens_per_second"].get<double>() * bench["seconds_per_step"].get<double>(), 1024, 1e-6);
+  EXPECT_EQ(bench["steps"], 3);
+}
+
+class Perplexity : public testing::Test {
+ protected:
+  static Row evaluate(const Words& more) { return json_of(with({"evaluate", "perplexity", trained().string()}, more)); }
+};
+
+TEST_F(Perplexity, FiguresAgreeWithEachOtherAndWithTheText) {
+  const Row p = evaluate({"--split", "test"});
+  const std::string text = read_text(workplace().corpus() / "test/five.txt");
+  int64_t words = 0;
+  bool inside = false;
+  for (const char c : text) {
+    const bool space = std::isspace(static_cast<unsigned char>(c)) != 0;
+    words += !space && !inside ? 1 : 0;
+    inside = !space;
+  }
+  EXPECT_EQ(p["bytes"], text.size());
+  EXPECT_EQ(p["words"], words);
+  EXPECT_EQ(p["documents"], 1);
+  // The tokenizer itself, asked apart, gives as many ids; the end of the document is one more, the first token is not predicted.
+  const ProcessResult ids = run_process({"sh", "-c",
+                                         program().string() + " tokenizer encode --ids --model " + workplace().tokenizer().string() +
+                                             " < " + (workplace().corpus() / "test/five.txt").string()});
+  std::istringstream stream(ids.out);
+  const int64_t count = std::distance(std::istream_iterator<int>(stream), {});
+  EXPECT_EQ(p["tokens"], count + 1);
+  EXPECT_EQ(p["tokens_scored"], count);
+  const double nats = p["nats"].get<double>(), scored = static_cast<double>(count);
+  EXPECT_NEAR(p["nats_per_token"].get<double>(), nats / scored, 1e-12 * nats);
+  EXPECT_NEAR(p["perplexity"].get<double>(), std::exp(nats / scored), 1e-9 * std::exp(nats / scored));
+  EXPECT_NEAR(p["bits_per_byte"].get<double>(), nats / static_cast<double>(text.size()) / std::numbers::ln2, 1e-9);
+  const double per_word = std::exp(nats / static_cast<double>(words));
+  EXPECT_NEAR(p["perplexity_per_word"].get<double>(), per_word, 1e-9 * per_word);
+  EXPECT_LT(p["perplexity"].get<double>(), Workplace::kVocabulary) << "better than knowing nothing";
+}
+
+TEST_F(Perplexity, IsTheValidationOfTheRun) {
+  const Row p = evaluate({"--split", "validation", "--tokens", "2k"});
+  const Row row = metric_rows(trained(), "validation").back();
+  EXPECT_EQ(row["step"], 20);
+  EXPECT_EQ(p["tokens_scored"], row["tokens_scored"]);
+  EXPECT_DOUBLE_EQ(p["nats_per_token"].get<double>(), row["loss"].get<double>());
+}
+
+/// More context never costs tokens, and on the whole it helps.
+TEST_F(Perplexity, SlidingWindowsScoreTheSameTokens) {
+  const Row disjoint = evaluate({"--split", "test"}), sliding = evaluate({"--split", "test", "--stride", "16"});
+  EXPECT_EQ(sliding["tokens_scored"], disjoint["tokens_scored"]);
+  EXPECT_EQ(sliding["window"], 64);
+  EXPECT_EQ(sliding["stride"], 16);
+  EXPECT_LT(std::abs(sliding["nats_per_token"].get<double>() - disjoint["nats_per_token"].get<double>()), 0.2);
+  // A window of 64 and one of 32 are different questions; each token is asked once in both.
+  EXPECT_EQ(evaluate({"--split", "test", "--context", "32"})["tokens_scored"], disjoint["tokens_scored"]);
+}
+
+TEST(Generate, SameSeedSameText) {
+  const auto text = [](const Words& more) {
+    return json_of(with({"generate", trained().string(), "--prompt", "The first steamboat", "--tokens", "40"}, more));
+  };
+  const Row one = text({"--seed", "5"}), again = text({"--seed", "5"}), other = text({"--seed", "6"});
+  ASSERT_EQ(one.size(), 1u);
+  for (const char* key : {"seed", "text", "tokens", "tokens_per_second"}) EXPECT_TRUE(one[0].contains(key)) << key;
+  EXPECT_EQ(one[0]["text"], again[0]["text"]);
+  EXPECT_NE(one[0]["text"], other[0]["text"]);
+  EXPECT_THAT(one[0]["text"].get<std::string>(), testing::StartsWith("The first steamboat"));
+  // Without chance the seed does not matter, whatever way chance is taken out.
+  const Row greedy = text({"--temperature", "0"});
+  EXPECT_EQ(text({"--temperature", "0", "--seed", "9"})[0]["text"], greedy[0]["text"]);
+  EXPECT_EQ(text({"--top-k", "1", "--seed", "9"})[0]["text"], greedy[0]["text"]);
+  const Row several = text({"--samples", "2", "--seed", "5"});
+  ASSERT_EQ(several.size(), 2u);
+  EXPECT_EQ(several[0]["text"], one[0]["text"]);
+  EXPECT_EQ(several[1]["text"], other[0]["text"]) << "seeds count up";
+}
+
+TEST(Checkpoint, ListAndVerify) {
+  const Row list = json_of({"checkpoint", "list", trained().string()});
+  ASSERT_EQ(list.size(), 2u);
+  EXPECT_EQ(list[0]["step"], 10);
+  EXPECT_EQ(list[1]["step"], 20);
+  EXPECT_EQ(polysketch({"checkpoint", "verify", trained().string()}).exit_code, 0);
+}
+
+TEST(Report, OnePageOfARun) {
+  const fs::path page = workplace().path() / "report.html";
+  const ProcessResult result = polysketch({"report", trained().string(), "--output", page.string()});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(read_text(page), testing::AllOf(HasSubstr("<svg"), HasSubstr("polynomial")));
+}
+
+}  // namespace
+}  // namespace polysketch::test
