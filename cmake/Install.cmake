@@ -28,5 +28,5 @@ endfunction()
 # Last of all, after the rules of tests/ too, so that it sees everything that was installed.
 cmake_language(DEFER CALL install CODE "
   set(POLYSKETCH_STRIP \"${CMAKE_STRIP}\")
-  set(POLYSKETCH_LIBRARY_FOLDERS \"${ARROW_ROOT}\")
+  set(POLYSKETCH_ARROW_LIBRARIES \"${ARROW_LIBRARY};${PARQUET_LIBRARY}\")
   include(\"${CMAKE_SOURCE_DIR}/cmake/bundle.cmake\")")

@@ -4,13 +4,12 @@
 set(lib "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/lib")
 
 file(GET_RUNTIME_DEPENDENCIES EXECUTABLES "${lib}/polysketch" RESOLVED_DEPENDENCIES_VAR found UNRESOLVED_DEPENDENCIES_VAR lost
-  DIRECTORIES ${POLYSKETCH_LIBRARY_FOLDERS}
-  # LibTorch and CUDA are the machine's own; so is the C and C++ run time, of which a newer one may be needed by them.
-  PRE_EXCLUDE_REGEXES "^lib(torch|c10|cu|nv|nccl|gomp)" "^lib(c|m|dl|rt|pthread|stdc[+][+]|gcc_s)[.]so" "^ld-linux")
+  # Arrow is copied below. LibTorch and CUDA are the machine's own; so is the C and C++ run time, of which a newer one may be needed by them.
+  PRE_EXCLUDE_REGEXES "^lib(torch|c10|cu|nv|nccl|gomp|arrow|parquet)" "^lib(c|m|dl|rt|pthread|stdc[+][+]|gcc_s)[.]so" "^ld-linux")
 if(lost)
   message(FATAL_ERROR "libraries that the program needs were not found: ${lost}")
 endif()
-foreach(library IN LISTS found)
+foreach(library IN LISTS found POLYSKETCH_ARROW_LIBRARIES)
   get_filename_component(name ${library} NAME)
   file(REAL_PATH ${library} file)
   file(COPY_FILE ${file} "${lib}/${name}")

@@ -40,6 +40,6 @@ ensure_debian_packages() {
   fi
   say "installing Debian packages: ${missing[*]}"
   "${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null || warn "apt-get update failed; going on with the lists at hand"
-  "${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null ||
+  "${as_root[@]}" DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null ||
     die "apt-get could not install: ${missing[*]}"
 }
