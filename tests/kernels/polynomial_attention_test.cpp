@@ -141,6 +141,32 @@ TEST_F(PolynomialVariants, PiecesOfQueriesEqualTheWhole) {
   EXPECT_EQ(whole_normaliser, normaliser);
 }
 
+TEST_F(PolynomialVariants, RowsWithoutAnyWeightGiveZeros) {
+  const auto& kernel = *avx512_polynomial_float();
+  const std::vector<float> q(kRows, 0), x = bf16_numbers(kRows, 1);
+  std::vector<float> output(kRows, 1), normaliser(kLength), dq(kRows, 1), dk(kRows, 1), dv(kRows, 1);
+  PolynomialHead<float> head;
+  head.q = {q.data(), kWidth};
+  head.k = head.v = {x.data(), kWidth};
+  head.length = kLength;
+  head.width = kWidth;
+  head.degree = 4;
+  head.one = 0;
+  const Scratch forward(kernel.forward_scratch(kLength, kWidth)), backward(kernel.backward_scratch(kLength, kWidth));
+  kernel.forward({head, {output.data(), kWidth}, normaliser.data()}, 0, kLength, forward.data);
+  EXPECT_EQ(output, std::vector<float>(kRows, 0));
+  PolynomialBackward<float> job;
+  job.head = head;
+  job.output = {output.data(), kWidth};
+  job.normaliser = normaliser.data();
+  job.output_gradient = {x.data(), kWidth};
+  job.dq = {dq.data(), kWidth};
+  job.dk = {dk.data(), kWidth};
+  job.dv = {dv.data(), kWidth};
+  kernel.backward(job, backward.data);
+  for (const auto& gradient : {dq, dk, dv}) EXPECT_EQ(gradient, std::vector<float>(kRows, 0));
+}
+
 TEST_F(PolynomialVariants, WidthsWithoutWholeRegistersAreLeftToOthers) {
   EXPECT_EQ(polynomial_kernels<float>(8), nullptr);
   EXPECT_EQ(polynomial_kernels<bf16>(72), nullptr);
