@@ -136,7 +136,7 @@ std::vector<fs::path> corpus_description_folders() {
     folders.push_back(program.parent_path().parent_path() / "share" / "polysketch" / "corpora");
   }
   // This file stands in src/data of the source tree.
-  folders.push_back(fs::path(__FILE__).parent_path().parent_path().parent_path() / "data" / "corpora");
+  folders.emplace_back(POLYSKETCH_CORPORA);  // of the clone it was built from
   std::erase_if(folders, [](const fs::path& folder) {
     std::error_code ignored;
     return !fs::is_directory(folder, ignored);
