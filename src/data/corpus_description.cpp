@@ -135,7 +135,6 @@ std::vector<fs::path> corpus_description_folders() {
   if (const fs::path program = fs::read_symlink("/proc/self/exe", error); !error) {
     folders.push_back(program.parent_path().parent_path() / "share" / "polysketch" / "corpora");
   }
-  // This file stands in src/data of the source tree.
   folders.emplace_back(POLYSKETCH_CORPORA);  // of the clone it was built from
   std::erase_if(folders, [](const fs::path& folder) {
     std::error_code ignored;
