@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "commands/commands.hpp"
+#include "data/file_store.hpp"
 #include "support/build_info.hpp"
 #include "support/error.hpp"
 #include "support/exit.hpp"
@@ -127,17 +128,22 @@ int run(int argc, char** argv) {
   return failed != 0 ? failed : static_cast<int>(exit_code_slot());
 }
 
+int run_and_report(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const UserError& error) {
+    return report(error.code(), error.what());
+  } catch (const std::exception& error) {
+    return report(ExitCode::internal, "internal: " + first_line(error.what()));
+  }
+}
+
 }  // namespace
 }  // namespace polysketch
 
 int main(int argc, char** argv) {
-  using polysketch::ExitCode;
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of one write, not the end of a run
-  try {
-    return polysketch::run(argc, argv);
-  } catch (const polysketch::UserError& error) {
-    return polysketch::report(error.code(), error.what());
-  } catch (const std::exception& error) {
-    return polysketch::report(ExitCode::internal, "internal: " + polysketch::first_line(error.what()));
-  }
+  const int code = polysketch::run_and_report(argc, argv);
+  polysketch::close_object_stores();
+  return code;
 }

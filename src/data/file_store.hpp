@@ -45,4 +45,8 @@ void require_inside(const std::string& name);
 
 std::shared_ptr<FileStore> open_object_store(const std::string& uri);
 
+/// Ends the threads of the S3 client, if one was ever needed. The client cannot do that while static objects are being destroyed, so main()
+/// calls this last; no store may be used afterwards.
+void close_object_stores();
+
 }  // namespace polysketch

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <atomic>
 #include <filesystem>
 #include <mutex>
 
@@ -17,8 +17,10 @@
 namespace polysketch {
 namespace {
 
-/// Arrow keeps its S3 client in a library of its own, 17 MB that only those load who read from S3. Its threads must end before the
-/// program's static objects go.
+using Call = arrow::Status (*)();
+std::atomic<Call> finalize_s3 = nullptr;
+
+/// Arrow keeps its S3 client in a library of its own, 17 MB that only those load who read from S3.
 void load_s3() {
   static std::once_flag once;
   std::call_once(once, [] {
@@ -32,7 +34,9 @@ void load_s3() {
       throw UserError(ExitCode::missing_input,
                       fmt::format("{}: cannot be loaded, and s3:// needs it: run scripts/setup ({})", library, status.message()));
     }
-    std::atexit([] { arrow::fs::EnsureFinalized(); });
+    if (void* loaded = dlopen(library.c_str(), RTLD_NOW | RTLD_NOLOAD)) {
+      finalize_s3 = reinterpret_cast<Call>(dlsym(loaded, "_ZN5arrow2fs17EnsureS3FinalizedEv"));
+    }
   });
 }
 
@@ -148,6 +152,10 @@ class ObjectStore final : public FileStore {
 };
 
 }  // namespace
+
+void close_object_stores() {
+  if (const Call finalize = finalize_s3.exchange(nullptr)) (void)finalize();
+}
 
 std::shared_ptr<FileStore> open_object_store(const std::string& uri) { return std::make_shared<ObjectStore>(uri); }
 

@@ -20,6 +20,12 @@
 namespace polysketch {
 namespace fs = std::filesystem;
 
+namespace {
+
+constexpr std::chrono::seconds kLeftoverAge{60};  // no segment takes so long to write
+
+}  // namespace
+
 /// Text of the documents of one segment.
 struct TokenCache::File::Text {
   std::vector<Document> documents;
@@ -172,12 +178,13 @@ void TokenCache::File::discard(int64_t number) {
   indexed_ = false;
 }
 
-/// What killed writers left behind. Only under the lock, when nobody else writes here.
+/// What killed writers left behind. Young files are spared: where locks do not reach across machines they may be somebody's work.
 void TokenCache::File::remove_leftovers() {
   std::error_code ignored;
   std::vector<fs::path> leftovers;
   for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
-    if (entry.path().filename().string().find(".tmp-") != std::string::npos) leftovers.push_back(entry.path());
+    const bool temporary = entry.path().filename().string().find(".tmp-") != std::string::npos;
+    if (temporary && fs::file_time_type::clock::now() - entry.last_write_time(ignored) > kLeftoverAge) leftovers.push_back(entry.path());
   }
   for (const auto& leftover : leftovers) fs::remove(leftover, ignored);
 }

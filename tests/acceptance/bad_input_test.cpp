@@ -167,7 +167,7 @@ TEST_F(BadInput, Configuration) {
   mistakes.push_back({"`--set training.stepz=3`", 78, {"training.stepz", "steps"}, [](const fs::path& folder) {
                         return train(folder, {"training.stepz=3"});
                       }});
-  mistakes.push_back({"a vocabulary below the tokenizer's", 78, {"model.vocabulary", "100", "320"}, [](const fs::path& folder) {
+  mistakes.push_back({"a vocabulary below the tokenizer's", 78, {"model.vocabulary", "100", "400"}, [](const fs::path& folder) {
                         return train(folder, {"model.vocabulary=100"});
                       }});
   mistakes.push_back({"a corpus that is not described", 78, {"data.corpus", "pg91", "did you mean 'pg19'?"}, [](const fs::path& folder) {
@@ -328,7 +328,7 @@ TEST_F(BadInput, RunFolder) {
           65,
           {"SHA-256", "other.model"},
           [again](const fs::path& folder) {
-            const auto made = polysketch({"tokenizer", "train", "--recipe", "bpe-bytes", "--vocab-size", "310", "--input",
+            const auto made = polysketch({"tokenizer", "train", "--recipe", "bpe-bytes", "--vocab-size", "390", "--input",
                                           (workplace().corpus() / "train").string(), "--output", (folder / "other.model").string()});
             EXPECT_EQ(made.exit_code, 0) << made.err;
             return again(folder, {"data.tokenizer.path=" + (folder / "other.model").string()});

@@ -140,7 +140,7 @@ TEST(RunFolder, CheckpointHoldsFp32MastersAndMoments) {
   EXPECT_EQ(optimizer.tensors().size(), 2 * model.tensors().size());
   EXPECT_EQ(numbers, metric_rows(run, "start").at(0).at("parameters").get<int64_t>());
   // Appendix H's count for C = 32, G = 80, L = 2: embedding, bias of the logits, final norm, and two blocks.
-  EXPECT_EQ(numbers, 320 * 32 + 320 + 2 * 32 + 2 * (4 * 32 * 32 + 3 * 80 * 32 + 4 * 32));
+  EXPECT_EQ(numbers, 400 * 32 + 400 + 2 * 32 + 2 * (4 * 32 * 32 + 3 * 80 * 32 + 4 * 32));
 }
 
 TEST(RunFolder, AFinishedRunIsLeftAlone) {

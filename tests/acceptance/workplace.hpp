@@ -141,7 +141,7 @@ inline std::filesystem::path checkpoint_path(const std::filesystem::path& run, i
 /// A real book of the repository, cut into train/, validation/ and test/, and a tokenizer that the program learned from it.
 class Workplace {
  public:
-  static constexpr int kVocabulary = 320;
+  static constexpr int kVocabulary = 400;
 
   Workplace() {
     const std::string book = read_text(source_folder() / "tests/data/texts/pioneer_days.txt");

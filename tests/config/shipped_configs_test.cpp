@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config_helpers.hpp"
+
+namespace polysketch {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<fs::path> shipped_configs() {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::recursive_directory_iterator(test::source_folder() / "configs")) {
+    if (entry.path().extension() == ".yaml") found.push_back(entry.path());
+  }
+  return found;
+}
+
+/// A file that is a base of others and no run of its own.
+bool is_base(const fs::path& path) {
+  return path.filename() == "base.yaml" || path.filename() == "recipe.yaml" || path.filename() == "small.yaml";
+}
+
+TEST(ShippedConfigs, AllLoad) {
+  const std::vector<fs::path> files = shipped_configs();
+  EXPECT_GT(files.size(), 40u);
+  for (const fs::path& file : files) EXPECT_THAT(test::load_errors(file), testing::IsEmpty()) << file;
+}
+
+TEST(ShippedConfigs, EveryRunHasItsOwnFolder) {
+  std::map<std::string, fs::path> owner;
+  for (const fs::path& file : shipped_configs()) {
+    if (is_base(file)) continue;
+    const auto [other, is_new] = owner.emplace(load_config(file).run.directory, file);
+    EXPECT_TRUE(is_new) << file << " and " << other->second << " both write " << other->first;
+  }
+}
+
+/// Name, size, context and attention of a paper's model are in its path: configs/<corpus>/<size>-<context>-<attention>.yaml.
+TEST(ShippedConfigs, NamesSayWhatTheModelIs) {
+  int checked = 0;
+  for (const fs::path& file : shipped_configs()) {
+    const std::string corpus = file.parent_path().filename();
+    if (is_base(file) || (corpus != "pg19" && corpus != "wiki40b" && corpus != "c4")) continue;
+    const ResolvedConfig resolved = resolve_config(file);
+    const Config& config = resolved.config;
+    const std::string size = config.model.layers == 12 ? "small" : config.model.layers == 24 ? "medium" : "large";
+    const int64_t context = config.data.context;
+    const std::string length = context < 1024 ? std::to_string(context) : std::to_string(context / 1024) + "k";
+    const std::string kind = config.attention.kind == AttentionKind::softmax ? "softmax" : "polynomial";
+    EXPECT_EQ(file.stem().string(), size + "-" + length + "-" + kind) << file;
+    EXPECT_EQ(config.run.name, corpus + "-" + file.stem().string());
+    EXPECT_EQ(config.data.corpus, corpus) << file;
+    EXPECT_EQ(config.attention.degree, 4) << file;
+    ++checked;
+  }
+  EXPECT_EQ(checked, 14 + 14 + 7);
+}
+
+/// The training recipes of the paper: section 4 and appendix E for PG-19 and Wiki-40B, appendix G for C4.
+TEST(ShippedConfigs, PaperRecipes) {
+  for (const fs::path& file : shipped_configs()) {
+    const std::string corpus = file.parent_path().filename();
+    if (corpus != "pg19" && corpus != "wiki40b" && corpus != "c4") continue;
+    const Config config = load_config(file);
+    const bool is_c4 = corpus == "c4";
+    EXPECT_EQ(config.training.batch_tokens, is_c4 ? 1 << 19 : 1 << 20) << file;
+    EXPECT_EQ(config.training.steps, 125'000) << file;
+    EXPECT_EQ(config.model.vocabulary, 32'000) << file;
+    EXPECT_EQ(config.schedule.kind, ScheduleKind::linear) << file;
+    EXPECT_DOUBLE_EQ(config.schedule.peak, is_c4 ? 3e-4 : 7e-4) << file;
+    EXPECT_EQ(config.schedule.warmup, is_c4 ? 12'500 : 10'000) << file;
+    EXPECT_DOUBLE_EQ(config.schedule.final_fraction, 0) << file;
+    EXPECT_DOUBLE_EQ(config.optimizer.beta1, 0.95) << file;
+    EXPECT_DOUBLE_EQ(config.optimizer.beta2, 0.98) << file;
+  }
+}
+
+}  // namespace
+}  // namespace polysketch
