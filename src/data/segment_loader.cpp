@@ -49,7 +49,7 @@ std::shared_ptr<const Segment> SegmentLoader::get(const SegmentRef& ref) {
     queue_.push_front(ref);
     queued_.notify_one();
   }
-  finished_.wait(lock, [&] { return slot->second.done || stopping_; });
+  finished_.wait(lock, [&, &state = slot->second] { return state.done || stopping_; });
   if (!slot->second.done) throw Cancelled();
   const Slot result = std::move(slot->second);
   slots_.erase(slot);

@@ -20,7 +20,7 @@ std::string axis_text(double value) {
     std::string mantissa = text.substr(0, e);
     while (mantissa.back() == '0') mantissa.pop_back();
     if (mantissa.back() == '.') mantissa.pop_back();
-    return mantissa + "e" + std::to_string(std::atoi(text.c_str() + e + 1));
+    return mantissa + "e" + std::to_string(std::stoi(text.substr(e + 1)));
   }
   constexpr std::array<const char*, 5> letters{"", "k", "M", "B", "T"};
   size_t letter = 0;

@@ -125,7 +125,7 @@ TEST_P(Wiki40b, InOtherForms) {
     for (const auto& text : all) records += tfrecord(example({{"text", text}, {"wikidata_id", "Q1"}, {"version_id", "1"}}));
     write_text(folder / fmt::format("wiki40b-{}.tfrecord-00000-of-00001", split), records);
   }
-  ASSERT_GT(documents, 100u);
+  ASSERT_GT(documents, 90u);
   // The form does not change what is read: in the order on disk, all ids that a run consumes are the same.
   const auto digest = [&](const fs::path& root) {
     learn(root, {"data.shuffle.enabled=false"});

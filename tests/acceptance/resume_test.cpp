@@ -57,8 +57,16 @@ bool shows_step(const fs::path& run, int64_t step) {
 /// Starts or continues the run and stops it, aiming at the end of step `step`. Returns the step that it stopped after.
 int64_t stop_at(const Words& command, const fs::path& run, int64_t step) {
   RunningProgram program(command);
-  // The request is seen when a step begins, so it must arrive while the wanted step is under way: when the one before it is on record.
-  program.wait_for([&] { return step <= 1 ? !metric_rows(run, "start").empty() : shows_step(run, step - 1); });
+  // The request is seen when a step begins, so it must arrive while the wanted step is under way: when the one before it is on record, with
+  // the validation and the checkpoint that follow it.
+  const auto shows = [&](const char* event) {
+    const auto rows = metric_rows(run, event);
+    return !rows.empty() && rows.back().at("step") >= step - 1;
+  };
+  program.wait_for([&] {
+    if (step <= 1) return !metric_rows(run, "start").empty();
+    return shows("step") && ((step - 1) % 7 != 0 || shows("validation")) && ((step - 1) % 6 != 0 || shows("checkpoint"));
+  });
   program.signal(SIGTERM);
   const int code = program.wait();
   const auto saved = checkpoint_steps(run);
@@ -199,7 +207,7 @@ TEST(Stop, SecondSignalEndsAtOnce) {
     const std::string name = fmt::format("twice_{}", second);
     const fs::path run = workplace().run(name);
     // One step takes long enough for both signals.
-    const Words command = workplace().train_command(name, {"training.batch_tokens=64k", "training.micro_batch_tokens=1k",
+    const Words command = workplace().train_command(name, {"training.batch_tokens=64Ki", "training.micro_batch_tokens=1Ki",
                                                            "training.steps=3", "checkpoint.every=1", "evaluation.every=0"});
     RunningProgram program(command);
     program.wait_for([&] { return !checkpoint_steps(run).empty(); });
