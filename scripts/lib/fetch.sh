@@ -113,13 +113,14 @@ replace() {
   mv "$1" "$2"
 }
 
+# Python's side stays: the checks against PyTorch itself (scripts/check_model, scripts/race) use it, and it is a tenth of the size.
 install_torch() {
-  local folder
+  local folder part
   say "unpacking LibTorch $(lock_version torch)"
-  folder=$(unpack torch 'torch/lib/*' 'torch/include/*' 'torch/share/*' 'torch/version.py' 'torch-*.dist-info/licenses/*')
-  rm -f "$folder/torch/lib/libtorch_python.so" "$folder/torch/lib/libshm.so" # Python's side
-  mv "$folder"/torch-*.dist-info/licenses "$folder/torch/licenses"
-  replace "$folder/torch" "$libtorch_root/torch"
+  folder=$(unpack torch)
+  rm -rf "$folder"/torch/bin/protoc* "$folder"/torch/test
+  cp -r "$folder"/torch-*.dist-info/licenses "$folder/torch/licenses"
+  for part in "$folder"/*; do replace "$part" "$libtorch_root/$(basename "$part")"; done
   rm -rf "$folder"
   set_mark torch
 }
