@@ -388,5 +388,14 @@ TEST(SegmentLoader, GivesTheSameForAnyNumberOfThreads) {
   }
 }
 
+TEST(SegmentLoader, LoadsWhatWasNotAskedForAhead) {
+  TemporaryFolder folder;
+  FakeCorpus corpus({5}, 300);
+  SegmentLoader loader(corpus.cache(folder.path()), 1, false);
+  EXPECT_NE(loader.get({0, 0}), nullptr);
+  EXPECT_EQ(loader.get({0, 100}), nullptr);
+  EXPECT_TRUE(loader.ended({0, 100}));
+}
+
 }  // namespace
 }  // namespace polysketch
