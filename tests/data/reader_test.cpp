@@ -137,6 +137,7 @@ TEST(BadRecordLimits, TooManyOfAllAndTooManyInARow) {
   expect_error(ExitCode::bad_data, {"0.05", "data.max_bad_fraction", "no field 'text' (", "train.jsonl ("},
                [&] { texts_of(config, Split::train); });
   config.max_bad_fraction = 0.11;
+  config.max_bad_in_a_row = 1;  // none stand in a row
   EXPECT_EQ(texts_of(config, Split::train).size(), 360U);
   write_text(folder / "train.jsonl", "{\"text\": \"good\"}\n{}\n{}\n{}\n{}\n");
   config.max_bad_fraction = 1;
