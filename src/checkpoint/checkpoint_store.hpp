@@ -17,6 +17,7 @@
 namespace polysketch {
 
 /// The identity card of a checkpoint: manifest.json. A folder without a valid one is not a checkpoint.
+// NOLINTNEXTLINE(bugprone-exception-escape): nlohmann's move only throws from an internal assertion
 struct Manifest {
   static constexpr int format_version = 1;
   int64_t step = 0;

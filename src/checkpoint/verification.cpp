@@ -94,10 +94,12 @@ CheckpointStore::Loaded verify_checkpoint(const fs::path& checkpoint) {
   for (const FileRecord& file : loaded.manifest.files) check_size(checkpoint, file);
 
   std::vector<std::future<std::string>> checks;
+  checks.reserve(loaded.manifest.files.size());
   for (const FileRecord& file : loaded.manifest.files) {
     checks.push_back(std::async(std::launch::async, [&checkpoint, &file] { return content_defect(checkpoint, file); }));
   }
   std::vector<std::string> defects;
+  defects.reserve(checks.size());
   for (auto& check : checks) defects.push_back(check.get());
   const auto first = std::find_if(defects.begin(), defects.end(), [](const std::string& defect) { return !defect.empty(); });
   if (first != defects.end()) refuse(checkpoint, *first);

@@ -181,6 +181,7 @@ std::string table(const std::vector<RunHistory>& runs, const std::vector<std::ve
 
 std::string figures(const std::vector<RunHistory>& runs) {
   std::vector<std::vector<std::pair<std::string, std::string>>> columns;
+  columns.reserve(runs.size());
   for (const RunHistory& run : runs) columns.push_back(run_figures(run));
   return "<h2>Figures</h2>\n" + table(runs, columns, false);
 }
