@@ -120,7 +120,7 @@ bool Trainer::validate() {
   const auto measured = measure_perplexity(*model_, config_.data, *corpus_, *tokenizer_, options);
   if (!measured) return false;
   const double loss = measured->nats_per_token();
-  if (state_.last_validation < 0 || loss < state_.best_loss) state_.best_loss = loss;
+  if (state_.last_validation < 0 || std::isnan(state_.best_loss) || loss < state_.best_loss) state_.best_loss = loss;
   state_.last_validation = state_.step;
   nlohmann::ordered_json fields{{"loss", loss}, {"perplexity", measured->per_token()}};
   if (measured->complete) fields["bits_per_byte"] = measured->bits_per_byte();

@@ -124,6 +124,8 @@ TEST(TrainState, SurvivesJson) {
   EXPECT_EQ(again.digest, state.digest);
   EXPECT_EQ(again.last_validation, state.last_validation);
   EXPECT_EQ(again.best_loss, state.best_loss);
+  state.best_loss = NAN;  // a validation that was not finite must not make the checkpoint unloadable
+  EXPECT_TRUE(std::isnan(TrainState::from_json(nlohmann::json::parse(state.to_json().dump())).best_loss));
 }
 
 }  // namespace
