@@ -290,8 +290,8 @@ TEST_F(BadInput, Tokenizer) {
 }
 
 TEST_F(BadInput, RunFolder) {
-  const fs::path trained = workplace().run("trained");
-  if (checkpoint_steps(trained).empty()) workplace().train("trained", {"training.steps=3", "evaluation.every=0"});
+  const fs::path trained = workplace().run("healthy");
+  if (checkpoint_steps(trained).empty()) workplace().train("healthy", {"training.steps=3", "evaluation.every=0"});
   const auto again = [trained](const fs::path& folder, const Words& settings) {
     fs::copy(trained, folder / "run", fs::copy_options::recursive);
     return train(folder, settings);
