@@ -14,6 +14,7 @@
 #include "commands/commands.hpp"
 #include "data/file_store.hpp"
 #include "support/build_info.hpp"
+#include "support/crash_report.hpp"
 #include "support/error.hpp"
 #include "support/exit.hpp"
 #include "support/text.hpp"
@@ -143,6 +144,7 @@ int run_and_report(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of one write, not the end of a run
+  polysketch::install_crash_report();
   const int code = polysketch::run_and_report(argc, argv);
   polysketch::close_object_stores();
   return code;

@@ -70,7 +70,7 @@ run_ctest() {
   if ((bad > 0)); then
     failed=$((failed + bad))
     mapfile -t -O "${#failed_names[@]}" failed_names < <(sed -n "/^The following tests FAILED/,/^Errors while/s/^[[:space:]]*[0-9]* - \(.*\)/\1 [$preset]/p" "$log")
-    grep -vE '^ *[0-9]+/[0-9]+ Test .* (Passed|\*\*\*Skipped)|^ *Start +[0-9]+:' "$log" | head -300
+    grep -vE '^ *[0-9]+/[0-9]+ Test .*(Passed|\*\*\*Skipped)|^ *Start +[0-9]+:' "$log" | head -300
   fi
   say "   $total tests in $((SECONDS - begun)) s, $bad failed, $out skipped"
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What touches the whole process: signals, log lines, what the program knows about itself.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 
 #include "helpers/test_helpers.hpp"
 #include "support/build_info.hpp"
+#include "support/crash_report.hpp"
 #include "support/log.hpp"
 #include "support/stop_signal.hpp"
 
@@ -33,6 +35,27 @@ TEST(StopSignal, FirstAsksSecondEnds) {
     waitpid(child, &status, 0);
     ASSERT_TRUE(WIFEXITED(status));
     EXPECT_EQ(WEXITSTATUS(status), 128 + number);
+  }
+}
+
+TEST(CrashReport, WritesTheCallStackAndDiesOfTheSignal) {
+  const test::TemporaryFolder folder;
+  for (const int number : {SIGSEGV, SIGABRT, SIGILL}) {
+    const std::string file = (folder / "stderr").string();
+    const pid_t child = fork();
+    if (child == 0) {
+      dup2(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+      install_crash_report();
+      raise(number);
+      _exit(3);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status)) << status;
+    EXPECT_EQ(WTERMSIG(status), number);
+    const std::string text = test::read_text(file);
+    EXPECT_THAT(text, HasSubstr("ERROR 70: this program is at fault and ends: SIG"));
+    EXPECT_THAT(text, HasSubstr("support_test(+0x"));
   }
 }
 
