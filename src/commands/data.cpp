@@ -146,6 +146,7 @@ void inspect(const Arguments& arguments) {
 }
 
 void prepare(const Arguments& arguments) {
+  StopSignal::install();
   const DataConfig config = arguments.config.resolve().config.data;
   const Tokenizer tokenizer(config.tokenizer.path);
   const Corpus corpus = Corpus::open(config);
@@ -193,6 +194,7 @@ std::optional<bool> raw_file_holds(const Corpus& corpus, const CorpusFile& file)
 }
 
 void verify(const Arguments& arguments) {
+  StopSignal::install();
   const DataConfig config = arguments.config.resolve().config.data;
   const Tokenizer tokenizer(config.tokenizer.path);
   const Corpus corpus = Corpus::open(config);

@@ -23,6 +23,9 @@ namespace {
 [[noreturn]] void run_child(int out, const std::function<std::string()>& work) {
   // The program's own handlers (stop signals, crash reports) are not for this child.
   for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM, SIGINT, SIGUSR1}) std::signal(number, SIG_DFL);
+  sigset_t none_blocked;
+  sigemptyset(&none_blocked);
+  sigprocmask(SIG_SETMASK, &none_blocked, nullptr);
   const rlimit none{0, 0};
   setrlimit(RLIMIT_CORE, &none);
   const int null = ::open("/dev/null", O_WRONLY);

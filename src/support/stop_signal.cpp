@@ -4,11 +4,14 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
+#include <thread>
 
 namespace polysketch {
 namespace {
 
+constexpr std::array kSignals{SIGTERM, SIGINT, SIGUSR1};
 std::atomic<int> requested_by{0};
 static_assert(std::atomic<int>::is_always_lock_free, "the handler may touch nothing else");
 
@@ -20,11 +23,26 @@ extern "C" void handle_stop(int number) {
 }  // namespace
 
 void StopSignal::install() {
+  static bool installed = false;
+  if (installed) return;
+  installed = true;
+  sigset_t asked;
+  sigemptyset(&asked);
+  for (const int number : kSignals) sigaddset(&asked, number);
+  // The one thread that the signals reach. It blocks everything else.
+  std::thread([] {
+    sigset_t others;
+    sigfillset(&others);
+    for (const int number : kSignals) sigdelset(&others, number);
+    ::pthread_sigmask(SIG_SETMASK, &others, nullptr);
+    for (;;) ::pause();
+  }).detach();
+  ::pthread_sigmask(SIG_BLOCK, &asked, nullptr);
   struct sigaction action {};
   action.sa_handler = handle_stop;
-  action.sa_flags = SA_RESTART;  // reads and writes go on; only polling sees the request
+  action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
+  for (const int number : kSignals) ::sigaction(number, &action, nullptr);
 }
 
 bool StopSignal::requested() { return requested_by.load(std::memory_order_relaxed) != 0; }

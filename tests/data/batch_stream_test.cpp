@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <map>
 #include <set>
@@ -361,7 +362,7 @@ TEST(BatchStream, StopRequestEndsWaiting) {
   };
   StopSignal::install();
   BatchStream stream(data_config(8), corpus.cache(folder.path(), 512, encoder), step_of(1, 1));
-  raise(SIGUSR1);
+  kill(getpid(), SIGUSR1);
   EXPECT_EQ(stream.next().rows, 0);
   EXPECT_GT(stream.seconds_waited(), 0);
   StopSignal::reset_for_test();

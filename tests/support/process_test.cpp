@@ -20,15 +20,22 @@ namespace {
 
 using testing::HasSubstr;
 
+/// The request comes through another thread.
+void wait_for_request() {
+  while (!StopSignal::requested()) std::this_thread::yield();
+}
+
 TEST(StopSignal, FirstAsksSecondEnds) {
   for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
     const pid_t child = fork();
     if (child == 0) {
       StopSignal::install();
       if (StopSignal::requested() || StopSignal::number() != 0) _exit(1);
-      raise(number);
-      if (!StopSignal::requested() || StopSignal::number() != number) _exit(2);
-      raise(number);
+      kill(getpid(), number);
+      wait_for_request();
+      if (StopSignal::number() != number) _exit(2);
+      kill(getpid(), number);
+      sleep(60);
       _exit(3);
     }
     int status = 0;
@@ -59,9 +66,24 @@ TEST(CrashReport, WritesTheCallStackAndDiesOfTheSignal) {
   }
 }
 
+TEST(StopSignal, NeverInterruptsAThreadThatComputes) {
+  const auto blocked = [] {
+    sigset_t mask;
+    sigemptyset(&mask);
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    return sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGINT) == 1 && sigismember(&mask, SIGUSR1) == 1;
+  };
+  StopSignal::install();
+  EXPECT_TRUE(blocked());
+  bool in_thread = false;
+  std::thread([&] { in_thread = blocked(); }).join();
+  EXPECT_TRUE(in_thread);
+}
+
 TEST(StopSignal, ResetForTests) {
   StopSignal::install();
-  raise(SIGUSR1);
+  kill(getpid(), SIGUSR1);
+  wait_for_request();
   EXPECT_EQ(StopSignal::number(), SIGUSR1);
   StopSignal::reset_for_test();
   EXPECT_FALSE(StopSignal::requested());
