@@ -56,8 +56,8 @@ void publish(const fs::path& temporary, const fs::path& final_path, const fs::pa
 
 }  // namespace
 
-CheckpointStore::CheckpointStore(fs::path run_directory, const CheckpointConfig& config)
-    : root_(std::move(run_directory /= "checkpoints")), config_(config) {}
+CheckpointStore::CheckpointStore(const fs::path& run_directory, const CheckpointConfig& config)
+    : root_(run_directory / "checkpoints"), config_(config) {}
 
 CheckpointStore::Save::Save(CheckpointStore& store, int64_t step) : store_(store), step_(step) {
   require(step >= 0, "a checkpoint's step cannot be negative");

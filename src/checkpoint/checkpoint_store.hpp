@@ -30,7 +30,7 @@ struct Manifest {
 /// rename, parent fsynced. A crash at any moment leaves the older checkpoints untouched and no half one that looks whole.
 class CheckpointStore {
  public:
-  CheckpointStore(std::filesystem::path run_directory, const CheckpointConfig& config);
+  CheckpointStore(const std::filesystem::path& run_directory, const CheckpointConfig& config);
 
   /// One save at a time: begin() makes the temporary folder, the caller writes files into directory() (through write_safetensors), then
   /// commit() makes the checkpoint visible and applies retention. Destroying an uncommitted Save removes its folder.

@@ -22,7 +22,7 @@ namespace {
 
 [[noreturn]] void run_child(int out, const std::function<std::string()>& work) {
   // The program's own handlers (stop signals, crash reports) are not for this child.
-  for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM, SIGINT, SIGUSR1}) std::signal(number, SIG_DFL);
+  for (int number = 1; number < NSIG; ++number) std::signal(number, SIG_DFL);
   sigset_t none_blocked;
   sigemptyset(&none_blocked);
   sigprocmask(SIG_SETMASK, &none_blocked, nullptr);

@@ -22,7 +22,7 @@ const char* name_of(int number) {
     case SIGSEGV:
       return "SIGSEGV, memory that is not there";
     case SIGBUS:
-      return "SIGBUS, memory behind which there is no file any more, or a disk that is full";
+      return "SIGBUS, mapped memory whose file was cut or whose disk is full";
     case SIGFPE:
       return "SIGFPE, integer arithmetic";
     case SIGILL:
@@ -34,7 +34,7 @@ const char* name_of(int number) {
 
 extern "C" void report_crash(int number) {
   // The handler was reset on entry, so a fault in here ends the process.
-  put("\nERROR 70: this program is at fault and ends: ");
+  put("\nERROR 70: the program dies of ");
   put(name_of(number));
   put("; the last checkpoint is untouched, the same command continues from it; please report these lines\n");
   std::array<void*, 64> frames{};

@@ -61,7 +61,7 @@ TEST(CrashReport, WritesTheCallStackAndDiesOfTheSignal) {
     ASSERT_TRUE(WIFSIGNALED(status)) << status;
     EXPECT_EQ(WTERMSIG(status), number);
     const std::string text = test::read_text(file);
-    EXPECT_THAT(text, HasSubstr("ERROR 70: this program is at fault and ends: SIG"));
+    EXPECT_THAT(text, HasSubstr("ERROR 70: the program dies of SIG"));
     EXPECT_THAT(text, HasSubstr("support_test(+0x"));
   }
 }
