@@ -55,6 +55,7 @@ LoadedModel load_model(const ModelArguments& arguments) {
     }
   }
   loaded.tokenizer = std::make_unique<Tokenizer>(loaded.config.data.tokenizer.path);
+  loaded.tokenizer->require_fits(loaded.config.model.vocabulary, loaded.config.data.cleaning);
   const std::string wanted = state.at("tokenizer_sha256").get<std::string>();
   if (loaded.tokenizer->sha256() != wanted) {
     throw UserError(ExitCode::bad_data,

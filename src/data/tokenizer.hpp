@@ -45,8 +45,8 @@ class Tokenizer {
   const std::string& path() const;
   const ModelSummary& model() const;
 
-  /// Throws UserError 65 unless every id fits a model with this many output rows, and 78 when `cleaning` keeps markers that are not in the
-  /// vocabulary as pieces of their own.
+  /// Throws UserError 78 unless every id fits a model with this many output rows and the markers that `cleaning` keeps are pieces of the
+  /// vocabulary.
   void require_fits(int64_t model_vocabulary, Cleaning cleaning) const;
 
  private:

@@ -46,11 +46,7 @@ Trainer::Trainer(const ResolvedConfig& resolved, const Options& options) : confi
   const int64_t context = config_.data.context;
   corpus_ = std::make_unique<Corpus>(Corpus::open(config_.data));
   tokenizer_ = std::make_unique<Tokenizer>(config_.data.tokenizer.path);
-  if (tokenizer_->vocabulary() > config_.model.vocabulary) {
-    throw UserError(ExitCode::config,
-                    fmt::format("model.vocabulary: {} is less than the {} pieces of {}: set model.vocabulary to at least that",
-                                config_.model.vocabulary, tokenizer_->vocabulary(), config_.data.tokenizer.path));
-  }
+  tokenizer_->require_fits(config_.model.vocabulary, config_.data.cleaning);
   sequences_per_step_ = config_.training.batch_tokens / context;
   checkpoints_ = std::make_unique<CheckpointStore>(run_folder_, config_.checkpoint);
 

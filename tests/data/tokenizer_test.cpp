@@ -214,7 +214,7 @@ TEST(Tokenizer, MustFitTheModelAndTheCleaning) {
   const Tokenizer plain(small_model(folder));
   plain.require_fits(330, Cleaning::none);
   plain.require_fits(512, Cleaning::plain);
-  expect_error(ExitCode::bad_data, {"330 pieces", "model.vocabulary = 329"}, [&] { plain.require_fits(329, Cleaning::none); });
+  expect_error(ExitCode::config, {"330 pieces", "model.vocabulary: 329"}, [&] { plain.require_fits(329, Cleaning::none); });
   expect_error(ExitCode::config, {"data.cleaning", "_START_ARTICLE_"}, [&] { plain.require_fits(330, Cleaning::markers); });
   auto settings = small_training(TokenizerRecipe::bpe_bytes, 340);
   settings.user_pieces = {"_START_ARTICLE_", "_START_SECTION_", "_START_PARAGRAPH_", "_NEWLINE_"};
