@@ -65,8 +65,9 @@ at::Tensor block(const at::Tensor& x, const Tiling& tiling, int64_t i, at::Scala
   return part.to(type).reshape({x.size(0) * x.size(1), tiling.rows(i), x.size(3)});
 }
 
-/// x^n by squaring, n >= 1; even powers of a score lose no bits to a logarithm.
+/// x^n by squaring, n >= 0; even powers of a score lose no bits to a logarithm.
 at::Tensor integer_power(const at::Tensor& x, int64_t n) {
+  if (n == 0) return at::ones_like(x);
   if (n == 1) return x;
   const at::Tensor half = integer_power(x, n / 2);
   const at::Tensor square = half * half;
@@ -88,6 +89,15 @@ void store(at::Tensor& target, const at::Tensor& rows, const Tiling& tiling, int
 at::Tensor last_not_finite(const at::Tensor& v) {
   const at::Tensor position = at::arange(v.size(2), at::TensorOptions().device(v.device()).dtype(at::kLong)).view({1, 1, -1, 1});
   return std::get<0>(at::where(v.isfinite(), at::scalar_tensor(-1, position.options()), position).cummax(2));
+}
+
+/// exp(log_scale_j − log_scale_i) for a tile, [B·H, rows, columns]: at most 1 where j <= i.
+void scale(at::Tensor& weights, const PolynomialCall& call, const Tiling& tiling, int64_t row, int64_t column) {
+  if (!call.log_scale.defined()) return;
+  const at::Tensor flat = call.log_scale.reshape({-1, call.log_scale.size(2)});
+  const at::Tensor i = flat.narrow(1, tiling.begin(row), tiling.rows(row)).unsqueeze(2);
+  const at::Tensor j = flat.narrow(1, tiling.begin(column), tiling.rows(column)).unsqueeze(1);
+  weights.mul_(j.sub(i).clamp_max_(0).exp_().to(weights.scalar_type()));
 }
 
 /// 1 / x, and 0 for 0: a row without any weight gives zeros.
@@ -120,10 +130,10 @@ PolynomialResult polynomial_blocks_forward(const PolynomialCall& call) {
   const at::Tensor q = normed(call.q, call, {}), k = normed(call.k, call, call.key_scale);
   const at::Tensor& v = call.v;
   const Tiling tiling(q, call.starts, call.tile);
-  const int64_t batch = q.size(0), heads = q.size(1), length = q.size(2), width = q.size(3);
+  const int64_t batch = q.size(0), heads = q.size(1), length = q.size(2), width = v.size(3);
   const at::ScalarType type = arithmetic_type(q);
   const at::Tensor values = at::where(v.isfinite(), v, at::scalar_tensor(0, v.options()));
-  PolynomialResult result{empty_like_joined(q), at::empty({batch, heads, length}, q.options().dtype(type))};
+  PolynomialResult result{empty_like_joined(v), at::empty({batch, heads, length}, q.options().dtype(type))};
   for (int64_t i = 0; i < tiling.count(); ++i) {
     const at::Tensor queries = block(q, tiling, i, type);
     at::Tensor sum = at::zeros({batch * heads, tiling.rows(i), width}, queries.options());
@@ -131,6 +141,7 @@ PolynomialResult polynomial_blocks_forward(const PolynomialCall& call) {
     if (call.one.defined()) normaliser.mul_(call.one.to(type));
     for (int64_t j = tiling.first_column(i); j <= i; ++j) {
       at::Tensor weights = integer_power(at::bmm(queries, block(k, tiling, j, type).transpose(1, 2)), call.degree);
+      scale(weights, call, tiling, i, j);
       tiling.mask(weights, i, j);
       sum.baddbmm_(weights, block(values, tiling, j, type));
       normaliser += weights.sum(2);
@@ -157,17 +168,19 @@ PolynomialGradients polynomial_blocks_backward(const PolynomialCall& call, const
   at::Tensor dk = empty_like_joined(k.to(type)), dv = empty_like_joined(call.v);
   for (int64_t j = 0; j < tiling.count(); ++j) {
     const at::Tensor keys = block(k, tiling, j, type), values = block(call.v, tiling, j, type);
-    at::Tensor key_gradient = at::zeros_like(keys), value_gradient = at::zeros_like(keys);
+    at::Tensor key_gradient = at::zeros_like(keys), value_gradient = at::zeros_like(values);
     for (int64_t i = j; i < tiling.count(); ++i) {
       if (tiling.first_column(i) > j) break;  // so do all later rows
       const at::Tensor queries = block(q, tiling, i, type), dn = block(sum_gradient, tiling, i, type);
       const at::Tensor scores = at::bmm(queries, keys.transpose(1, 2));
       const at::Tensor odd_power = integer_power(scores, call.degree - 1);
       at::Tensor weights = odd_power * scores;
+      scale(weights, call, tiling, i, j);
       tiling.mask(weights, i, j);
       value_gradient.baddbmm_(weights.transpose(1, 2), dn);
       at::Tensor ds = at::baddbmm(block(row_gradient, tiling, i, type), dn, values.transpose(1, 2));
       ds.mul_(odd_power).mul_(static_cast<double>(call.degree));
+      scale(ds, call, tiling, i, j);
       tiling.mask(ds, i, j);
       dq.narrow(1, tiling.begin(i), tiling.rows(i)).baddbmm_(ds, keys);
       key_gradient.baddbmm_(ds.transpose(1, 2), queries);

@@ -154,7 +154,7 @@ PolynomialGradients backward(const PolynomialCall& call, const PolynomialResult&
 }  // namespace
 
 bool has_head_kernels(const PolynomialCall& call) {
-  if (!call.q.is_cpu() || call.tile != 0) return false;
+  if (!call.q.is_cpu() || call.tile != 0 || call.degree % 2 != 0 || call.v.size(3) != call.q.size(3)) return false;
   const int64_t width = call.q.size(3);
   if (call.q.scalar_type() == at::kFloat) return kernels::polynomial_kernels<float>(width) != nullptr;
   return call.q.scalar_type() == at::kBFloat16 && kernels::polynomial_kernels<bf16>(width) != nullptr;

@@ -83,10 +83,33 @@ void list_model(FieldList& keys, ModelConfig& model) {
 
 void list_attention(FieldList& keys, AttentionConfig& attention) {
   using K = AttentionKind;
-  keys.choice<K>("attention.kind", attention.kind, {{"softmax", K::softmax}, {"polynomial", K::polynomial}}, "The attention mechanism.");
-  auto& degree = keys.count("attention.degree", attention.degree, "", 2, "Degree of polynomial attention.");
+  keys.choice<K>("attention.kind", attention.kind,
+                 {{"softmax", K::softmax},
+                  {"polynomial", K::polynomial},
+                  {"polysketch", K::polysketch},
+                  {"performer", K::performer},
+                  {"hedgehog", K::hedgehog},
+                  {"sliding_window", K::sliding_window},
+                  {"local_polynomial", K::local_polynomial}},
+                 "The attention mechanism (docs/attention.md).");
+  auto& degree = keys.count("attention.degree", attention.degree, "", 2, "Degree of polynomial, polysketch and local_polynomial attention.");
   degree.most = 64;
   degree.even = true;
+  keys.choice<SketchKind>("attention.sketch", attention.sketch, {{"learned", SketchKind::learned}, {"random", SketchKind::random}},
+                          "Sketch of polysketch: trained networks, or Gaussian matrices drawn once from run.seed.");
+  keys.count("attention.sketch_size", attention.sketch_size, "", 1, "Size of a sketch, R in the paper.").most = 1024;
+  keys.choice<SketchScale>("attention.sketch_scale", attention.sketch_scale, {{"paper", SketchScale::paper}, {"code", SketchScale::code}},
+                           "Scale of random sketches: unbiased, as Algorithm 1, or divided by R, as the authors' published code.");
+  keys.choice<LocalAttention>("attention.local", attention.local, {{"exact", LocalAttention::exact}, {"none", LocalAttention::none}},
+                              "Weights of polysketch inside a block: of exact polynomial attention, or sketched as everywhere.");
+  keys.count("attention.block", attention.block, "tokens", 1,
+             "Length of a block of polysketch, performer, hedgehog and local_polynomial attention.")
+      .most = 1024 * 1024;
+  keys.count("attention.features", attention.features, "", 0, "Features of performer and hedgehog; 0: 2048 and twice the width of a head.")
+      .most = 65'536;
+  keys.choice<Stabiliser>("attention.stabiliser", attention.stabiliser, {{"causal", Stabiliser::causal}, {"paper", Stabiliser::paper}},
+                          "What performer subtracts from the exponents of keys: the largest so far, or the largest of the whole sequence.");
+  keys.count("attention.window", attention.window, "tokens", 1, "Positions that sliding_window attention sees, itself included.");
 }
 
 void list_data(FieldList& keys, DataConfig& data) {

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/causal_blocks.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+
+namespace polysketch {
+namespace {
+
+constexpr int64_t kExpandedElements = 256 * 1024;  // of one expansion on the CPU: half an L2 cache in bf16
+constexpr int64_t kExpandedOnDevice = int64_t{1} << 26;
+
+at::ScalarType wide_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+/// Rows of one group of heads that share their document boundaries. All tensors are [G, T, ·].
+struct Group {
+  at::Tensor a, b, v, log_scale;
+  const int32_t* starts = nullptr;
+  int64_t power = 0, block = 0;
+
+  int64_t length() const { return a.size(1); }
+  int64_t width() const { return a.size(2); }
+  int64_t blocks() const { return (length() + block - 1) / block; }
+  int64_t begin(int64_t i) const { return i * block; }
+  int64_t rows(int64_t i) const { return std::min(block, length() - begin(i)); }
+  int64_t features() const { return power == 2 ? width() * width() : width(); }
+
+  /// First key of block i that later blocks still see: where its last document begins.
+  int64_t first_lasting(int64_t i) const {
+    if (!starts) return 0;
+    return std::max<int64_t>(0, starts[begin(i) + rows(i) - 1] - begin(i));
+  }
+  /// Whether what came before block i is forgotten behind it.
+  bool forgets(int64_t i) const { return starts && starts[begin(i) + rows(i) - 1] >= begin(i); }
+  /// Leading rows of block i that see keys before it.
+  int64_t looking_back(int64_t i) const {
+    if (!starts || i == 0) return i == 0 ? 0 : rows(i);
+    const int32_t* first = starts + begin(i);
+    return std::lower_bound(first, first + rows(i), begin(i)) - first;
+  }
+
+  int64_t chunk() const {
+    const int64_t budget = a.is_cpu() ? kExpandedElements : kExpandedOnDevice;
+    return std::max<int64_t>(16, budget / (features() * a.size(0)));
+  }
+};
+
+/// x ⊗ x for power 2: [G, n, R] -> [G, n, R²].
+at::Tensor expand(const at::Tensor& x, int64_t power) {
+  if (power == 1) return x;
+  return (x.unsqueeze(3) * x.unsqueeze(2)).flatten(2);
+}
+
+/// Gradient of x from that of expand(x), given as [G, n, R²] and symmetric in its two indices.
+at::Tensor expand_backward(const at::Tensor& gradient, const at::Tensor& x, int64_t power) {
+  if (power == 1) return gradient;
+  const int64_t g = x.size(0), n = x.size(1), r = x.size(2);
+  return at::bmm(gradient.reshape({g * n, r, r}), x.reshape({g * n, r, 1})).view({g, n, r}).mul_(2);
+}
+
+/// [v, 1] in the type of the products.
+at::Tensor with_ones(const at::Tensor& v) { return at::cat({v, at::ones({v.size(0), v.size(1), 1}, v.options())}, 2); }
+
+void for_each_chunk(int64_t begin, int64_t end, int64_t chunk, const std::function<void(int64_t, int64_t)>& work) {
+  for (int64_t at = begin; at < end; at += chunk) work(at, std::min(chunk, end - at));
+}
+
+/// The log-scale that the state behind block i is relative to: that of its last key.
+at::Tensor scale_behind(const Group& group, int64_t i) {
+  return group.log_scale.select(1, group.begin(i) + group.rows(i) - 1).view({-1, 1, 1});
+}
+
+/// exp(log_scale_i − log_scale_state) of rows as factors; queries take the inverse.
+at::Tensor key_factor(const Group& group, int64_t i, int64_t from, int64_t n) {
+  return group.log_scale.narrow(1, from, n).unsqueeze(2).sub(scale_behind(group, i)).exp_();
+}
+at::Tensor query_factor(const Group& group, int64_t i, int64_t from, int64_t n) {
+  return scale_behind(group, i - 1).sub(group.log_scale.narrow(1, from, n).unsqueeze(2)).exp_();
+}
+
+/// state [G, R^power, D + 1] of the keys up to and including block i, from that before it.
+void add_block(at::Tensor& state, const Group& group, int64_t i) {
+  if (group.forgets(i)) {
+    state.zero_();
+  } else if (group.log_scale.defined() && i > 0) {
+    state.mul_(scale_behind(group, i - 1).sub(scale_behind(group, i)).exp_());
+  }
+  const int64_t first = group.begin(i) + group.first_lasting(i);
+  for_each_chunk(first, group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
+    at::Tensor values = with_ones(group.v.narrow(1, at, n));
+    if (group.log_scale.defined()) values = (values * key_factor(group, i, at, n)).to(values.scalar_type());
+    state.add_(at::bmm(expand(group.b.narrow(1, at, n), group.power).transpose(1, 2), values));
+  });
+}
+
+at::Tensor empty_state(const Group& group) {
+  return at::zeros({group.a.size(0), group.features(), group.v.size(2) + 1}, group.a.options().dtype(wide_type(group.a)));
+}
+
+void group_forward(const Group& group, at::Tensor sum, at::Tensor row_sum) {
+  at::Tensor state = empty_state(group);
+  const int64_t width = group.v.size(2);
+  for (int64_t i = 0; i < group.blocks(); ++i) {
+    const int64_t begin = group.begin(i), back = group.looking_back(i);
+    const at::Tensor rounded = back > 0 ? state.to(group.a.scalar_type()) : at::Tensor();
+    for_each_chunk(begin, begin + back, group.chunk(), [&](int64_t at, int64_t n) {
+      at::Tensor seen = at::bmm(expand(group.a.narrow(1, at, n), group.power), rounded).to(sum.scalar_type());
+      if (group.log_scale.defined()) seen.mul_(query_factor(group, i, at, n));
+      sum.narrow(1, at, n).copy_(seen.narrow(2, 0, width));
+      row_sum.narrow(1, at, n).copy_(seen.select(2, width));
+    });
+    if (i + 1 < group.blocks()) add_block(state, group, i);
+  }
+  // Sums of rounded products can fall a little below the zero that squares cannot.
+  if (group.power == 2) row_sum.clamp_min_(0);
+}
+
+/// Gradients with respect to the queries, from the states in order.
+void group_query_gradient(const Group& group, const at::Tensor& cotangent, at::Tensor da) {
+  at::Tensor state = empty_state(group);
+  for (int64_t i = 0; i < group.blocks(); ++i) {
+    const int64_t begin = group.begin(i), back = group.looking_back(i);
+    const at::Tensor rounded = back > 0 ? state.to(group.a.scalar_type()).transpose(1, 2) : at::Tensor();
+    for_each_chunk(begin, begin + back, group.chunk(), [&](int64_t at, int64_t n) {
+      at::Tensor dn = cotangent.narrow(1, at, n);
+      if (group.log_scale.defined()) dn = dn * query_factor(group, i, at, n);
+      const at::Tensor dphi = at::bmm(dn.to(group.a.scalar_type()), rounded);  // [G, n, R^power]
+      da.narrow(1, at, n).copy_(expand_backward(dphi, group.a.narrow(1, at, n), group.power));
+    });
+    if (i + 1 < group.blocks()) add_block(state, group, i);
+  }
+}
+
+/// Gradients with respect to keys and values, from the states of the cotangents in reverse order.
+void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Tensor db, at::Tensor dv) {
+  at::Tensor state = empty_state(group);  // sum over later queries of phi(a_i) cotangent_i, relative to the scale behind the block
+  const int64_t width = group.v.size(2);
+  for (int64_t i = group.blocks() - 2; i >= 0; --i) {
+    // Queries of block i + 1, then what block i + 1 let through.
+    const int64_t next = i + 1, begin = group.begin(next), back = group.looking_back(next);
+    if (group.forgets(next)) {
+      state.zero_();
+    } else if (group.log_scale.defined()) {
+      state.mul_(scale_behind(group, i).sub(scale_behind(group, next)).exp_());
+    }
+    for_each_chunk(begin, begin + back, group.chunk(), [&](int64_t at, int64_t n) {
+      at::Tensor dn = cotangent.narrow(1, at, n);
+      if (group.log_scale.defined()) dn = dn * query_factor(group, next, at, n);
+      state.add_(at::bmm(expand(group.a.narrow(1, at, n), group.power).transpose(1, 2), dn.to(group.a.scalar_type())));
+    });
+    const at::Tensor rounded = state.to(group.a.scalar_type());
+    const at::Tensor transposed = rounded.transpose(1, 2);
+    for_each_chunk(group.begin(i) + group.first_lasting(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
+      const at::Tensor keys = group.b.narrow(1, at, n);
+      at::Tensor values = with_ones(group.v.narrow(1, at, n));
+      at::Tensor dvalues = at::bmm(expand(keys, group.power), rounded.narrow(2, 0, width));
+      if (group.log_scale.defined()) {
+        const at::Tensor factor = key_factor(group, i, at, n);
+        values = (values * factor).to(values.scalar_type());
+        dvalues = dvalues * factor;
+      }
+      dv.narrow(1, at, n).copy_(dvalues);
+      db.narrow(1, at, n).copy_(expand_backward(at::bmm(values, transposed), keys, group.power));
+    });
+  }
+}
+
+/// Runs `work` on groups that cover all rows: single heads over threads on the CPU, on a device everything at once, or one batch row after
+/// another where documents differ. Gets the group and where its heads begin in a [B·H, …] tensor.
+void for_each_group(const CausalBlocks& call, const std::function<void(const Group&, int64_t, int64_t)>& work) {
+  const int64_t batch = call.a.size(0), heads = call.a.size(1), length = call.a.size(2);
+  const auto flat = [&](const at::Tensor& x) { return x.reshape({batch * heads, length, x.size(3)}); };
+  const at::Tensor a = flat(call.a), b = flat(call.b), v = flat(call.v);
+  const at::Tensor scale = call.log_scale.defined() ? call.log_scale.reshape({batch * heads, length}) : at::Tensor();
+  const auto run = [&](int64_t first, int64_t count) {
+    Group group;
+    group.a = a.narrow(0, first, count);
+    group.b = b.narrow(0, first, count);
+    group.v = v.narrow(0, first, count);
+    if (scale.defined()) group.log_scale = scale.narrow(0, first, count);
+    if (call.starts.defined()) group.starts = call.starts.const_data_ptr<int32_t>() + first / heads * length;
+    group.power = call.power;
+    group.block = call.block;
+    work(group, first, count);
+  };
+  if (call.a.is_cpu()) {
+    at::parallel_for(0, batch * heads, 1, [&](int64_t begin, int64_t end) {
+      const at::NoGradGuard no_grad;  // does not reach other threads by itself
+      for (int64_t head = begin; head < end; ++head) run(head, 1);
+    });
+  } else if (call.starts.defined()) {
+    for (int64_t row = 0; row < batch; ++row) run(row * heads, heads);
+  } else {
+    run(0, batch * heads);
+  }
+}
+
+}  // namespace
+
+CausalBlocksResult causal_blocks_forward(const CausalBlocks& call) {
+  const at::NoGradGuard no_grad;
+  const auto wide = call.a.options().dtype(wide_type(call.a));
+  const CausalBlocksResult result{at::zeros(call.v.sizes(), wide), at::zeros({call.v.size(0), call.v.size(1), call.v.size(2)}, wide)};
+  const at::Tensor sum = result.sum.flatten(0, 1), row_sum = result.row_sum.flatten(0, 1);
+  for_each_group(call, [&](const Group& group, int64_t first, int64_t count) {
+    group_forward(group, sum.narrow(0, first, count), row_sum.narrow(0, first, count));
+  });
+  return result;
+}
+
+CausalBlocksGradients causal_blocks_backward(const CausalBlocks& call, const at::Tensor& sum_gradient, const at::Tensor& row_sum_gradient) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor cotangent = at::cat({sum_gradient, row_sum_gradient.unsqueeze(3)}, 3).flatten(0, 1);  // [B·H, T, D + 1]
+  const CausalBlocksGradients back{at::zeros(call.a.sizes(), call.a.options()), at::zeros(call.b.sizes(), call.b.options()),
+                                   at::zeros(call.v.sizes(), call.v.options())};
+  const at::Tensor da = back.a.flatten(0, 1), db = back.b.flatten(0, 1), dv = back.v.flatten(0, 1);
+  for_each_group(call, [&](const Group& group, int64_t first, int64_t count) {
+    const at::Tensor part = cotangent.narrow(0, first, count);
+    group_query_gradient(group, part, da.narrow(0, first, count));
+    group_key_gradient(group, part, db.narrow(0, first, count), dv.narrow(0, first, count));
+  });
+  return back;
+}
+
+}  // namespace polysketch

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace polysketch {
+
+/// Attention whose weights are, for keys j of earlier blocks, (a_i·b_j)^power, and inside a block of `block` rows either the same or
+/// (q_i·k_j)^local_degree:   o_i = sum_j w_ij v_j / (one + sum_j w_ij)   (METHOD §2 and §3). All tensors [B, H, T, ·] of one type.
+struct KernelAttention {
+  at::Tensor a, b;           ///< [B, H, T, R]; undefined: nothing is seen outside the block
+  at::Tensor q, k;           ///< [B, H, T, D]; undefined: inside the block as outside
+  at::Tensor v;              ///< [B, H, T, E]
+  at::Tensor log_scale;      ///< [B, H, T], see CausalBlocks, or undefined
+  int64_t power = 2;         ///< 1 (dot products that are not negative) or 2
+  int64_t local_degree = 4;  ///< even
+  int64_t block = 1024;
+  double one = 1;     ///< 1 or 0
+  double floor = 0;   ///< divisors up to this get twice as much added
+  at::Tensor starts;  ///< [B, T] int32 on the CPU, first position of a token's document, or undefined
+};
+
+/// Returns [B, H, T, E], on the CPU laid out in memory as [B, T, H, E]. Differentiable once with respect to a, b, q, k and v. Kept for
+/// backward: these, the result and the divisors. Time and memory are linear in T.
+at::Tensor kernel_attention(const KernelAttention& call);
+
+}  // namespace polysketch
