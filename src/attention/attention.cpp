@@ -4,19 +4,40 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "attention/hedgehog.hpp"
+#include "attention/local_polynomial.hpp"
+#include "attention/performer.hpp"
 #include "attention/polynomial.hpp"
+#include "attention/polysketch.hpp"
+#include "attention/sliding_window.hpp"
 #include "attention/softmax.hpp"
 
 namespace polysketch {
 
-std::unique_ptr<Attention> make_attention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters) {
+std::unique_ptr<Attention> make_attention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters,
+                                          const AttentionDraw& draw) {
   switch (config.kind) {
     case AttentionKind::softmax:
       return std::make_unique<SoftmaxAttention>(shape);
     case AttentionKind::polynomial:
       return std::make_unique<PolynomialAttention>(config.degree, shape, parameters);
+    case AttentionKind::polysketch:
+      return std::make_unique<PolysketchAttention>(config, shape, parameters, draw);
+    case AttentionKind::performer:
+      return std::make_unique<PerformerAttention>(config, shape, parameters, draw);
+    case AttentionKind::hedgehog:
+      return std::make_unique<HedgehogAttention>(config, shape, parameters);
+    case AttentionKind::sliding_window:
+      return std::make_unique<SlidingWindowAttention>(config.window, shape);
+    case AttentionKind::local_polynomial:
+      return std::make_unique<LocalPolynomialAttention>(config, shape, parameters);
   }
   throw InternalError("make_attention: unknown kind");
+}
+
+at::Tensor Attention::step(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  if (q.size(2) != 1) throw ShapeError(fmt::format("attention: a step takes one token, got {}", q.size(2)));
+  return prefill(state, q, k, v);
 }
 
 void check_attention_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& shape,

@@ -25,6 +25,12 @@ struct AttentionShape {
   int64_t head_width = 0;  ///< D
 };
 
+/// Where the random matrices of a layer come from: a pure function of these two and of the step, so nothing has to be saved.
+struct AttentionDraw {
+  uint64_t seed = 1;  ///< run.seed
+  int64_t layer = 0;
+};
+
 /// A learned tensor of an attention layer. `value` shares its storage with the layer: an optimiser that updates it in place, or a
 /// flat buffer put under it with set_data(), is seen by the next forward.
 struct AttentionParameter {
@@ -48,6 +54,13 @@ struct AttentionCost {
   int64_t saved_bytes(int64_t bytes_per_element) const { return saved_elements * bytes_per_element + saved_floats * 4; }
 };
 
+/// What the recurrent form of a layer remembers of the tokens so far.
+class AttentionState {
+ public:
+  virtual ~AttentionState() = default;
+  virtual int64_t bytes() const = 0;  ///< of its tensors; constant but for the kinds that look at every pair
+};
+
 /// Causal attention of one layer. Heads share its parameters.
 ///
 /// Implementations differ in the weight they give to a pair (query i, key j <= i), not in their contract: rows of the result are
@@ -67,12 +80,28 @@ class Attention {
 
   /// Learned tensors, always in the same order; empty for kinds without any. They stay in fp32 whatever the type of q, k, v.
   virtual std::vector<AttentionParameter> parameters() { return {}; }
+
+  /// Tensors that are drawn, not learned: sketch matrices, random features. They share their storage with the layer.
+  virtual std::vector<AttentionParameter> constants() { return {}; }
+
+  /// Called before the work of a training step, counted from 0: kinds that draw again every so many steps do it here.
+  virtual void at_step(int64_t /*step*/) {}
+
+  /// Recurrent form (METHOD §3): the state before the first token. Throws UserError 78 for a kind whose weights depend on later tokens.
+  virtual std::unique_ptr<AttentionState> initial_state() const = 0;
+
+  /// n >= 1 further tokens of every sequence, [B, H, n, D] after rotary embedding: what forward gives at these positions, [B, H, n, D],
+  /// and `state` moved behind them. No gradients. B, type and device are those of the first call.
+  virtual at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const = 0;
+
+  /// One token: prefill with n = 1.
+  at::Tensor step(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;
 };
 
 /// The mechanism that the configuration names. `parameters` gives device and type (fp32, or fp64 in tests) of the learned tensors.
 /// Throws UserError 78 for a degree that the kind does not know.
 std::unique_ptr<Attention> make_attention(const AttentionConfig& config, const AttentionShape& shape,
-                                          const at::TensorOptions& parameters = at::TensorOptions());
+                                          const at::TensorOptions& parameters = at::TensorOptions(), const AttentionDraw& draw = {});
 
 /// Throws ShapeError unless q, k, v are [B, H, T, D] of the layer's H and D, alike in type and device, and documents are [B, T].
 void check_attention_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& shape,

@@ -43,6 +43,7 @@ struct AttentionConfig {
   int64_t block = 1024;                          ///< b: rows of a block of polysketch, performer, hedgehog and local_polynomial
   int64_t features = 0;                          ///< F of performer and hedgehog; 0: 2048 and 2·D
   Stabiliser stabiliser = Stabiliser::causal;    ///< of performer
+  int64_t redraw = 0;                            ///< steps between new features of performer; 0: never
   int64_t window = 1024;                         ///< positions that sliding_window sees, itself included
 };
 

@@ -109,6 +109,7 @@ void list_attention(FieldList& keys, AttentionConfig& attention) {
       .most = 65'536;
   keys.choice<Stabiliser>("attention.stabiliser", attention.stabiliser, {{"causal", Stabiliser::causal}, {"paper", Stabiliser::paper}},
                           "What performer subtracts from the exponents of keys: the largest so far, or the largest of the whole sequence.");
+  keys.count("attention.redraw", attention.redraw, "steps", 0, "Training steps between new random features of performer; 0: drawn once.");
   keys.count("attention.window", attention.window, "tokens", 1, "Positions that sliding_window attention sees, itself included.");
 }
 
