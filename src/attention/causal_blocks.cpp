@@ -6,8 +6,8 @@
 
 #include <algorithm>
 #include <functional>
-#include <utility>
-#include <vector>
+
+#include "attention/causal_heads.hpp"
 
 namespace polysketch {
 namespace {
@@ -81,8 +81,7 @@ void for_each_reading(const Group& group, const std::function<void(const at::Ten
   for (int64_t i = 1; i < group.blocks(); ++i) {
     add_block(state, group, i - 1);
     const at::Tensor rounded = state.to(group.a.scalar_type());
-    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(),
-                   [&](int64_t at, int64_t n) { read(rounded, i, at, n); });
+    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) { read(rounded, i, at, n); });
   }
 }
 
@@ -137,20 +136,6 @@ void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Ten
   }
 }
 
-/// Documents of more than one block in a row of the batch: where they begin and how long they are.
-std::vector<std::pair<int64_t, int64_t>> long_documents(const CausalBlocks& call, int64_t row) {
-  const int64_t length = call.a.size(2);
-  std::vector<std::pair<int64_t, int64_t>> found;
-  const int32_t* starts = call.starts.defined() ? call.starts.const_data_ptr<int32_t>() + row * length : nullptr;
-  int64_t begin = 0;
-  for (int64_t i = 1; i <= length; ++i) {
-    if (i < length && (starts == nullptr || starts[i] != i)) continue;
-    if (i - begin > call.block) found.emplace_back(begin, i - begin);
-    begin = i;
-  }
-  return found;
-}
-
 /// Some rows of some heads of a [B·H, T, …] tensor.
 struct Part {
   int64_t first, heads, begin, rows;
@@ -184,6 +169,19 @@ void for_each_group(const CausalBlocks& call, const std::function<void(const Gro
 
 }  // namespace
 
+std::vector<std::pair<int64_t, int64_t>> long_documents(const CausalBlocks& call, int64_t row) {
+  const int64_t length = call.a.size(2);
+  std::vector<std::pair<int64_t, int64_t>> found;
+  const int32_t* starts = call.starts.defined() ? call.starts.const_data_ptr<int32_t>() + row * length : nullptr;
+  int64_t begin = 0;
+  for (int64_t i = 1; i <= length; ++i) {
+    if (i < length && (starts == nullptr || starts[i] != i)) continue;
+    if (i - begin > call.block) found.emplace_back(begin, i - begin);
+    begin = i;
+  }
+  return found;
+}
+
 at::Tensor expand_features(const at::Tensor& x, int64_t power) {
   if (power == 1) return x;
   return (x.unsqueeze(3) * x.unsqueeze(2)).flatten(2);
@@ -193,6 +191,10 @@ CausalBlocksResult causal_blocks_forward(const CausalBlocks& call) {
   const at::NoGradGuard no_grad;
   const auto wide = call.a.options().dtype(wide_type(call.a));
   const CausalBlocksResult result{at::zeros(call.v.sizes(), wide), at::zeros({call.v.size(0), call.v.size(1), call.v.size(2)}, wide)};
+  if (has_causal_kernels(call)) {
+    causal_heads_forward(call, result);
+    return result;
+  }
   const at::Tensor sum = result.sum.flatten(0, 1), row_sum = result.row_sum.flatten(0, 1);
   for_each_group(call, [&](const Group& group, const Part& part) { group_forward(group, part(sum), part(row_sum)); });
   return result;
@@ -200,9 +202,13 @@ CausalBlocksResult causal_blocks_forward(const CausalBlocks& call) {
 
 CausalBlocksGradients causal_blocks_backward(const CausalBlocks& call, const at::Tensor& sum_gradient, const at::Tensor& row_sum_gradient) {
   const at::NoGradGuard no_grad;
-  const at::Tensor cotangent = at::cat({sum_gradient, row_sum_gradient.unsqueeze(3)}, 3).flatten(0, 1);  // [B·H, T, D + 1]
   const CausalBlocksGradients back{at::zeros(call.a.sizes(), call.a.options()), at::zeros(call.b.sizes(), call.b.options()),
                                    at::zeros(call.v.sizes(), call.v.options())};
+  if (has_causal_kernels(call)) {
+    causal_heads_backward(call, sum_gradient, row_sum_gradient, back);
+    return back;
+  }
+  const at::Tensor cotangent = at::cat({sum_gradient, row_sum_gradient.unsqueeze(3)}, 3).flatten(0, 1);  // [B·H, T, D + 1]
   const at::Tensor da = back.a.flatten(0, 1), db = back.b.flatten(0, 1), dv = back.v.flatten(0, 1);
   for_each_group(call, [&](const Group& group, const Part& part) {
     group_query_gradient(group, part(cotangent), part(da));

@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 namespace polysketch {
 
@@ -29,6 +31,9 @@ struct CausalBlocksResult {
 struct CausalBlocksGradients {
   at::Tensor a, b, v;  ///< shapes and types of the inputs
 };
+
+/// Documents of more than one block in row `row` of the batch: where they begin and how long they are.
+std::vector<std::pair<int64_t, int64_t>> long_documents(const CausalBlocks& call, int64_t row);
 
 /// phi: x itself for power 1, x ⊗ x for power 2: [G, n, R] -> [G, n, R^power].
 at::Tensor expand_features(const at::Tensor& x, int64_t power);

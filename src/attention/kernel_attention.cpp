@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "attention/causal_blocks.hpp"
+#include "attention/head_rows.hpp"
 #include "attention/polynomial_blocks.hpp"
 #include "attention/polynomial_heads.hpp"
 #include "support/error.hpp"
@@ -25,13 +26,7 @@ at::Tensor block_starts(const KernelAttention& call) {
   return starts;
 }
 
-at::Tensor padded(const at::Tensor& x, int64_t width) {
-  return x.size(3) == width ? x : at::constant_pad_nd(x, {0, width - x.size(3)}, 0);
-}
-
-at::Tensor joined_like(const at::Tensor& x) {
-  return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2);
-}
+at::Tensor padded(const at::Tensor& x, int64_t width) { return x.size(3) == width ? x : at::constant_pad_nd(x, {0, width - x.size(3)}, 0); }
 
 at::Tensor inverse_or_zero(const at::Tensor& x) { return at::where(x.eq(0), at::zeros_like(x), x.reciprocal()); }
 
@@ -65,7 +60,8 @@ class Diagonal {
   PolynomialGradients backward(const PolynomialResult& whole, const at::Tensor& output_gradient) const {
     const PolynomialResult wide{padded(whole.output, call_.v.size(3)), whole.normaliser};
     const at::Tensor gradient = padded(output_gradient, call_.v.size(3));
-    PolynomialGradients back = kernels_ ? polynomial_heads_backward(call_, wide, gradient) : polynomial_blocks_backward(call_, wide, gradient);
+    PolynomialGradients back =
+        kernels_ ? polynomial_heads_backward(call_, wide, gradient) : polynomial_blocks_backward(call_, wide, gradient);
     back.q = back.q.narrow(3, 0, key_width_);
     back.k = back.k.narrow(3, 0, key_width_);
     back.v = back.v.narrow(3, 0, width_);

@@ -9,17 +9,17 @@ namespace polysketch {
 
 /// What decides the cost of kernel_attention.
 struct KernelCost {
-  int64_t width = 0;         ///< R of the vectors behind the weights between blocks; 0: there are none
-  int64_t power = 2;         ///< 1 or 2
-  int64_t near_width = 0;    ///< width of the vectors behind the weights inside a block
-  int64_t block = 0;         ///< b
-  double feature_flops = 0;  ///< to make a or b of one vector
-  bool keep_features = true; ///< whether a and b are kept for backward
+  int64_t width = 0;          ///< R of the vectors behind the weights between blocks; 0: there are none
+  int64_t power = 2;          ///< 1 or 2
+  int64_t near_width = 0;     ///< width of the vectors behind the weights inside a block
+  int64_t block = 0;          ///< b
+  double feature_flops = 0;   ///< to make a or b of one vector
+  bool keep_features = true;  ///< whether a and b are kept for backward
 };
 
 /// One sequence, all heads (METHOD §3). In the blocks 2·(W + D) FLOPs a pair, W the width of the dot products; between them 2·F·(D + 1) to
-/// read and as much to write a token, F = R or R(R + 1)/2 features that differ; features for queries and keys. Gradients cost twice as much.
-/// `full` counts whole blocks, `causal` the pairs of a block that exist.
+/// read and as much to write a token, F = R or R(R + 1)/2 features that differ; features for queries and keys. Gradients cost twice as
+/// much. `full` counts whole blocks, `causal` the pairs of a block that exist.
 inline AttentionCost kernel_attention_cost(const KernelCost& kernel, const AttentionShape& shape, int64_t length) {
   const double t = static_cast<double>(length), b = static_cast<double>(std::min(kernel.block, length));
   const double d = static_cast<double>(shape.head_width), heads = static_cast<double>(shape.heads), r = static_cast<double>(kernel.width);

@@ -16,9 +16,9 @@ using torch::autograd::variable_list;
 
 constexpr double kNormEpsilon = 1e-5;
 constexpr int64_t kExpansion = 8;
-constexpr int64_t kRows = 512;         // of a piece on the CPU: 8R columns of bf16 in half an L2 cache
+constexpr int64_t kRows = 512;  // of a piece on the CPU: 8R columns of bf16 in half an L2 cache
 constexpr int64_t kRowsOnDevice = 65536;
-constexpr int64_t kStrips = 32;        // over which gradients of parameters are added up in order, whatever the number of threads
+constexpr int64_t kStrips = 32;  // over which gradients of parameters are added up in order, whatever the number of threads
 
 /// Four tensors of a level of a network: gain, bias [in], up [8R, in], down [R, 8R].
 at::Tensor level(const at::Tensor& x, const at::Tensor* p) {

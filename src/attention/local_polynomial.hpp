@@ -7,8 +7,8 @@
 
 namespace polysketch {
 
-/// Exact polynomial attention inside blocks of `block` positions only (P App. J): w_ij = (LN(q_i)·LN(k_j))^p where i and j lie in one block,
-/// o_i = sum_j w_ij v_j / (1 + sum_j w_ij). One layer norm serves q, k and all heads.
+/// Exact polynomial attention inside blocks of `block` positions only (P App. J): w_ij = (LN(q_i)·LN(k_j))^p where i and j lie in one
+/// block, o_i = sum_j w_ij v_j / (1 + sum_j w_ij). One layer norm serves q, k and all heads.
 class LocalPolynomialAttention : public Attention {
  public:
   /// Uses degree and block.

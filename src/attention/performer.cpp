@@ -155,8 +155,9 @@ AttentionCost PerformerAttention::cost(int64_t length) const {
 
 std::unique_ptr<AttentionState> PerformerAttention::initial_state() const {
   if (stabiliser_ == Stabiliser::paper) {
-    throw UserError(ExitCode::config,
-                    "attention.stabiliser: paper looks at the whole sequence, so nothing can be added to it: use attention.stabiliser=causal");
+    throw UserError(
+        ExitCode::config,
+        "attention.stabiliser: paper looks at the whole sequence, so nothing can be added to it: use attention.stabiliser=causal");
   }
   return std::make_unique<KernelState>();
 }

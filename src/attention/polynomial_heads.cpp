@@ -4,45 +4,18 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cmath>
-#include <functional>
 
+#include "attention/head_rows.hpp"
 #include "kernels/polynomial_attention.hpp"
 
 namespace polysketch {
 namespace {
 
 using kernels::bf16;
-using kernels::HeadRows;
 
 constexpr int64_t kShortestPiece = 768;  // queries; below that packing the keys once more costs more than a waiting thread
-
-/// fp32 or bf16 pointers of a tensor.
-template <class T>
-T* pointer(const at::Tensor& x) {
-  return static_cast<T*>(x.mutable_data_ptr());
-}
-template <class T>
-const T* const_pointer(const at::Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
-}
-
-/// [B, H, T, D] with the numbers of a row side by side.
-at::Tensor with_whole_rows(const at::Tensor& x) { return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous(); }
-
-at::Tensor joined(const at::Tensor& x) { return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2); }
-
-template <class T>
-HeadRows<const T> rows_of(const at::Tensor& x, int64_t head) {
-  const int64_t b = head / x.size(1), h = head % x.size(1);
-  return {const_pointer<T>(x) + b * x.stride(0) + h * x.stride(1), x.stride(2)};
-}
-template <class T>
-HeadRows<T> mutable_rows_of(const at::Tensor& x, int64_t head) {
-  const int64_t b = head / x.size(1), h = head % x.size(1);
-  return {pointer<T>(x) + b * x.stride(0) + h * x.stride(1), x.stride(2)};
-}
 
 /// The call with everything where the kernels can read it.
 template <class T>
@@ -83,23 +56,12 @@ class Heads {
   float one_ = 1, key_scale_ = 1;
 };
 
-/// Runs work(item, scratch) for 0 … items-1. Threads take the next item when they are done with one: heads can differ in cost, and
-/// threads in speed.
-void for_each_item(int64_t items, size_t scratch_bytes, const std::function<void(int64_t, void*)>& work) {
-  std::atomic<int64_t> next{0};
-  const int64_t workers = std::min<int64_t>(items, at::get_num_threads());
-  at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
-    if (begin == end) return;
-    const at::Tensor scratch = at::empty({static_cast<int64_t>(scratch_bytes)}, at::kByte);
-    for (int64_t item = next++; item < items; item = next++) work(item, scratch.mutable_data_ptr());
-  });
-}
-
 template <class T>
 PolynomialResult forward(const PolynomialCall& call) {
   const int64_t heads = call.q.size(0) * call.q.size(1), length = call.q.size(2), width = call.q.size(3);
   const auto& kernel = *kernels::polynomial_kernels<T>(width);
-  const PolynomialResult result{joined(call.q), at::empty({call.q.size(0), call.q.size(1), length}, call.q.options().dtype(at::kFloat))};
+  const PolynomialResult result{joined_like(call.q),
+                                at::empty({call.q.size(0), call.q.size(1), length}, call.q.options().dtype(at::kFloat))};
   const Heads<T> inputs(call);
   // Few heads and many threads: cut the queries so that pieces cost about the same, area of the triangle by area.
   const int64_t wanted = (4 * at::get_num_threads() + heads - 1) / heads;
@@ -125,7 +87,7 @@ PolynomialGradients backward(const PolynomialCall& call, const PolynomialResult&
   const auto& kernel = *kernels::polynomial_kernels<T>(width);
   const Heads<T> inputs(call);
   const at::Tensor gradient = with_whole_rows(output_gradient), output = with_whole_rows(result.output);
-  PolynomialGradients back{joined(call.q), joined(call.q), joined(call.q), {}, {}};
+  PolynomialGradients back{joined_like(call.q), joined_like(call.q), joined_like(call.q), {}, {}};
   at::Tensor dgain, dbias;  // [heads, D]: one row a head, added up in order, whatever the threads did
   if (call.gain.defined()) {
     dgain = at::empty({heads, width}, at::kFloat);

@@ -13,7 +13,8 @@ PolysketchAttention::PolysketchAttention(const AttentionConfig& config, const At
                                          const AttentionDraw& draw)
     : config_(config), shape_(shape) {
   if (config.degree < 2 || (config.degree & (config.degree - 1)) != 0) {
-    throw UserError(ExitCode::config, fmt::format("attention.degree: got {}, want a power of two, 2 or more, for polysketch", config.degree));
+    throw UserError(ExitCode::config,
+                    fmt::format("attention.degree: got {}, want a power of two, 2 or more, for polysketch", config.degree));
   }
   const int64_t half = config.degree / 2;
   if (config.sketch == SketchKind::random) {

@@ -30,8 +30,9 @@ class Sketch {
   virtual std::vector<AttentionParameter> constants() const { return {}; }
 };
 
-/// P Algorithm 1: sketch(x, 1) = x, sketch(x, n) = c·(sketch(x, n/2) G₁)∘(sketch(x, n/2)' G₂) with independent standard normal G and halves.
-/// paper: c = √(1/R), unbiased. code: c = 1/R, as the published code has it. Matrices are drawn from (seed, layer) and never trained.
+/// P Algorithm 1: sketch(x, 1) = x, sketch(x, n) = c·(sketch(x, n/2) G₁)∘(sketch(x, n/2)' G₂) with independent standard normal G and
+/// halves. paper: c = √(1/R), unbiased. code: c = 1/R, as the published code has it. Matrices are drawn from (seed, layer) and never
+/// trained.
 std::unique_ptr<Sketch> make_random_sketch(int64_t width, int64_t size, int64_t degree, SketchScale scale, const AttentionDraw& draw,
                                            const at::TensorOptions& options);
 

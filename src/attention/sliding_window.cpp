@@ -32,7 +32,8 @@ at::Tensor one_document(const at::Tensor& q, const at::Tensor& k, const at::Tens
   const auto padded = [&](const at::Tensor& x) { return at::constant_pad_nd(x, {0, 0, 0, padding}, 0).contiguous(); };
   const at::Tensor all_k = padded(k), all_v = padded(v);
   const auto both = [&](const at::Tensor& x) {
-    return at::cat({fold(x.narrow(2, 0, later * window).contiguous(), window), fold(x.narrow(2, window, later * window).contiguous(), window)}, 2);
+    return at::cat(
+        {fold(x.narrow(2, 0, later * window).contiguous(), window), fold(x.narrow(2, window, later * window).contiguous(), window)}, 2);
   };
   const at::Tensor queries = fold(padded(q).narrow(2, window, later * window).contiguous(), window);
   const at::Tensor mask = visible(window, window, 2 * window, window, q.device());

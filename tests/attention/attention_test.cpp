@@ -13,9 +13,10 @@
 
 #include "attention/dense_reference.hpp"
 #include "attention/each_instruction_set.hpp"
+#include "attention/mechanisms.hpp"
 #include "helpers/tolerances.hpp"
 
-// What holds for every mechanism. A new one gets a row in kMechanisms.
+// What holds for every mechanism of tests/attention/mechanisms.hpp.
 
 namespace polysketch {
 namespace {
@@ -23,11 +24,7 @@ namespace {
 using test::normal;
 using test::relative_error;
 
-struct Mechanism {
-  const char* name;
-  AttentionConfig config;
-  bool contains_nan;  ///< NaN in position t leaves rows before t untouched
-};
+using test::Mechanism;
 
 AttentionConfig polynomial_of_degree(int64_t degree) {
   AttentionConfig config;
@@ -35,12 +32,6 @@ AttentionConfig polynomial_of_degree(int64_t degree) {
   config.degree = degree;
   return config;
 }
-
-// LibTorch's softmax multiplies hidden values by zero inside a tile: a NaN there reaches earlier rows of the tile.
-const std::array<Mechanism, 4> kMechanisms{{{"softmax", {}, false},
-                                            {"polynomial_2", polynomial_of_degree(2), true},
-                                            {"polynomial_4", polynomial_of_degree(4), true},
-                                            {"polynomial_8", polynomial_of_degree(8), true}}};
 
 class EachMechanism : public testing::TestWithParam<std::tuple<Mechanism, kernels::InstructionSet>> {
  protected:
@@ -58,9 +49,9 @@ class EachMechanism : public testing::TestWithParam<std::tuple<Mechanism, kernel
  private:
   std::optional<test::InstructionSetScope> scope_;
 };
-INSTANTIATE_TEST_SUITE_P(All, EachMechanism, testing::Combine(testing::ValuesIn(kMechanisms), test::instruction_sets()),
+INSTANTIATE_TEST_SUITE_P(All, EachMechanism, testing::Combine(testing::ValuesIn(test::mechanisms()), test::instruction_sets()),
                          [](const auto& tested) {
-                           return std::string(std::get<0>(tested.param).name) + "_" + std::string(kernels::name(std::get<1>(tested.param)));
+                           return std::get<0>(tested.param).name + "_" + std::string(kernels::name(std::get<1>(tested.param)));
                          });
 
 constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kDouble};
@@ -103,8 +94,8 @@ TEST_P(EachMechanism, DocumentsEqualSeparatePasses) {
     const auto parameters = attention->parameters();
     std::vector<at::Tensor> parameter_gradients;
     for (const auto& p : parameters) {
-      parameter_gradients.push_back(p.value.grad().clone());
-      p.value.grad().zero_();
+      parameter_gradients.push_back(p.value.grad().defined() ? p.value.grad().clone() : at::zeros_like(p.value));
+      if (p.value.grad().defined()) p.value.grad().zero_();
     }
     const double bound = type == at::kDouble  ? test::tolerance::kReordered64
                          : type == at::kFloat ? test::tolerance::kSingle
@@ -122,8 +113,13 @@ TEST_P(EachMechanism, DocumentsEqualSeparatePasses) {
     }
     for (size_t i = 0; i < packed.size(); ++i)
       EXPECT_LE(relative_error(packed[i].grad(), apart[i].grad()), bound) << "gradient " << i << ", " << type;
-    for (size_t i = 0; i < parameters.size(); ++i)
-      EXPECT_LE(relative_error(parameter_gradients[i], parameters[i].value.grad()), bound) << type;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const at::Tensor grad = parameters[i].value.grad();
+      if (!grad.defined()) continue;  // no part in texts this short
+      // Sums over rows are rounded to bf16 a piece at a time, and the pieces are others.
+      const double wider = type == at::kBFloat16 ? test::tolerance::kBrain : bound;
+      EXPECT_LE(relative_error(parameter_gradients[i], grad), wider) << parameters[i].name << ", " << type;
+    }
   }
 }
 
@@ -208,8 +204,8 @@ TEST_P(EachMechanism, MemoryGrowsLinearly) {
   }
 }
 
-TEST_P(EachMechanism, CostCountsPairs) {
-  const auto attention = make(3, 16, at::kFloat);
+TEST(Attention, CostCountsPairs) {
+  const auto attention = make_attention(polynomial_of_degree(4), {3, 16});
   const AttentionCost one = attention->cost(1), many = attention->cost(100);
   EXPECT_DOUBLE_EQ(one.forward.full, 4 * 3 * 16);
   EXPECT_DOUBLE_EQ(one.forward.causal, one.forward.full);

@@ -92,8 +92,8 @@ struct BetweenBlocks : public torch::autograd::Function<BetweenBlocks> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
     const auto kept = context->get_saved_variables();
-    const CausalBlocks call{
-        kept[0], kept[1], kept[2], context->saved_data.at("power").toInt(), context->saved_data.at("block").toInt(), {}, {}};
+    const CausalBlocks call{kept[0], kept[1], kept[2], context->saved_data.at("power").toInt(), context->saved_data.at("block").toInt(),
+                            {},      {}};
     const CausalBlocksGradients back = causal_blocks_backward(call, gradients[0], at::zeros(gradients[0].sizes().slice(0, 3)));
     return {back.a, back.b, back.v, at::Tensor(), at::Tensor()};
   }
@@ -124,8 +124,8 @@ Tensors run_products(const GoldenCase& c, const Tensors& golden) {
   if (golden.count("out.cache")) {
     at::Tensor cache = all.narrow(2, length, reading.size(2));
     if (power == 2) {
-      const at::Tensor pairs = cache.unflatten(2, {rank, rank});                      // Σ (b_i + b_j)² c
-      const at::Tensor squares = pairs.diagonal(0, 2, 3).movedim(-1, 2) / 4;          // Σ b_i² c
+      const at::Tensor pairs = cache.unflatten(2, {rank, rank});              // Σ (b_i + b_j)² c
+      const at::Tensor squares = pairs.diagonal(0, 2, 3).movedim(-1, 2) / 4;  // Σ b_i² c
       cache = (pairs - squares.unsqueeze(2) - squares.unsqueeze(3)) / 2;
     }
     computed["out.cache"] = cache.detach();

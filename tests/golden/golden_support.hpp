@@ -96,16 +96,11 @@ inline void expect_golden(const GoldenCase& c, const Tensors& golden, const Tens
 /// Flax's name of a parameter of one of our attention layers: "sketch.left.0.up" -> "pre_attn_layer.ff1_0.Dense_0.kernel".
 inline std::string flax_attention_name(const std::string& name) {
   static const std::vector<std::pair<std::regex, std::string>> rules{
-      {std::regex("^norm\\."), "pre_attn_layer."},
-      {std::regex("^query_norm\\."), "LayerNorm_0."},
-      {std::regex("^key_norm\\."), "LayerNorm_1."},
-      {std::regex("^sketch\\."), "pre_attn_layer."},
-      {std::regex("left\\.([01])\\."), "ff1_$1."},
-      {std::regex("right\\.([01])\\."), "ff2_$1."},
-      {std::regex("\\.norm\\."), ".LayerNorm_0."},
-      {std::regex("\\.up$"), ".Dense_0.kernel"},
-      {std::regex("\\.down$"), ".Dense_1.kernel"},
-      {std::regex("\\.gain$"), ".scale"},
+      {std::regex("^norm\\."), "pre_attn_layer."},  {std::regex("^query_norm\\."), "LayerNorm_0."},
+      {std::regex("^key_norm\\."), "LayerNorm_1."}, {std::regex("^sketch\\."), "pre_attn_layer."},
+      {std::regex("left\\.([01])\\."), "ff1_$1."},  {std::regex("right\\.([01])\\."), "ff2_$1."},
+      {std::regex("\\.norm\\."), ".LayerNorm_0."},  {std::regex("\\.up$"), ".Dense_0.kernel"},
+      {std::regex("\\.down$"), ".Dense_1.kernel"},  {std::regex("\\.gain$"), ".scale"},
   };
   std::string flax = name;
   for (const auto& [pattern, replacement] : rules) flax = std::regex_replace(flax, pattern, replacement);

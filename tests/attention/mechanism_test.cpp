@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every mechanism against its dense form in fp64 (METHOD §2, §6), and what only some of them promise.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+
+#include "attention/attention.hpp"
+#include "attention/dense_reference.hpp"
+#include "attention/mechanisms.hpp"
+#include "attention/performer.hpp"
+#include "attention/sketch.hpp"
+#include "helpers/tolerances.hpp"
+
+namespace polysketch {
+namespace {
+
+using test::Mechanism;
+using test::normal;
+using test::relative_error;
+
+using Three = std::array<at::Tensor, 3>;
+
+Three random_inputs(int64_t batch, int64_t heads, int64_t length, int64_t width, Philox& random, at::ScalarType type = at::kDouble) {
+  Three x;
+  for (at::Tensor& part : x) part = normal({batch, heads, length, width}, random, type);
+  return x;
+}
+
+/// Learned tensors away from where they start, so that gains and biases matter.
+void disturb(Attention& attention, Philox& random) {
+  const at::NoGradGuard no_grad;
+  for (auto& parameter : attention.parameters()) {
+    parameter.value.add_(normal(parameter.value.sizes(), random, parameter.value.scalar_type()) * 0.1);
+  }
+}
+
+class Dense : public testing::TestWithParam<Mechanism> {};
+INSTANTIATE_TEST_SUITE_P(All, Dense, testing::ValuesIn(test::mechanisms()), [](const auto& tested) { return tested.param.name; });
+
+int64_t pick(Philox& random, std::initializer_list<int64_t> values) {
+  return *(values.begin() + static_cast<std::ptrdiff_t>(random.bounded(values.size())));
+}
+
+/// Outputs and all gradients of `attention` in its own type and of the dense form in fp64, the worst relative error of both kinds.
+struct Errors {
+  double output = 0, gradient = 0;
+  std::string worst;
+};
+Errors against_dense(const AttentionConfig& config, Attention& attention, const Three& inputs, const at::Tensor& cotangent,
+                     const Documents& documents) {
+  Three x, wide;
+  for (size_t i = 0; i < 3; ++i) {
+    x[i] = inputs[i].detach().clone().requires_grad_();
+    wide[i] = inputs[i].detach().to(at::kDouble).requires_grad_();
+  }
+  test::NamedTensors parameters;
+  for (auto& parameter : attention.parameters()) {
+    parameter.value.mutable_grad() = at::Tensor();
+    parameters[parameter.name] = parameter.value.detach().to(at::kDouble).requires_grad_();
+  }
+  for (auto& constant : attention.constants()) parameters[constant.name] = constant.value.to(at::kDouble);
+  const at::Tensor got = attention.forward(x[0], x[1], x[2], documents);
+  const at::Tensor want = test::dense_attention(config, parameters, wide[0], wide[1], wide[2], documents);
+  got.backward(cotangent);
+  want.backward(cotangent.to(at::kDouble));
+  Errors errors;
+  errors.output = relative_error(got.detach(), want.detach());
+  const auto compare = [&](const at::Tensor& gradient, const at::Tensor& reference, const std::string& name) {
+    if (!reference.defined() || reference.abs().max().item<double>() < 1e-12) {  // no influence
+      if (gradient.defined()) {
+        EXPECT_LE(gradient.abs().max().item<double>(), 1e-6) << name;
+      }
+      return;
+    }
+    ASSERT_TRUE(gradient.defined()) << name;
+    const double error = relative_error(gradient, reference);
+    if (!(error <= errors.gradient)) {
+      errors.gradient = error;
+      errors.worst = name;
+    }
+  };
+  const std::array<const char*, 3> names{"q", "k", "v"};
+  for (size_t i = 0; i < 3; ++i) compare(x[i].grad(), wide[i].grad(), names[i]);
+  for (auto& parameter : attention.parameters()) compare(parameter.value.grad(), parameters.at(parameter.name).grad(), parameter.name);
+  return errors;
+}
+
+TEST_P(Dense, RandomShapesInDouble) {
+  Philox random(31, RandomPurpose::test, std::hash<std::string>{}(GetParam().name));
+  for (int trial = 0; trial < 12; ++trial) {
+    AttentionConfig config = GetParam().config;
+    config.block = pick(random, {1, 5, 16, 33, 64, 1000});
+    config.window = pick(random, {1, 7, 32, 1000});
+    config.sketch_size = pick(random, {4, 8, 12});
+    const int64_t batch = pick(random, {1, 2}), heads = pick(random, {1, 3}), width = pick(random, {8, 16});
+    const int64_t length = pick(random, {1, 2, 31, 64, 65, 100, 147});
+    const auto attention = make_attention(config, {heads, width}, at::kDouble, {7, trial});
+    disturb(*attention, random);
+    const Documents documents = random.bounded(2) == 0 ? Documents() : test::random_documents(batch, length, random, 40);
+    const Three x = random_inputs(batch, heads, length, width, random);
+    const Errors errors = against_dense(config, *attention, x, normal(x[0].sizes(), random), documents);
+    const std::string what = fmt::format("B {} H {} T {} D {} b {} W {} R {}{}", batch, heads, length, width, config.block, config.window,
+                                         config.sketch_size, documents.defined() ? " documents" : "");
+    EXPECT_LE(errors.output, test::tolerance::kReordered64) << what;
+    EXPECT_LE(errors.gradient, 10 * test::tolerance::kReordered64) << what << ", " << errors.worst;
+  }
+}
+
+TEST_P(Dense, SingleAndBrain) {
+  Philox random(32, RandomPurpose::test);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    AttentionConfig config = GetParam().config;
+    config.block = 128;
+    config.sketch_size = 32;
+    const auto attention = make_attention(config, {2, 64}, at::kFloat, {7, 1});
+    const Three x = random_inputs(2, 2, 500, 64, random, type);
+    const Errors errors = against_dense(config, *attention, x, normal(x[0].sizes(), random, type), {});
+    const bool brain = type == at::kBFloat16;
+    EXPECT_LE(errors.output, brain ? test::tolerance::kBrain : test::tolerance::kSingle) << type;
+    EXPECT_LE(errors.gradient, brain ? test::tolerance::kBrainFewRows : 10 * test::tolerance::kSingle) << type << ", " << errors.worst;
+  }
+}
+
+TEST_P(Dense, GradientsByCentralDifferences) {
+  Philox random(33, RandomPurpose::test);
+  AttentionConfig config = GetParam().config;
+  config.block = 3;
+  config.window = 3;
+  config.sketch_size = 3;
+  config.features = config.features == 0 ? 0 : 8;
+  const auto attention = make_attention(config, {2, 4}, at::kDouble);
+  disturb(*attention, random);
+  std::vector<at::Tensor> leaves;
+  for (const at::Tensor& part : random_inputs(1, 2, 8, 4, random)) leaves.push_back(part.requires_grad_());
+  for (auto& parameter : attention->parameters()) leaves.push_back(parameter.value);
+  const at::Tensor cotangent = normal({1, 2, 8, 4}, random);
+  const auto loss = [&] { return (attention->forward(leaves[0], leaves[1], leaves[2]) * cotangent).sum(); };
+  loss().backward();
+  constexpr double kStep = 1e-5;
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    // Along one random direction: every entry has a part in it.
+    const at::Tensor direction = normal(leaves[i].sizes(), random), start = leaves[i].detach().clone();
+    const auto value_at = [&](double step) {
+      const at::NoGradGuard no_grad;
+      leaves[i].copy_(start + direction * step);
+      const double value = loss().item<double>();
+      leaves[i].copy_(start);
+      return value;
+    };
+    const double numeric = (value_at(kStep) - value_at(-kStep)) / (2 * kStep);
+    const double given = leaves[i].grad().defined() ? (leaves[i].grad() * direction).sum().item<double>() : 0;
+    EXPECT_NEAR(given, numeric, test::tolerance::kCentralDifference * (1 + std::abs(numeric))) << "tensor " << i;
+  }
+}
+
+TEST_P(Dense, RecurrentFormEqualsTheParallelOne) {
+  Philox random(34, RandomPurpose::test);
+  for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const auto attention = make_attention(GetParam().config, {2, 16}, type == at::kDouble ? at::kDouble : at::kFloat);
+    disturb(*attention, random);
+    const int64_t length = 150;
+    const Three x = random_inputs(2, 2, length, 16, random, type);
+    const at::NoGradGuard no_grad;
+    const at::Tensor want = attention->forward(x[0], x[1], x[2]);
+    for (const std::vector<int64_t>& pieces : {std::vector<int64_t>{150}, {1, 1, 1, 30, 1, 60, 56}, std::vector<int64_t>(150, 1)}) {
+      const auto state = attention->initial_state();
+      std::vector<at::Tensor> parts;
+      int64_t begin = 0;
+      for (const int64_t n : pieces) {
+        const auto part = [&](const at::Tensor& t) { return t.narrow(2, begin, n); };
+        parts.push_back(n == 1 ? attention->step(*state, part(x[0]), part(x[1]), part(x[2]))
+                               : attention->prefill(*state, part(x[0]), part(x[1]), part(x[2])));
+        begin += n;
+      }
+      const double bound = type == at::kDouble  ? test::tolerance::kReordered64
+                           : type == at::kFloat ? test::tolerance::kSingle
+                                                : test::tolerance::kBrain;
+      EXPECT_LE(relative_error(at::cat(parts, 2), want), bound) << type << ", " << pieces.size() << " pieces";
+      EXPECT_GT(state->bytes(), 0);
+    }
+    EXPECT_THROW(attention->step(*attention->initial_state(), x[0], x[1], x[2]), ShapeError);
+  }
+}
+
+TEST_P(Dense, StateOfTheLinearKindsDoesNotGrow) {
+  const AttentionKind kind = GetParam().config.kind;
+  if (kind == AttentionKind::softmax || kind == AttentionKind::polynomial) GTEST_SKIP() << "looks at every key";
+  Philox random(35, RandomPurpose::test);
+  const auto attention = make_attention(GetParam().config, {1, 8});
+  const auto bytes_after = [&](int64_t tokens) {
+    const auto state = attention->initial_state();
+    const Three x = random_inputs(1, 1, tokens, 8, random, at::kFloat);
+    (void)attention->prefill(*state, x[0], x[1], x[2]);
+    return state->bytes();
+  };
+  EXPECT_EQ(bytes_after(200), bytes_after(800));
+}
+
+TEST_P(Dense, LargeInputsStayFinite) {
+  Philox random(36, RandomPurpose::test);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const auto attention = make_attention(GetParam().config, {2, 64});
+    Three x = random_inputs(1, 2, 200, 64, random, type);
+    for (at::Tensor& part : x) part = (part * 100).detach().requires_grad_();
+    const at::Tensor y = attention->forward(x[0], x[1], x[2]);
+    y.backward(normal(y.sizes(), random, type));
+    EXPECT_TRUE(y.isfinite().all().item<bool>()) << type;
+    for (const at::Tensor& part : x) EXPECT_TRUE(part.grad().isfinite().all().item<bool>()) << type;
+    for (auto& parameter : attention->parameters()) {
+      const at::Tensor& gradient = parameter.value.grad();
+      EXPECT_TRUE(!gradient.defined() || gradient.isfinite().all().item<bool>()) << parameter.name;
+    }
+  }
+}
+
+TEST_P(Dense, ZerosGiveNumbers) {
+  const auto attention = make_attention(GetParam().config, {1, 16});
+  const at::Tensor zeros = at::zeros({1, 1, 100, 16});
+  const at::Tensor v = at::ones({1, 1, 100, 16});
+  const at::Tensor y = attention->forward(zeros, zeros, v);
+  EXPECT_FALSE(y.isnan().any().item<bool>());
+  const AttentionKind kind = GetParam().config.kind;
+  const bool sums_to_one =
+      kind != AttentionKind::polynomial && kind != AttentionKind::local_polynomial && kind != AttentionKind::polysketch;
+  // The "1 + row sum" kinds give all their weight to nothing.
+  EXPECT_LE((y - (sums_to_one ? v : at::zeros_like(v))).abs().max().item<double>(), 1e-5);
+}
+
+AttentionConfig sketched(SketchKind sketch, LocalAttention local) {
+  AttentionConfig config;
+  config.kind = AttentionKind::polysketch;
+  config.sketch = sketch;
+  config.local = local;
+  config.sketch_size = 16;
+  return config;
+}
+
+TEST(Polysketch, BlocksDoNotMatterWithoutLocalAttention) {
+  Philox random(37, RandomPurpose::test);
+  for (const SketchKind kind : {SketchKind::random, SketchKind::learned}) {
+    const Three x = random_inputs(1, 2, 150, 16, random);
+    at::Tensor first;
+    test::NamedTensors same;
+    for (const int64_t block : {1, 7, 64, 150, 4096}) {
+      AttentionConfig config = sketched(kind, LocalAttention::none);
+      config.block = block;
+      const auto attention = make_attention(config, {2, 16}, at::kDouble);
+      for (auto& parameter : attention->parameters()) {
+        const at::NoGradGuard no_grad;
+        if (same.count(parameter.name)) parameter.value.copy_(same.at(parameter.name));
+        same[parameter.name] = parameter.value.detach();
+      }
+      const at::Tensor y = attention->forward(x[0], x[1], x[2]).detach();
+      if (!first.defined()) first = y;
+      EXPECT_LE(relative_error(y, first), test::tolerance::kReordered64) << "block " << block;
+    }
+  }
+}
+
+TEST(Polysketch, WithLocalAttentionOneBlockIsExactPolynomialAttention) {
+  Philox random(38, RandomPurpose::test);
+  AttentionConfig exact;
+  exact.kind = AttentionKind::polynomial;
+  const Three x = random_inputs(2, 2, 100, 16, random);
+  const at::Tensor want = make_attention(exact, {2, 16}, at::kDouble)->forward(x[0], x[1], x[2]);
+  for (const SketchKind kind : {SketchKind::random, SketchKind::learned}) {
+    const at::Tensor got = make_attention(sketched(kind, LocalAttention::exact), {2, 16}, at::kDouble)->forward(x[0], x[1], x[2]);
+    EXPECT_LE(relative_error(got, want), test::tolerance::kReordered64);
+  }
+}
+
+at::Tensor unit(const at::Tensor& x) { return x / x.norm(2, {3}, true); }
+
+/// Mean over draws of s(x)·s(y), and its standard error. x and y have some angle between them.
+TEST(Polysketch, RandomSketchesAreUnbiased) {
+  Philox random(39, RandomPurpose::test);
+  const at::Tensor x = unit(normal({1, 1, 1, 8}, random)), y = unit(normal({1, 1, 1, 8}, random) * 0.5 + x);
+  for (const int64_t degree : {2, 4}) {
+    const double want = std::pow((x * y).sum().item<double>(), static_cast<double>(degree));
+    for (const SketchScale scale : {SketchScale::paper, SketchScale::code}) {
+      constexpr int64_t kDraws = 4000, kSize = 8;
+      double sum = 0, squares = 0;
+      for (int64_t draw = 0; draw < kDraws; ++draw) {
+        const auto sketch = make_random_sketch(8, kSize, degree, scale, {5, draw}, at::kDouble);
+        const double product = ((*sketch)(x) * (*sketch)(y)).sum().item<double>();
+        sum += product;
+        squares += product * product;
+      }
+      const double mean = sum / kDraws, error = std::sqrt((squares / kDraws - mean * mean) / kDraws);
+      // The published code divides by R where Algorithm 1 divides by √R, once for each product: 1 of degree 2, 3 of degree 4.
+      const double factor = scale == SketchScale::paper ? 1 : std::pow(static_cast<double>(kSize), degree == 2 ? -1.0 : -3.0);
+      EXPECT_NEAR(mean, want * factor, 5 * error) << "degree " << degree;
+      EXPECT_LT(error, 0.2 * std::abs(want * factor)) << "too few draws to say anything";
+    }
+  }
+}
+
+/// P Theorem 1.1: the relative Frobenius error of (s(q)·s(k))² against (q·k)⁴ falls like 1/√R.
+TEST(Polysketch, ErrorOfRandomSketchesFallsWithTheRootOfTheirSize) {
+  Philox random(40, RandomPurpose::test);
+  const at::Tensor q = unit(normal({1, 1, 64, 16}, random)), k = unit(normal({1, 1, 64, 16}, random));
+  const at::Tensor want = at::matmul(q, k.transpose(2, 3)).pow(4);
+  std::vector<double> sizes, errors;
+  for (const int64_t size : {8, 16, 32, 64, 128, 256}) {
+    constexpr int64_t kDraws = 60;
+    double squares = 0;
+    for (int64_t draw = 0; draw < kDraws; ++draw) {
+      const auto sketch = make_random_sketch(16, size, 2, SketchScale::paper, {6, draw}, at::kDouble);
+      const at::Tensor got = at::matmul((*sketch)(q), (*sketch)(k).transpose(2, 3)).square();
+      // The square of an unbiased estimate has a bias of its own variance, which falls like 1/R: the slope is that of the estimate itself.
+      const at::Tensor estimate = at::matmul((*sketch)(q), (*sketch)(k).transpose(2, 3));
+      EXPECT_GE(got.min().item<double>(), 0);
+      squares += std::pow((estimate - want.sqrt()).norm().item<double>() / q.size(2), 2);
+    }
+    sizes.push_back(std::log(static_cast<double>(size)));
+    errors.push_back(std::log(squares / kDraws) / 2);
+  }
+  double mean_x = 0, mean_y = 0, xy = 0, xx = 0;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    mean_x += sizes[i] / static_cast<double>(sizes.size());
+    mean_y += errors[i] / static_cast<double>(sizes.size());
+  }
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    xy += (sizes[i] - mean_x) * (errors[i] - mean_y);
+    xx += (sizes[i] - mean_x) * (sizes[i] - mean_x);
+  }
+  std::printf("slope %.3f\n", xy / xx);
+  EXPECT_NEAR(xy / xx, -0.5, 0.1);
+}
+
+TEST(Polysketch, DrawsAreAFunctionOfSeedAndLayer) {
+  const auto matrix = [](uint64_t seed, int64_t layer) {
+    return make_attention(sketched(SketchKind::random, LocalAttention::none), {2, 16}, at::kFloat, {seed, layer})->constants().at(0).value;
+  };
+  EXPECT_TRUE(matrix(1, 0).equal(matrix(1, 0)));
+  EXPECT_FALSE(matrix(1, 0).equal(matrix(1, 1)));
+  EXPECT_FALSE(matrix(1, 0).equal(matrix(2, 0)));
+}
+
+AttentionConfig performer(int64_t features, Stabiliser stabiliser) {
+  AttentionConfig config;
+  config.kind = AttentionKind::performer;
+  config.features = features;
+  config.stabiliser = stabiliser;
+  config.block = 32;
+  return config;
+}
+
+TEST(Performer, FeaturesAreOrthogonalInBlocksWithNormsOfGaussians) {
+  const at::Tensor rows = orthogonal_features(64, 16, {3, 2}, 0);
+  const at::Tensor products = at::matmul(rows.narrow(0, 16, 16), rows.narrow(0, 16, 16).t());
+  EXPECT_LE((products - products.diag().diag()).abs().max().item<double>(), 1e-10);
+  EXPECT_NEAR(rows.square().sum(1).mean().item<double>(), 16, 3);
+  EXPECT_GT(rows.norm(2, {1}).std().item<double>(), 0.2);
+}
+
+/// Both stabilisers stand for the same weights; they differ by what the 1e-6 in the features adds.
+TEST(Performer, StabilisersAgree) {
+  Philox random(41, RandomPurpose::test);
+  const Three x = random_inputs(2, 2, 150, 16, random);
+  const Documents documents = test::random_documents(2, 150, random, 50);
+  const auto run = [&](Stabiliser stabiliser, const Documents& given) {
+    return make_attention(performer(64, stabiliser), {2, 16}, at::kDouble)->forward(x[0], x[1], x[2], given).detach();
+  };
+  EXPECT_LE(relative_error(run(Stabiliser::causal, {}), run(Stabiliser::paper, {})), 1e-3);
+  EXPECT_LE(relative_error(run(Stabiliser::causal, documents), run(Stabiliser::paper, documents)), 1e-3);
+}
+
+TEST(Performer, PaperStabiliserHasNoRecurrentForm) {
+  try {
+    (void)make_attention(performer(64, Stabiliser::paper), {2, 16})->initial_state();
+    ADD_FAILURE() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code(), ExitCode::config);
+    EXPECT_THAT(error.what(), testing::HasSubstr("attention.stabiliser"));
+  }
+}
+
+TEST(Performer, RedrawsEverySoManySteps) {
+  AttentionConfig config = performer(32, Stabiliser::causal);
+  config.redraw = 10;
+  const auto attention = make_attention(config, {2, 16});
+  const auto at_step = [&](int64_t step) {
+    attention->at_step(step);
+    return attention->constants()[0].value.clone();
+  };
+  const at::Tensor first = at_step(0);
+  EXPECT_TRUE(first.equal(at_step(9)));
+  const at::Tensor second = at_step(10);
+  EXPECT_FALSE(first.equal(second));
+  EXPECT_TRUE(second.equal(at_step(19)));
+  EXPECT_TRUE(first.equal(at_step(3)));  // as after a resume
+  config.redraw = 0;
+  const auto fixed = make_attention(config, {2, 16});
+  fixed->at_step(1000);
+  EXPECT_TRUE(fixed->constants()[0].value.equal(first));
+}
+
+TEST(Attention, SizesThatAKindDoesNotKnowAreRefused) {
+  AttentionConfig odd = sketched(SketchKind::random, LocalAttention::none);
+  odd.degree = 6;
+  AttentionConfig uneven;
+  uneven.kind = AttentionKind::hedgehog;
+  uneven.features = 33;
+  for (const auto& [config, key] : {std::pair(odd, "attention.degree"), std::pair(uneven, "attention.features")}) {
+    try {
+      (void)make_attention(config, {2, 16});
+      ADD_FAILURE() << key;
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.code(), ExitCode::config);
+      EXPECT_THAT(error.what(), testing::HasSubstr(key));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace polysketch
