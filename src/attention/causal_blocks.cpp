@@ -49,13 +49,7 @@ struct Group {
   }
 };
 
-/// x ⊗ x for power 2: [G, n, R] -> [G, n, R²].
-at::Tensor expand(const at::Tensor& x, int64_t power) {
-  if (power == 1) return x;
-  return (x.unsqueeze(3) * x.unsqueeze(2)).flatten(2);
-}
-
-/// Gradient of x from that of expand(x), given as [G, n, R²] and symmetric in its two indices.
+/// Gradient of x from that of expand_features(x), given as [G, n, R²] and symmetric in its two indices.
 at::Tensor expand_backward(const at::Tensor& gradient, const at::Tensor& x, int64_t power) {
   if (power == 1) return gradient;
   const int64_t g = x.size(0), n = x.size(1), r = x.size(2);
@@ -93,7 +87,7 @@ void add_block(at::Tensor& state, const Group& group, int64_t i) {
   for_each_chunk(first, group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
     at::Tensor values = with_ones(group.v.narrow(1, at, n));
     if (group.log_scale.defined()) values = (values * key_factor(group, i, at, n)).to(values.scalar_type());
-    state.add_(at::bmm(expand(group.b.narrow(1, at, n), group.power).transpose(1, 2), values));
+    state.add_(at::bmm(expand_features(group.b.narrow(1, at, n), group.power).transpose(1, 2), values));
   });
 }
 
@@ -108,7 +102,7 @@ void group_forward(const Group& group, at::Tensor sum, at::Tensor row_sum) {
     const int64_t begin = group.begin(i), back = group.looking_back(i);
     const at::Tensor rounded = back > 0 ? state.to(group.a.scalar_type()) : at::Tensor();
     for_each_chunk(begin, begin + back, group.chunk(), [&](int64_t at, int64_t n) {
-      at::Tensor seen = at::bmm(expand(group.a.narrow(1, at, n), group.power), rounded).to(sum.scalar_type());
+      at::Tensor seen = at::bmm(expand_features(group.a.narrow(1, at, n), group.power), rounded).to(sum.scalar_type());
       if (group.log_scale.defined()) seen.mul_(query_factor(group, i, at, n));
       sum.narrow(1, at, n).copy_(seen.narrow(2, 0, width));
       row_sum.narrow(1, at, n).copy_(seen.select(2, width));
@@ -150,14 +144,14 @@ void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Ten
     for_each_chunk(begin, begin + back, group.chunk(), [&](int64_t at, int64_t n) {
       at::Tensor dn = cotangent.narrow(1, at, n);
       if (group.log_scale.defined()) dn = dn * query_factor(group, next, at, n);
-      state.add_(at::bmm(expand(group.a.narrow(1, at, n), group.power).transpose(1, 2), dn.to(group.a.scalar_type())));
+      state.add_(at::bmm(expand_features(group.a.narrow(1, at, n), group.power).transpose(1, 2), dn.to(group.a.scalar_type())));
     });
     const at::Tensor rounded = state.to(group.a.scalar_type());
     const at::Tensor transposed = rounded.transpose(1, 2);
     for_each_chunk(group.begin(i) + group.first_lasting(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
       const at::Tensor keys = group.b.narrow(1, at, n);
       at::Tensor values = with_ones(group.v.narrow(1, at, n));
-      at::Tensor dvalues = at::bmm(expand(keys, group.power), rounded.narrow(2, 0, width));
+      at::Tensor dvalues = at::bmm(expand_features(keys, group.power), rounded.narrow(2, 0, width));
       if (group.log_scale.defined()) {
         const at::Tensor factor = key_factor(group, i, at, n);
         values = (values * factor).to(values.scalar_type());
@@ -200,6 +194,11 @@ void for_each_group(const CausalBlocks& call, const std::function<void(const Gro
 }
 
 }  // namespace
+
+at::Tensor expand_features(const at::Tensor& x, int64_t power) {
+  if (power == 1) return x;
+  return (x.unsqueeze(3) * x.unsqueeze(2)).flatten(2);
+}
 
 CausalBlocksResult causal_blocks_forward(const CausalBlocks& call) {
   const at::NoGradGuard no_grad;

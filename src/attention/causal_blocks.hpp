@@ -30,6 +30,9 @@ struct CausalBlocksGradients {
   at::Tensor a, b, v;  ///< shapes and types of the inputs
 };
 
+/// phi: x itself for power 1, x ⊗ x for power 2: [G, n, R] -> [G, n, R^power].
+at::Tensor expand_features(const at::Tensor& x, int64_t power);
+
 /// States are fp32 (fp64 for fp64 inputs). Features are expanded to R^power a few rows at a time. CPU: heads over threads, the same bits
 /// for any number of threads. Nothing is kept for backward but the inputs.
 CausalBlocksResult causal_blocks_forward(const CausalBlocks& call);

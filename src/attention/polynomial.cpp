@@ -6,28 +6,31 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
+#include <limits>
 
 #include "attention/pair_cost.hpp"
 #include "attention/polynomial_blocks.hpp"
 #include "attention/polynomial_heads.hpp"
+#include "attention/recurrent.hpp"
 
 namespace polysketch {
 namespace {
 
-constexpr double kNormEpsilon = 1e-5;
 // Row sums stay below 2^90: fp32 ends at 2^128, and gradients multiply them with values and further scores.
 constexpr double kLargestSum = 90;
 // ... unless the 1 of the normaliser would have to go below 2^-100, where it and small weights fade away.
 constexpr double kSmallestOne = 100;
+// Keys of a text that is still growing get the scale of a long one.
+constexpr int64_t kLongestText = int64_t{1} << 24;
 
 /// (a·s)^p / (s^p + sum (a·s)^p) is the same for every s. Powers of two below 1 keep high degrees and large gains finite. The bound on the
 /// scores comes from the parameters alone, |LN(x)| <= sqrt(D)·max|gain| + |bias|, so that no position influences an earlier one.
 /// Stays on the device: no wait for it.
-void choose_scale(PolynomialCall& call) {
+void choose_scale(PolynomialCall& call, int64_t length) {
   const at::NoGradGuard no_grad;
   const double width = static_cast<double>(call.q.size(3)), degree = static_cast<double>(call.degree);
   const at::Tensor norm = call.gain.abs().max().to(at::kDouble) * std::sqrt(width) + call.bias.to(at::kDouble).norm();
-  const at::Tensor sum = norm.log2() * (2 * degree) + std::log2(static_cast<double>(call.q.size(2)));
+  const at::Tensor sum = norm.log2() * (2 * degree) + std::log2(static_cast<double>(length));
   const at::Tensor exponent = ((sum - kLargestSum) / degree).ceil().clamp(0, std::floor(kSmallestOne / degree)).nan_to_num(0);
   call.key_scale = exponent.neg().exp2();
   call.one = (exponent * -degree).exp2();
@@ -39,13 +42,19 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const OptionalTensor& gain, const OptionalTensor& bias, int64_t degree, const Documents& documents,
                             int64_t tile) {
-    PolynomialCall call{q, k, v, {}, {}, {}, {}, degree, documents.defined() ? documents.starts() : at::Tensor(), tile};
+    PolynomialCall call;
+    call.q = q;
+    call.k = k;
+    call.v = v;
+    call.degree = degree;
+    call.tile = tile;
+    if (documents.defined()) call.starts = documents.starts();
     torch::autograd::variable_list kept{q, k, v};
     if (gain.has_value()) {
       call.gain = *gain;
       call.bias = *bias;
-      call.epsilon = kNormEpsilon;
-      choose_scale(call);
+      call.epsilon = HeadNorm::kEpsilon;
+      choose_scale(call, q.size(2));
     }
     const PolynomialResult result = has_head_kernels(call) ? polynomial_heads_forward(call) : polynomial_blocks_forward(call);
     kept.insert(kept.end(), {result.output, result.normaliser});
@@ -61,14 +70,19 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
     require(!at::GradMode::is_enabled(), "polynomial attention has no second derivative");
     const auto kept = context->get_saved_variables();
     const auto& data = context->saved_data;
-    PolynomialCall call{kept[0], kept[1], kept[2], {}, {}, {}, {}, data.at("degree").toInt(), {}, data.at("tile").toInt()};
+    PolynomialCall call;
+    call.q = kept[0];
+    call.k = kept[1];
+    call.v = kept[2];
+    call.degree = data.at("degree").toInt();
+    call.tile = data.at("tile").toInt();
     if (data.count("starts")) call.starts = data.at("starts").toTensor();
     if (kept.size() > 5) {
       call.gain = kept[5];
       call.bias = kept[6];
       call.key_scale = kept[7];
       call.one = kept[8];
-      call.epsilon = kNormEpsilon;
+      call.epsilon = HeadNorm::kEpsilon;
     }
     const PolynomialResult result{kept[3], kept[4]};
     const PolynomialGradients back = has_head_kernels(call) ? polynomial_heads_backward(call, result, gradients[0])
@@ -80,17 +94,15 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
 }  // namespace
 
 PolynomialAttention::PolynomialAttention(int64_t degree, const AttentionShape& shape, const at::TensorOptions& parameters)
-    : degree_(degree), shape_(shape) {
+    : degree_(degree), shape_(shape), norm_(shape.head_width, parameters) {
   if (degree < 2 || degree % 2 != 0) {
     throw UserError(ExitCode::config, fmt::format("attention.degree: got {}, want an even number, 2 or more", degree));
   }
-  gain_ = at::ones({shape.head_width}, parameters).requires_grad_();
-  bias_ = at::zeros({shape.head_width}, parameters).requires_grad_();
 }
 
 at::Tensor PolynomialAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
-  return PolynomialFunction::apply(q, k, v, std::optional(gain_), std::optional(bias_), degree_, documents, int64_t{0});
+  return PolynomialFunction::apply(q, k, v, std::optional(norm_.gain()), std::optional(norm_.bias()), degree_, documents, int64_t{0});
 }
 
 AttentionCost PolynomialAttention::cost(int64_t length) const {
@@ -99,7 +111,27 @@ AttentionCost PolynomialAttention::cost(int64_t length) const {
   return cost;
 }
 
-std::vector<AttentionParameter> PolynomialAttention::parameters() { return {{"norm.gain", gain_}, {"norm.bias", bias_}}; }
+std::vector<AttentionParameter> PolynomialAttention::parameters() { return norm_.parameters("norm."); }
+
+std::unique_ptr<AttentionState> PolynomialAttention::initial_state() const { return std::make_unique<KernelState>(); }
+
+at::Tensor PolynomialAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  const at::NoGradGuard no_grad;
+  PolynomialCall scaled;
+  scaled.q = q;
+  scaled.gain = norm_.gain();
+  scaled.bias = norm_.bias();
+  scaled.degree = degree_;
+  choose_scale(scaled, kLongestText);
+  KernelAttention call;
+  call.q = norm_(q);
+  call.k = norm_(k) * scaled.key_scale.to(k.scalar_type());
+  call.v = v;
+  call.local_degree = degree_;
+  call.block = std::numeric_limits<int64_t>::max();  // one block without end
+  call.one = scaled.one.item<double>();
+  return kernel_attention_next(dynamic_cast<KernelState&>(state), call);
+}
 
 at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PolynomialOptions& options) {
   return PolynomialFunction::apply(q, k, v, options.gain, options.bias, options.degree, options.documents, options.tile);

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "attention/attention.hpp"
+#include "attention/norm.hpp"
 
 namespace polysketch {
 
@@ -17,12 +18,13 @@ class PolynomialAttention : public Attention {
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents = {}) override;
   AttentionCost cost(int64_t length) const override;
   std::vector<AttentionParameter> parameters() override;
+  std::unique_ptr<AttentionState> initial_state() const override;
+  at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
 
  private:
   int64_t degree_;
   AttentionShape shape_;
-  at::Tensor gain_;  ///< [D]
-  at::Tensor bias_;  ///< [D]
+  HeadNorm norm_;
 };
 
 struct PolynomialOptions {

@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+
 #include "attention/attention.hpp"
 
 namespace polysketch {
+
+/// softmax(QKᵀ/√D) V over the keys up to each query, one document a row.
+at::Tensor causal_softmax(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+
+/// Runs `one` on the documents of each row apart, [1, H, length, D], and puts the results together; on everything at once without documents.
+at::Tensor each_document(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents,
+                         const std::function<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>& one);
 
 /// o_i = sum_{j<=i} softmax_j(q_i·k_j / sqrt(D)) v_j, by the fastest attention that LibTorch has for device and type.
 class SoftmaxAttention : public Attention {
@@ -12,6 +21,8 @@ class SoftmaxAttention : public Attention {
   /// With documents: one call for each document, so that no T x T mask ever exists and no pair is computed in vain.
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents = {}) override;
   AttentionCost cost(int64_t length) const override;
+  std::unique_ptr<AttentionState> initial_state() const override;
+  at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
 
  private:
   AttentionShape shape_;

@@ -132,6 +132,12 @@ void check_rules(const Config& config, const std::map<std::string, Origin>& orig
     rule({"model.heads", "model.width", "model.size"}, model.width % model.heads != 0 || model.width / model.heads % 2 == 0, model.heads,
          fmt::format("heads of even width, where {} / {} is {}", model.width, model.heads, model.width / model.heads));
   }
+  const auto& attention = config.attention;
+  rule({"attention.degree", "attention.kind"},
+       attention.kind != AttentionKind::polysketch || (attention.degree & (attention.degree - 1)) == 0, attention.degree,
+       "a power of two, since attention.kind is polysketch");
+  rule({"attention.features", "attention.kind"}, attention.kind != AttentionKind::hedgehog || attention.features % 2 == 0,
+       attention.features, "an even number, since attention.kind is hedgehog");
   rule({"training.batch_tokens", "data.context"}, training.batch_tokens % context == 0, training.batch_tokens,
        fmt::format("a multiple of data.context {}", context));
   if (const int64_t micro = training.micro_batch_tokens; micro != 0) {

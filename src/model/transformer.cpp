@@ -53,7 +53,8 @@ Transformer::Transformer(const Options& options) : options_(options) {
     block.gain1 = add("norm1.gain", {m.width}, Initializer::ones);
     block.bias1 = add("norm1.bias", {m.width}, Initializer::zeros);
     block.qkv = add("attention.qkv.weight", {3 * m.width, m.width}, Initializer::lecun_normal);
-    block.attention = make_attention(options_.attention, shape, at::TensorOptions().dtype(options_.wide).device(options_.device));
+    block.attention = make_attention(options_.attention, shape, at::TensorOptions().dtype(options_.wide).device(options_.device),
+                                     {options_.seed, layer});
     for (const AttentionParameter& parameter : block.attention->parameters()) {
       const bool ones = parameter.value.dim() == 1 && parameter.value[0].item<double>() == 1;
       const Initializer start = parameter.value.dim() > 1 ? Initializer::lecun_normal : ones ? Initializer::ones : Initializer::zeros;

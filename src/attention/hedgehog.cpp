@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/hedgehog.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "attention/kernel_cost.hpp"
+#include "attention/recomputed.hpp"
+#include "attention/recurrent.hpp"
+
+namespace polysketch {
+namespace {
+
+at::Tensor feature_map(const at::Tensor& x, const at::Tensor& matrix) {
+  const at::Tensor y = at::linear(x, matrix.to(x.scalar_type()));
+  return at::cat({at::softmax(y, -1), at::softmax(-y, -1)}, -1);
+}
+
+KernelAttention kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& matrix, int64_t block) {
+  KernelAttention call;
+  call.a = feature_map(q, matrix);
+  call.b = feature_map(k, matrix);
+  call.v = v;
+  call.power = 1;
+  call.block = block;
+  call.one = 0;
+  return call;
+}
+
+}  // namespace
+
+HedgehogAttention::HedgehogAttention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters)
+    : block_(config.block), shape_(shape) {
+  const int64_t features = config.features == 0 ? 2 * shape.head_width : config.features;
+  if (features % 2 != 0) {
+    throw UserError(ExitCode::config, fmt::format("attention.features: got {}, want an even number for hedgehog", features));
+  }
+  features_ = at::randn({features / 2, shape.head_width}, parameters) / std::sqrt(static_cast<double>(shape.head_width));
+  features_.requires_grad_();
+}
+
+at::Tensor HedgehogAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
+  check_attention_inputs(q, k, v, shape_, documents);
+  const at::Tensor starts = documents.defined() ? documents.starts() : at::Tensor();
+  const auto work = [starts, block = block_](const at::Tensor& qs, const at::Tensor& ks, const at::Tensor& vs,
+                                             const std::vector<at::Tensor>& parameters) {
+    KernelAttention call = kernel(qs, ks, vs, parameters[0], block);
+    call.starts = starts;
+    return kernel_attention(call);
+  };
+  return recomputed_heads(work, q, k, v, {features_});
+}
+
+AttentionCost HedgehogAttention::cost(int64_t length) const {
+  KernelCost cost;
+  cost.width = cost.near_width = 2 * features_.size(0);
+  cost.power = 1;
+  cost.block = block_;
+  cost.feature_flops = 2.0 * static_cast<double>(features_.numel());
+  cost.keep_features = false;
+  return kernel_attention_cost(cost, shape_, length);
+}
+
+std::unique_ptr<AttentionState> HedgehogAttention::initial_state() const { return std::make_unique<KernelState>(); }
+
+at::Tensor HedgehogAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  const at::NoGradGuard no_grad;
+  return kernel_attention_next(dynamic_cast<KernelState&>(state), kernel(q, k, v, features_, block_));
+}
+
+}  // namespace polysketch

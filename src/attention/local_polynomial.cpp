@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/local_polynomial.hpp"
+
+#include "attention/kernel_cost.hpp"
+#include "attention/recurrent.hpp"
+
+namespace polysketch {
+
+LocalPolynomialAttention::LocalPolynomialAttention(const AttentionConfig& config, const AttentionShape& shape,
+                                                   const at::TensorOptions& parameters)
+    : degree_(config.degree), block_(config.block), shape_(shape), norm_(shape.head_width, parameters) {}
+
+KernelAttention LocalPolynomialAttention::call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  KernelAttention call;
+  call.q = norm_(q);
+  call.k = norm_(k);
+  call.v = v;
+  call.local_degree = degree_;
+  call.block = block_;
+  return call;
+}
+
+at::Tensor LocalPolynomialAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
+  check_attention_inputs(q, k, v, shape_, documents);
+  KernelAttention call = this->call(q, k, v);
+  if (documents.defined()) call.starts = documents.starts();
+  return kernel_attention(call);
+}
+
+AttentionCost LocalPolynomialAttention::cost(int64_t length) const {
+  KernelCost kernel;
+  kernel.near_width = shape_.head_width;
+  kernel.block = block_;
+  return kernel_attention_cost(kernel, shape_, length);
+}
+
+std::unique_ptr<AttentionState> LocalPolynomialAttention::initial_state() const { return std::make_unique<KernelState>(); }
+
+at::Tensor LocalPolynomialAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  const at::NoGradGuard no_grad;
+  return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v));
+}
+
+}  // namespace polysketch

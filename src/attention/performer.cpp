@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/performer.hpp"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "attention/kernel_cost.hpp"
+#include "attention/recomputed.hpp"
+#include "attention/recurrent.hpp"
+#include "support/philox.hpp"
+
+namespace polysketch {
+namespace {
+
+constexpr int64_t kDefaultFeatures = 2048;
+constexpr double kEpsilon = 1e-6;
+
+/// Exponents before any maximum is taken off, in at least fp32.
+struct Exponents {
+  at::Tensor scores;  ///< w·x/D^¼, [..., F]
+  at::Tensor square;  ///< |x|²/(2√D), [..., 1]
+};
+
+Exponents exponents(const at::Tensor& x, const at::Tensor& projection) {
+  const double width = static_cast<double>(x.size(3));
+  const at::Tensor wide = x.to(projection.scalar_type());
+  return {at::linear(wide, projection) * std::pow(width, -0.25), wide.square().sum(3, true) / (2 * std::sqrt(width))};
+}
+
+/// `largest`: broadcast over the features.
+at::Tensor features(const Exponents& e, const at::Tensor& largest, at::ScalarType type) {
+  const double features = static_cast<double>(e.scores.size(3));
+  return ((e.scores - e.square - largest).exp() + kEpsilon).div(std::sqrt(features)).to(type);
+}
+
+/// The largest score up to each key of its document, [B, H, T].
+at::Tensor running_maximum(const at::Tensor& scores, const Documents& documents) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor largest = scores.amax(3);
+  if (!documents.defined()) return std::get<0>(largest.cummax(2));
+  const at::Tensor running = at::empty_like(largest);
+  for (int64_t row = 0; row < largest.size(0); ++row) {
+    int64_t begin = 0;
+    for (const int64_t length : documents.lengths()[static_cast<size_t>(row)]) {
+      const auto part = [&](const at::Tensor& x) { return x.select(0, row).narrow(1, begin, length); };
+      part(running).copy_(std::get<0>(part(largest).cummax(1)));
+      begin += length;
+    }
+  }
+  return running;
+}
+
+/// The same without keeping it running: one number a document.
+at::Tensor whole_maximum(const at::Tensor& scores, const Documents& documents) {
+  const at::Tensor largest = scores.amax(3);
+  if (!documents.defined()) return largest.amax(2, true).expand_as(largest);
+  std::vector<at::Tensor> rows;
+  for (int64_t row = 0; row < largest.size(0); ++row) {
+    std::vector<at::Tensor> parts;
+    for (const at::Tensor& part : largest.select(0, row).split_with_sizes(documents.lengths()[static_cast<size_t>(row)], 1)) {
+      parts.push_back(part.amax(1, true).expand_as(part));
+    }
+    rows.push_back(at::cat(parts, 1));
+  }
+  return at::stack(rows);
+}
+
+KernelAttention kernel(const at::Tensor& v, int64_t block) {
+  KernelAttention call;
+  call.v = v;
+  call.power = 1;
+  call.block = block;
+  call.one = 0;
+  call.floor = kEpsilon;
+  return call;
+}
+
+at::Tensor query_features(const at::Tensor& q, const at::Tensor& projection) {
+  const Exponents e = exponents(q, projection);
+  return features(e, e.scores.amax(3, true), q.scalar_type());
+}
+
+}  // namespace
+
+at::Tensor orthogonal_features(int64_t features, int64_t width, const AttentionDraw& draw, int64_t number) {
+  Philox random(draw.seed, RandomPurpose::sketch, static_cast<uint64_t>(draw.layer) + (static_cast<uint64_t>(number) << 20));
+  at::Tensor rows = at::empty({features, width}, at::kDouble);
+  const auto normals = [&](double* x) {
+    for (int64_t i = 0; i < width; ++i) x[i] = random.normal();
+  };
+  const auto dot = [&](const double* x, const double* y) {
+    double sum = 0;
+    for (int64_t i = 0; i < width; ++i) sum += x[i] * y[i];
+    return sum;
+  };
+  auto* data = rows.mutable_data_ptr<double>();
+  std::vector<double> other(static_cast<size_t>(width));
+  for (int64_t row = 0; row < features; ++row) {
+    double* x = data + row * width;
+    normals(x);
+    for (int pass = 0; pass < 2; ++pass) {  // twice is enough to lose what the first subtraction rounded
+      for (int64_t before = row / width * width; before < row; ++before) {
+        const double* y = data + before * width;
+        const double share = dot(x, y) / dot(y, y);
+        for (int64_t i = 0; i < width; ++i) x[i] -= share * y[i];
+      }
+    }
+    normals(other.data());
+    const double scale = std::sqrt(dot(other.data(), other.data()) / dot(x, x));
+    for (int64_t i = 0; i < width; ++i) x[i] *= scale;
+  }
+  return rows;
+}
+
+PerformerAttention::PerformerAttention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters,
+                                       const AttentionDraw& draw)
+    : block_(config.block), redraw_(config.redraw), stabiliser_(config.stabiliser), shape_(shape), draw_(draw) {
+  const int64_t count = config.features == 0 ? kDefaultFeatures : config.features;
+  projection_ = orthogonal_features(count, shape.head_width, draw, 0).to(parameters);
+}
+
+void PerformerAttention::at_step(int64_t step) {
+  if (redraw_ == 0 || step / redraw_ == drawn_) return;
+  drawn_ = step / redraw_;
+  projection_.copy_(orthogonal_features(projection_.size(0), projection_.size(1), draw_, drawn_));
+}
+
+at::Tensor PerformerAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
+  check_attention_inputs(q, k, v, shape_, documents);
+  const auto work = [documents, block = block_, stabiliser = stabiliser_, projection = projection_](
+                        const at::Tensor& qs, const at::Tensor& ks, const at::Tensor& vs, const std::vector<at::Tensor>&) {
+    KernelAttention call = kernel(vs, block);
+    if (documents.defined()) call.starts = documents.starts();
+    call.a = query_features(qs, projection);
+    const Exponents e = exponents(ks, projection);
+    const bool causal = stabiliser == Stabiliser::causal;
+    const at::Tensor largest = causal ? running_maximum(e.scores, documents) : whole_maximum(e.scores, documents);
+    call.b = features(e, largest.unsqueeze(3), ks.scalar_type());
+    if (causal) call.log_scale = largest;
+    return kernel_attention(call);
+  };
+  return recomputed_heads(work, q, k, v, {});
+}
+
+AttentionCost PerformerAttention::cost(int64_t length) const {
+  KernelCost cost;
+  cost.width = cost.near_width = projection_.size(0);
+  cost.power = 1;
+  cost.block = block_;
+  cost.feature_flops = 2.0 * static_cast<double>(projection_.numel());
+  cost.keep_features = false;
+  return kernel_attention_cost(cost, shape_, length);
+}
+
+std::unique_ptr<AttentionState> PerformerAttention::initial_state() const {
+  if (stabiliser_ == Stabiliser::paper) {
+    throw UserError(ExitCode::config,
+                    "attention.stabiliser: paper looks at the whole sequence, so nothing can be added to it: use attention.stabiliser=causal");
+  }
+  return std::make_unique<KernelState>();
+}
+
+at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  const at::NoGradGuard no_grad;
+  auto& seen = dynamic_cast<KernelState&>(state);
+  KernelAttention call = kernel(v, block_);
+  call.a = query_features(q, projection_);
+  const Exponents e = exponents(k, projection_);
+  at::Tensor largest = running_maximum(e.scores, {});
+  if (seen.largest.defined()) largest = at::maximum(largest, seen.largest);
+  seen.largest = largest.narrow(2, largest.size(2) - 1, 1).clone();
+  call.b = features(e, largest.unsqueeze(3), k.scalar_type());
+  call.log_scale = largest;
+  return kernel_attention_next(seen, call);
+}
+
+}  // namespace polysketch

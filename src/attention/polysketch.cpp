@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention/polysketch.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "attention/kernel_cost.hpp"
+#include "attention/recurrent.hpp"
+
+namespace polysketch {
+
+PolysketchAttention::PolysketchAttention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters,
+                                         const AttentionDraw& draw)
+    : config_(config), shape_(shape) {
+  if (config.degree < 2 || (config.degree & (config.degree - 1)) != 0) {
+    throw UserError(ExitCode::config, fmt::format("attention.degree: got {}, want a power of two, 2 or more, for polysketch", config.degree));
+  }
+  const int64_t half = config.degree / 2;
+  if (config.sketch == SketchKind::random) {
+    norm_.emplace(shape.head_width, parameters);
+    sketch_ = make_random_sketch(shape.head_width, config.sketch_size, half, config.sketch_scale, draw, parameters);
+    return;
+  }
+  sketch_ = make_learned_sketch(shape.head_width, config.sketch_size, half, parameters);
+  if (config.local == LocalAttention::exact) {
+    query_norm_.emplace(shape.head_width, parameters);
+    key_norm_.emplace(shape.head_width, parameters);
+  }
+}
+
+KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool sketched) const {
+  const bool local = config_.local == LocalAttention::exact, random = norm_.has_value();
+  KernelAttention call;
+  call.v = v;
+  call.local_degree = config_.degree;
+  call.block = config_.block;
+  const at::Tensor normed_q = random ? (*norm_)(q) : q, normed_k = random ? (*norm_)(k) : k;
+  if (sketched || !local) {
+    call.a = (*sketch_)(normed_q);
+    call.b = (*sketch_)(normed_k);
+  }
+  if (local) {
+    call.q = random ? normed_q : (*query_norm_)(q);
+    call.k = random ? normed_k : (*key_norm_)(k);
+  }
+  return call;
+}
+
+at::Tensor PolysketchAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
+  check_attention_inputs(q, k, v, shape_, documents);
+  KernelAttention call = this->call(q, k, v, q.size(2) > config_.block);
+  if (documents.defined()) call.starts = documents.starts();
+  return kernel_attention(call);
+}
+
+AttentionCost PolysketchAttention::cost(int64_t length) const {
+  const bool local = config_.local == LocalAttention::exact;
+  KernelCost kernel;
+  kernel.width = sketch_->size();
+  kernel.power = 2;
+  kernel.near_width = local ? shape_.head_width : sketch_->size();
+  kernel.block = config_.block;
+  kernel.feature_flops = local && length <= config_.block ? 0 : sketch_->flops();
+  return kernel_attention_cost(kernel, shape_, length);
+}
+
+std::vector<AttentionParameter> PolysketchAttention::parameters() {
+  std::vector<AttentionParameter> all;
+  const auto add = [&](std::vector<AttentionParameter> some) {
+    for (AttentionParameter& one : some) all.push_back(std::move(one));
+  };
+  if (norm_) add(norm_->parameters("norm."));
+  for (AttentionParameter& one : sketch_->parameters()) all.push_back({"sketch." + one.name, one.value});
+  if (query_norm_) add(query_norm_->parameters("query_norm."));
+  if (key_norm_) add(key_norm_->parameters("key_norm."));
+  return all;
+}
+
+std::vector<AttentionParameter> PolysketchAttention::constants() {
+  std::vector<AttentionParameter> all;
+  for (AttentionParameter& one : sketch_->constants()) all.push_back({"sketch." + one.name, one.value});
+  return all;
+}
+
+std::unique_ptr<AttentionState> PolysketchAttention::initial_state() const { return std::make_unique<KernelState>(); }
+
+at::Tensor PolysketchAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  const at::NoGradGuard no_grad;
+  return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v, true));
+}
+
+}  // namespace polysketch
