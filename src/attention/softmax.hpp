@@ -10,7 +10,11 @@ namespace polysketch {
 /// softmax(QKᵀ/√D) V over the keys up to each query, one document a row.
 at::Tensor causal_softmax(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
-/// Runs `one` on the documents of each row apart, [1, H, length, D], and puts the results together; on everything at once without documents.
+/// Which implementation LibTorch takes for causal_softmax of tensors like q, [B, H, T, D]: "flash", "math" and so on.
+std::string softmax_backend(const at::Tensor& q);
+
+/// Runs `one` on the documents of each row apart, [1, H, length, D], and puts the results together; on everything at once without
+/// documents.
 at::Tensor each_document(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents,
                          const std::function<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>& one);
 

@@ -38,7 +38,8 @@ class Contestant {
  public:
   Contestant(const AttentionVariant& variant, const AttentionBenchOptions& options)
       : name(variant.name),
-        attention_(make_attention(variant.config, options.shape, at::TensorOptions().device(options.device), {.seed = options.seed, .layer = 0})),
+        attention_(
+            make_attention(variant.config, options.shape, at::TensorOptions().device(options.device), {.seed = options.seed, .layer = 0})),
         device_(options.device) {
     attention_->at_step(0);
   }
@@ -122,10 +123,8 @@ class Bench {
       for (const auto& contestant : contestants_) {
         if (contestant->row == nullptr) continue;
         say(*contestant, length);
-        contestant->forward_seconds.push_back(
-            contestant->seconds_of(contestant->forward_repeats, [&] { contestant->forward(inputs); }));
-        contestant->both_seconds.push_back(
-            contestant->seconds_of(contestant->both_repeats, [&] { contestant->forward_backward(inputs); }));
+        contestant->forward_seconds.push_back(contestant->seconds_of(contestant->forward_repeats, [&] { contestant->forward(inputs); }));
+        contestant->both_seconds.push_back(contestant->seconds_of(contestant->both_repeats, [&] { contestant->forward_backward(inputs); }));
         ++done_;
       }
     }
@@ -152,7 +151,8 @@ class Bench {
     }
     std::string left_out = try_out(contestant, length, inputs, row);
     if (left_out.empty() && options_.limit_seconds > 0 && contestant.known->seconds > options_.limit_seconds)
-      left_out = fmt::format("takes {} s, the limit is {} s", short_number(contestant.known->seconds), short_number(options_.limit_seconds));
+      left_out =
+          fmt::format("takes {} s, the limit is {} s", short_number(contestant.known->seconds), short_number(options_.limit_seconds));
     return left_out;
   }
 
@@ -207,12 +207,14 @@ class Bench {
   int64_t foretold_bytes(const Contestant& contestant, int64_t length) const {
     const int64_t kept = options_.batch * contestant.cost(length).saved_bytes(static_cast<int64_t>(at::elementSize(options_.type)));
     if (!contestant.known) return 2 * kept;
-    const double grown = static_cast<double>(contestant.known->peak_bytes) * static_cast<double>(length) / static_cast<double>(contestant.known->length);
+    const double grown =
+        static_cast<double>(contestant.known->peak_bytes) * static_cast<double>(length) / static_cast<double>(contestant.known->length);
     return std::max(kept, static_cast<int64_t>(grown));
   }
 
   int64_t bytes_of_one(int64_t length) const {
-    return options_.batch * options_.shape.heads * length * options_.shape.head_width * static_cast<int64_t>(at::elementSize(options_.type));
+    return options_.batch * options_.shape.heads * length * options_.shape.head_width *
+           static_cast<int64_t>(at::elementSize(options_.type));
   }
 
   Inputs draw(int64_t length) const {

@@ -21,8 +21,8 @@ struct AttentionBenchOptions {
   at::Device device = at::kCPU;
   at::ScalarType type = at::kFloat;  ///< of q, k, v: fp32 or bf16
   int rounds = 5;
-  double limit_seconds = 0;    ///< a forward and backward that would take longer is left out; 0: no limit
-  int64_t memory_limit = 0;    ///< bytes; 0: what the device has available
+  double limit_seconds = 0;  ///< a forward and backward that would take longer is left out; 0: no limit
+  int64_t memory_limit = 0;  ///< bytes; 0: what the device has available
   uint64_t seed = 1;
   std::function<void(int64_t done, const std::string& now)> progress;
 };

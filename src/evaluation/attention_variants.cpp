@@ -85,7 +85,8 @@ AttentionVariant parse_variant(const std::string& name, const AttentionConfig& b
       std::vector<std::string> known;
       if (has_degree) known.emplace_back("p=2");
       if (sketched) known.insert(known.end(), {"learned", "learned-local", "random", "random-local"});
-      refuse(name, fmt::format("'{}' means nothing there, want {}", word, known.empty() ? "nothing behind the kind" : attention_variant_forms),
+      refuse(name,
+             fmt::format("'{}' means nothing there, want {}", word, known.empty() ? "nothing behind the kind" : attention_variant_forms),
              nearest(word, known).value_or(""));
     }
   }
