@@ -6,7 +6,8 @@
 
 #include <algorithm>
 #include <functional>
-#include <limits>
+#include <utility>
+#include <vector>
 
 namespace polysketch {
 namespace {
@@ -16,10 +17,9 @@ constexpr int64_t kExpandedOnDevice = int64_t{1} << 26;
 
 at::ScalarType wide_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
-/// Rows of one group of heads that share their document boundaries. All tensors are [G, T, ·].
+/// One document of a group of heads. All tensors are [G, T, ·].
 struct Group {
   at::Tensor a, b, v, log_scale;
-  const int32_t* starts = nullptr;
   int64_t power = 0, block = 0;
 
   int64_t length() const { return a.size(1); }
@@ -28,21 +28,6 @@ struct Group {
   int64_t begin(int64_t i) const { return i * block; }
   int64_t rows(int64_t i) const { return std::min(block, length() - begin(i)); }
   int64_t features() const { return power == 2 ? width() * width() : width(); }
-
-  /// First key of block i that later blocks still see: where its last document begins.
-  int64_t first_lasting(int64_t i) const {
-    if (!starts) return 0;
-    return std::max<int64_t>(0, starts[begin(i) + rows(i) - 1] - begin(i));
-  }
-  /// Whether what came before block i is forgotten behind it.
-  bool forgets(int64_t i) const { return starts && starts[begin(i) + rows(i) - 1] >= begin(i); }
-  /// Leading rows of block i that see keys before it.
-  int64_t looking_back(int64_t i) const {
-    if (!starts || i == 0) return i == 0 ? 0 : rows(i);
-    const int32_t* first = starts + begin(i);
-    return std::lower_bound(first, first + rows(i), begin(i)) - first;
-  }
-
   int64_t chunk() const {
     const int64_t budget = a.is_cpu() ? kExpandedElements : kExpandedOnDevice;
     return std::max<int64_t>(16, budget / (features() * a.size(0)));
@@ -78,13 +63,8 @@ at::Tensor query_factor(const Group& group, int64_t i, int64_t from, int64_t n) 
 
 /// state [G, R^power, D + 1] of the keys up to and including block i, from that before it.
 void add_block(at::Tensor& state, const Group& group, int64_t i) {
-  if (group.forgets(i)) {
-    state.zero_();
-  } else if (group.log_scale.defined() && i > 0) {
-    state.mul_(scale_behind(group, i - 1).sub(scale_behind(group, i)).exp_());
-  }
-  const int64_t first = group.begin(i) + group.first_lasting(i);
-  for_each_chunk(first, group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
+  if (group.log_scale.defined() && i > 0) state.mul_(scale_behind(group, i - 1).sub(scale_behind(group, i)).exp_());
+  for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
     at::Tensor values = with_ones(group.v.narrow(1, at, n));
     if (group.log_scale.defined()) values = (values * key_factor(group, i, at, n)).to(values.scalar_type());
     state.add_(at::bmm(expand_features(group.b.narrow(1, at, n), group.power).transpose(1, 2), values));
@@ -95,38 +75,37 @@ at::Tensor empty_state(const Group& group) {
   return at::zeros({group.a.size(0), group.features(), group.v.size(2) + 1}, group.a.options().dtype(wide_type(group.a)));
 }
 
-void group_forward(const Group& group, at::Tensor sum, at::Tensor row_sum) {
+/// What later blocks read, for the queries of blocks 1, 2, …: `read` gets the state before block i, and from which row how many of it.
+void for_each_reading(const Group& group, const std::function<void(const at::Tensor&, int64_t, int64_t, int64_t)>& read) {
   at::Tensor state = empty_state(group);
-  const int64_t width = group.v.size(2);
-  for (int64_t i = 0; i < group.blocks(); ++i) {
-    const int64_t begin = group.begin(i), back = group.looking_back(i);
-    const at::Tensor rounded = back > 0 ? state.to(group.a.scalar_type()) : at::Tensor();
-    for_each_chunk(begin, begin + back, group.chunk(), [&](int64_t at, int64_t n) {
-      at::Tensor seen = at::bmm(expand_features(group.a.narrow(1, at, n), group.power), rounded).to(sum.scalar_type());
-      if (group.log_scale.defined()) seen.mul_(query_factor(group, i, at, n));
-      sum.narrow(1, at, n).copy_(seen.narrow(2, 0, width));
-      row_sum.narrow(1, at, n).copy_(seen.select(2, width));
-    });
-    if (i + 1 < group.blocks()) add_block(state, group, i);
+  for (int64_t i = 1; i < group.blocks(); ++i) {
+    add_block(state, group, i - 1);
+    const at::Tensor rounded = state.to(group.a.scalar_type());
+    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(),
+                   [&](int64_t at, int64_t n) { read(rounded, i, at, n); });
   }
+}
+
+void group_forward(const Group& group, at::Tensor sum, at::Tensor row_sum) {
+  const int64_t width = group.v.size(2);
+  for_each_reading(group, [&](const at::Tensor& state, int64_t i, int64_t at, int64_t n) {
+    at::Tensor seen = at::bmm(expand_features(group.a.narrow(1, at, n), group.power), state).to(sum.scalar_type());
+    if (group.log_scale.defined()) seen.mul_(query_factor(group, i, at, n));
+    sum.narrow(1, at, n).copy_(seen.narrow(2, 0, width));
+    row_sum.narrow(1, at, n).copy_(seen.select(2, width));
+  });
   // Sums of rounded products can fall a little below the zero that squares cannot.
   if (group.power == 2) row_sum.clamp_min_(0);
 }
 
 /// Gradients with respect to the queries, from the states in order.
 void group_query_gradient(const Group& group, const at::Tensor& cotangent, at::Tensor da) {
-  at::Tensor state = empty_state(group);
-  for (int64_t i = 0; i < group.blocks(); ++i) {
-    const int64_t begin = group.begin(i), back = group.looking_back(i);
-    const at::Tensor rounded = back > 0 ? state.to(group.a.scalar_type()).transpose(1, 2) : at::Tensor();
-    for_each_chunk(begin, begin + back, group.chunk(), [&](int64_t at, int64_t n) {
-      at::Tensor dn = cotangent.narrow(1, at, n);
-      if (group.log_scale.defined()) dn = dn * query_factor(group, i, at, n);
-      const at::Tensor dphi = at::bmm(dn.to(group.a.scalar_type()), rounded);  // [G, n, R^power]
-      da.narrow(1, at, n).copy_(expand_backward(dphi, group.a.narrow(1, at, n), group.power));
-    });
-    if (i + 1 < group.blocks()) add_block(state, group, i);
-  }
+  for_each_reading(group, [&](const at::Tensor& state, int64_t i, int64_t at, int64_t n) {
+    at::Tensor dn = cotangent.narrow(1, at, n);
+    if (group.log_scale.defined()) dn = dn * query_factor(group, i, at, n);
+    const at::Tensor dphi = at::bmm(dn.to(group.a.scalar_type()), state.transpose(1, 2));  // [G, n, R^power]
+    da.narrow(1, at, n).copy_(expand_backward(dphi, group.a.narrow(1, at, n), group.power));
+  });
 }
 
 /// Gradients with respect to keys and values, from the states of the cotangents in reverse order.
@@ -134,21 +113,16 @@ void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Ten
   at::Tensor state = empty_state(group);  // sum over later queries of phi(a_i) cotangent_i, relative to the scale behind the block
   const int64_t width = group.v.size(2);
   for (int64_t i = group.blocks() - 2; i >= 0; --i) {
-    // Queries of block i + 1, then what block i + 1 let through.
-    const int64_t next = i + 1, begin = group.begin(next), back = group.looking_back(next);
-    if (group.forgets(next)) {
-      state.zero_();
-    } else if (group.log_scale.defined()) {
-      state.mul_(scale_behind(group, i).sub(scale_behind(group, next)).exp_());
-    }
-    for_each_chunk(begin, begin + back, group.chunk(), [&](int64_t at, int64_t n) {
+    const int64_t next = i + 1;
+    if (group.log_scale.defined()) state.mul_(scale_behind(group, i).sub(scale_behind(group, next)).exp_());
+    for_each_chunk(group.begin(next), group.begin(next) + group.rows(next), group.chunk(), [&](int64_t at, int64_t n) {
       at::Tensor dn = cotangent.narrow(1, at, n);
       if (group.log_scale.defined()) dn = dn * query_factor(group, next, at, n);
       state.add_(at::bmm(expand_features(group.a.narrow(1, at, n), group.power).transpose(1, 2), dn.to(group.a.scalar_type())));
     });
     const at::Tensor rounded = state.to(group.a.scalar_type());
     const at::Tensor transposed = rounded.transpose(1, 2);
-    for_each_chunk(group.begin(i) + group.first_lasting(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
+    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
       const at::Tensor keys = group.b.narrow(1, at, n);
       at::Tensor values = with_ones(group.v.narrow(1, at, n));
       at::Tensor dvalues = at::bmm(expand_features(keys, group.power), rounded.narrow(2, 0, width));
@@ -163,23 +137,38 @@ void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Ten
   }
 }
 
-/// Runs `work` on groups that cover all rows: single heads over threads on the CPU, on a device everything at once, or one batch row after
-/// another where documents differ. Gets the group and where its heads begin in a [B·H, …] tensor.
-void for_each_group(const CausalBlocks& call, const std::function<void(const Group&, int64_t, int64_t)>& work) {
+/// Documents of more than one block in a row of the batch: where they begin and how long they are.
+std::vector<std::pair<int64_t, int64_t>> long_documents(const CausalBlocks& call, int64_t row) {
+  const int64_t length = call.a.size(2);
+  std::vector<std::pair<int64_t, int64_t>> found;
+  const int32_t* starts = call.starts.defined() ? call.starts.const_data_ptr<int32_t>() + row * length : nullptr;
+  int64_t begin = 0;
+  for (int64_t i = 1; i <= length; ++i) {
+    if (i < length && (starts == nullptr || starts[i] != i)) continue;
+    if (i - begin > call.block) found.emplace_back(begin, i - begin);
+    begin = i;
+  }
+  return found;
+}
+
+/// Some rows of some heads of a [B·H, T, …] tensor.
+struct Part {
+  int64_t first, heads, begin, rows;
+  at::Tensor operator()(const at::Tensor& x) const { return x.narrow(0, first, heads).narrow(1, begin, rows); }
+};
+
+/// Runs `work` on every document longer than a block: single heads over threads on the CPU, on a device the heads of a row, or of all rows
+/// where every row is one document.
+void for_each_group(const CausalBlocks& call, const std::function<void(const Group&, const Part&)>& work) {
   const int64_t batch = call.a.size(0), heads = call.a.size(1), length = call.a.size(2);
   const auto flat = [&](const at::Tensor& x) { return x.reshape({batch * heads, length, x.size(3)}); };
   const at::Tensor a = flat(call.a), b = flat(call.b), v = flat(call.v);
   const at::Tensor scale = call.log_scale.defined() ? call.log_scale.reshape({batch * heads, length}) : at::Tensor();
   const auto run = [&](int64_t first, int64_t count) {
-    Group group;
-    group.a = a.narrow(0, first, count);
-    group.b = b.narrow(0, first, count);
-    group.v = v.narrow(0, first, count);
-    if (scale.defined()) group.log_scale = scale.narrow(0, first, count);
-    if (call.starts.defined()) group.starts = call.starts.const_data_ptr<int32_t>() + first / heads * length;
-    group.power = call.power;
-    group.block = call.block;
-    work(group, first, count);
+    for (const auto& [begin, rows] : long_documents(call, first / heads)) {
+      const Part part{first, count, begin, rows};
+      work({part(a), part(b), part(v), scale.defined() ? part(scale) : at::Tensor(), call.power, call.block}, part);
+    }
   };
   if (call.a.is_cpu()) {
     at::parallel_for(0, batch * heads, 1, [&](int64_t begin, int64_t end) {
@@ -205,9 +194,7 @@ CausalBlocksResult causal_blocks_forward(const CausalBlocks& call) {
   const auto wide = call.a.options().dtype(wide_type(call.a));
   const CausalBlocksResult result{at::zeros(call.v.sizes(), wide), at::zeros({call.v.size(0), call.v.size(1), call.v.size(2)}, wide)};
   const at::Tensor sum = result.sum.flatten(0, 1), row_sum = result.row_sum.flatten(0, 1);
-  for_each_group(call, [&](const Group& group, int64_t first, int64_t count) {
-    group_forward(group, sum.narrow(0, first, count), row_sum.narrow(0, first, count));
-  });
+  for_each_group(call, [&](const Group& group, const Part& part) { group_forward(group, part(sum), part(row_sum)); });
   return result;
 }
 
@@ -217,10 +204,9 @@ CausalBlocksGradients causal_blocks_backward(const CausalBlocks& call, const at:
   const CausalBlocksGradients back{at::zeros(call.a.sizes(), call.a.options()), at::zeros(call.b.sizes(), call.b.options()),
                                    at::zeros(call.v.sizes(), call.v.options())};
   const at::Tensor da = back.a.flatten(0, 1), db = back.b.flatten(0, 1), dv = back.v.flatten(0, 1);
-  for_each_group(call, [&](const Group& group, int64_t first, int64_t count) {
-    const at::Tensor part = cotangent.narrow(0, first, count);
-    group_query_gradient(group, part, da.narrow(0, first, count));
-    group_key_gradient(group, part, db.narrow(0, first, count), dv.narrow(0, first, count));
+  for_each_group(call, [&](const Group& group, const Part& part) {
+    group_query_gradient(group, part(cotangent), part(da));
+    group_key_gradient(group, part(cotangent), part(db), part(dv));
   });
   return back;
 }

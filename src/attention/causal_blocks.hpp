@@ -7,15 +7,15 @@
 
 namespace polysketch {
 
-/// Weights between blocks of a causal matrix product (METHOD §3; P §3.1, Figure 3): rows are cut into blocks of `block`, and
-///   N_i = sum over j in earlier blocks, j >= starts[i], of (a_i·b_j)^power·v_j,     z_i = the same sum without v_j,
+/// Weights between blocks of a causal matrix product (METHOD §3; P §3.1, Figure 3): the rows of a document are cut into blocks of
+/// `block`, and   N_i = sum over j in earlier blocks of i's document of (a_i·b_j)^power·v_j,     z_i = the same sum without v_j,
 /// computed through the states sum_j phi(b_j) [v_j, 1]ᵀ with phi(x) = x for power 1 and x ⊗ x for power 2: linear in T.
 /// What lies inside a block is not part of it. Any T; the last block may be short.
 struct CausalBlocks {
   at::Tensor a, b;    ///< [B, H, T, R]: features of queries and keys
   at::Tensor v;       ///< [B, H, T, D]
   int64_t power = 2;  ///< 1 or 2
-  int64_t block = 0;  ///< rows of a block
+  int64_t block = 0;  ///< rows of a block; a document begins with one
   at::Tensor starts;  ///< [B, T] int32 on the CPU, first position of a token's document; undefined: one document a row
   at::Tensor
       log_scale;  ///< [B, H, T] non-decreasing, fp32 (fp64), or undefined: key j then counts exp(log_scale_j − log_scale_i) for query i

@@ -12,11 +12,17 @@
 namespace polysketch {
 namespace {
 
-/// First key that a query sees inside its own block, [B, T].
+/// First key that a query sees inside its own block, [B, T]; blocks are counted from where a document begins.
 at::Tensor block_starts(const KernelAttention& call) {
   const int64_t batch = call.v.size(0), length = call.v.size(2);
-  const at::Tensor begin = at::arange(length, at::kInt).div_(call.block, "floor").mul_(call.block).unsqueeze(0).expand({batch, length});
-  return (call.starts.defined() ? at::maximum(begin, call.starts) : begin).to(at::kInt).contiguous();
+  const at::Tensor starts = at::empty({batch, length}, at::kInt);
+  auto* start = starts.mutable_data_ptr<int32_t>();
+  const int32_t* documents = call.starts.defined() ? call.starts.const_data_ptr<int32_t>() : nullptr;
+  for (int64_t i = 0; i < batch * length; ++i) {
+    const int64_t position = i % length, document = documents == nullptr ? 0 : documents[i];
+    start[i] = static_cast<int32_t>(position - (position - document) % call.block);
+  }
+  return starts;
 }
 
 at::Tensor padded(const at::Tensor& x, int64_t width) {

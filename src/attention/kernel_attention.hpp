@@ -16,7 +16,7 @@ struct KernelAttention {
   at::Tensor log_scale;      ///< [B, H, T], see CausalBlocks, or undefined
   int64_t power = 2;         ///< 1 (dot products that are not negative) or 2
   int64_t local_degree = 4;  ///< even
-  int64_t block = 1024;
+  int64_t block = 1024;  ///< a document begins with one
   double one = 1;     ///< 1 or 0
   double floor = 0;   ///< divisors up to this get twice as much added
   at::Tensor starts;  ///< [B, T] int32 on the CPU, first position of a token's document, or undefined

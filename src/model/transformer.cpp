@@ -78,6 +78,8 @@ Transformer::Transformer(const Options& options) : options_(options) {
   if (options_.initialize) parameters_.initialize(options_.seed);
 }
 
+Attention& Transformer::attention(int64_t layer) { return *blocks_.at(static_cast<size_t>(layer)).attention; }
+
 void Transformer::grow_tables(int64_t length) {
   if (positions_.defined() && positions_.size(0) >= length) return;
   const auto wide = at::TensorOptions().dtype(options_.wide).device(options_.device);

@@ -60,6 +60,7 @@ class Transformer {
   const Parameters& parameters() const { return parameters_; }
   const Options& options() const { return options_; }
   int64_t layers() const { return options_.model.layers; }
+  Attention& attention(int64_t layer);
 
   /// Output of every block [B, T, C], for tests.
   std::vector<at::Tensor> block_outputs(const at::Tensor& ids);

@@ -27,11 +27,13 @@ std::string flax_name(const std::string& name) {
       {std::regex("^blocks\\.(\\d+)\\.attention\\.out\\.weight$"), "Block_$1.attn.Dense_1.kernel"},
       {std::regex("^blocks\\.(\\d+)\\.glu\\.up\\.weight$"), "Block_$1.ff.Dense_0.kernel"},
       {std::regex("^blocks\\.(\\d+)\\.glu\\.down\\.weight$"), "Block_$1.ff.Dense_1.kernel"},
-      {std::regex("^blocks\\.(\\d+)\\.attention\\.norm\\.gain$"), "Block_$1.attn.pre_attn_layer.scale"},
-      {std::regex("^blocks\\.(\\d+)\\.attention\\.norm\\.bias$"), "Block_$1.attn.pre_attn_layer.bias"},
   };
   for (const auto& [pattern, replacement] : rules) {
     if (std::regex_match(name, pattern)) return std::regex_replace(name, pattern, replacement);
+  }
+  std::smatch parts;
+  if (std::regex_match(name, parts, std::regex("^blocks\\.(\\d+)\\.attention\\.(.*)$"))) {
+    return "Block_" + parts[1].str() + ".attn." + test::flax_attention_name(parts[2].str());
   }
   throw std::runtime_error("no flax name for " + name);
 }
@@ -49,8 +51,7 @@ Transformer golden_model(const GoldenCase& c, const Tensors& golden) {
   options.model.heads = c.number("heads");
   options.model.hidden = c.number("emb_dim") * 8 / 3 / 8 * 8;
   options.model.vocabulary = c.number("vocab");
-  options.attention.kind = c.mechanism == "softmax" ? AttentionKind::softmax : AttentionKind::polynomial;
-  if (c.config.contains("power")) options.attention.degree = c.number("power");
+  options.attention = test::golden_attention(c);
   options.initialize = false;
   Transformer model(options);
   Parameters& parameters = model.parameters();
@@ -60,6 +61,9 @@ Transformer golden_model(const GoldenCase& c, const Tensors& golden) {
     parameters.master(i).copy_(value.dim() == 2 && info.name != "embedding.weight" ? value.t() : value);
   }
   parameters.refresh_compute();
+  for (int64_t layer = 0; layer < model.layers(); ++layer) {
+    test::set_constants(model.attention(layer).constants(), golden, "sketch." + std::to_string(layer) + ".");
+  }
   return model;
 }
 
@@ -83,6 +87,9 @@ Tensors run_model(const GoldenCase& c, const Tensors& golden) {
   const auto& infos = model.parameters().infos();
   for (size_t i = 0; i < infos.size(); ++i) {
     computed["grad.param." + flax_name(infos[i].name)] = as_flax(infos[i], model.parameters().gradient(i));
+  }
+  for (const auto& [name, tensor] : golden) {
+    if (name.rfind("grad.", 0) == 0 && test::is_unused(c, name)) computed[name] = at::zeros_like(tensor);
   }
   return computed;
 }
@@ -113,6 +120,12 @@ Tensors run_training(const GoldenCase& c, const Tensors& golden) {
     const at::Tensor value = as_flax(infos[i], model.parameters().master(i));
     if (c.tolerances.count("out.final." + name)) computed["out.final." + name] = value;
     if (c.tolerances.count("out.final_norm." + name)) computed["out.final_norm." + name] = value.norm().view({1});
+  }
+  for (const auto& [name, tensor] : golden) {
+    if (name.rfind("param.", 0) != 0 || !test::is_unused(c, name)) continue;
+    const std::string bare = name.substr(std::string("param.").size());
+    if (c.tolerances.count("out.final." + bare)) computed["out.final." + bare] = tensor;
+    if (c.tolerances.count("out.final_norm." + bare)) computed["out.final_norm." + bare] = tensor.norm().view({1});
   }
   return computed;
 }

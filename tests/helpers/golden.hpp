@@ -38,7 +38,6 @@ struct GoldenCase {
 enum class GoldenRunner {
   attention,  ///< tests/golden/attention_golden_test.cpp
   model,      ///< tests/golden/model_golden_test.cpp
-  unbuilt,    ///< its mechanism does not exist yet
 };
 
 /// Who runs a case; nothing for a case that nobody knows.
@@ -49,15 +48,11 @@ inline std::optional<GoldenRunner> golden_runner(const GoldenCase& c) {
     }
     return false;
   };
-  // A mechanism that gets built moves from here to the line of its runner.
-  if (in({"random_sketch", "random_sketch_mixed", "learned_sketch", "learned_sketch_mixed", "performer", "performer_favor"}))
-    return GoldenRunner::unbuilt;
-  if (c.kind == "layer" && in({"sketch"})) return GoldenRunner::unbuilt;
-  if (c.kind == "fn" && in({"lt_multiply", "tensor_lt_multiply", "mixed_tensor_lt_multiply"})) return GoldenRunner::unbuilt;
-
-  const bool built = in({"softmax", "polynomial"});
+  const bool built = in({"softmax", "polynomial", "random_sketch", "random_sketch_mixed", "learned_sketch", "learned_sketch_mixed"});
   if (c.kind == "attn" && built) return GoldenRunner::attention;
-  if (c.kind == "fn" && c.mechanism.rfind("polynomial", 0) == 0) return GoldenRunner::attention;
+  if (c.kind == "layer" && in({"sketch"})) return GoldenRunner::attention;
+  if (c.kind == "fn" && (c.mechanism.rfind("polynomial", 0) == 0 || in({"performer_favor"}))) return GoldenRunner::attention;
+  if (c.kind == "fn" && in({"lt_multiply", "tensor_lt_multiply", "mixed_tensor_lt_multiply"})) return GoldenRunner::attention;
   if ((c.kind == "model" || c.kind == "train") && built) return GoldenRunner::model;
   if (c.kind == "layer" && in({"rope", "sinusoidal", "norm", "glu"})) return GoldenRunner::model;
   return std::nullopt;
