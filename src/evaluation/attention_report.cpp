@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Version.h>
 #include <fmt/format.h>
+#include <torch/headeronly/version.h>
 
 #include <algorithm>
 #include <cmath>
