@@ -108,7 +108,9 @@ TEST(Bench, AttentionNeedsNoConfiguration) {
   EXPECT_EQ(bench["figures"][0]["length"], 64) << "in order of length";
   for (const Row& row : bench["figures"]) {
     for (const auto& [key, value] : row.items()) {
-      if (key != "kind" && key != "left_out") EXPECT_GT(value.get<double>(), 0) << key;
+      if (key != "kind" && key != "left_out") {
+        EXPECT_GT(value.get<double>(), 0) << key;
+      }
     }
   }
   const ProcessResult table = polysketch(with(with({"bench", "attention", workplace().config().string()}, shape), kinds));

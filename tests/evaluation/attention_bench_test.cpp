@@ -2,6 +2,7 @@
 #include "evaluation/attention_bench.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/core/CPUAllocator.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -144,10 +145,16 @@ TEST(AllocationMeter, CountsEveryTensorOfEveryThread) {
     EXPECT_EQ(meter.peak_bytes(), 4 * 3500);
   }
   at::Tensor survivor;
+  void* raw = nullptr;
   {
     const AllocationMeter meter(at::kCPU);
     survivor = at::ones({10});
+    void* freed = c10::GetCPUAllocator()->raw_allocate(64);  // as LibTorch's bf16 products do
+    c10::GetCPUAllocator()->raw_deallocate(freed);
+    raw = c10::GetCPUAllocator()->raw_allocate(64);
+    EXPECT_EQ(meter.peak_bytes(), 40 + 64);
   }
+  c10::GetCPUAllocator()->raw_deallocate(raw);
   EXPECT_EQ(survivor.sum().item<float>(), 10) << "memory outlives its meter";
 }
 
@@ -166,8 +173,12 @@ AttentionBenchOptions tiny(const std::string& kinds) {
   return options;
 }
 
-TEST(AttentionBench, EveryFigureOfEveryKindIsAPositiveNumber) {
-  const AttentionBenchOptions options = tiny(every_kind);
+class EveryKind : public testing::TestWithParam<at::ScalarType> {};
+INSTANTIATE_TEST_SUITE_P(Types, EveryKind, testing::Values(at::kFloat, at::kBFloat16));
+
+TEST_P(EveryKind, HasFiguresThatArePositiveNumbers) {
+  AttentionBenchOptions options = tiny(every_kind);
+  options.type = GetParam();
   const auto figures = bench_attention(options);
   ASSERT_EQ(figures.size(), options.variants.size());
   for (const AttentionFigures& f : figures) {
@@ -184,7 +195,8 @@ TEST(AttentionBench, EveryFigureOfEveryKindIsAPositiveNumber) {
     EXPECT_LE(f.both.least, f.both.median);
     EXPECT_LE(f.both.median, f.both.most);
     EXPECT_GT(f.flops.causal, f.forward_flops.causal);
-    EXPECT_GE(f.peak_bytes, 4 * 128 * 32 * 4) << "the output and the gradients of q, k and v";
+    EXPECT_GE(f.peak_bytes, 4 * 128 * 32 * static_cast<int64_t>(at::elementSize(options.type)))
+        << "the output and the gradients of q, k and v";
   }
 }
 
