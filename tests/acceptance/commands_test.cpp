@@ -115,7 +115,7 @@ TEST(Bench, AttentionNeedsNoConfiguration) {
   }
   const ProcessResult table = polysketch(with(with({"bench", "attention", workplace().config().string()}, shape), kinds));
   EXPECT_EQ(table.exit_code, 0) << table.err;
-  EXPECT_THAT(table.out, HasSubstr(bench["device"].get<std::string>()));
+  EXPECT_THAT(table.out, HasSubstr(", 1 threads")) << "training.threads of the configuration";
   EXPECT_THAT(table.out, HasSubstr(bench["softmax_backend"].get<std::string>()));
   EXPECT_THAT(table.out, HasSubstr("polysketch:random-local:8"));
 
