@@ -84,9 +84,7 @@ void run_crossover(const Arguments& arguments) {
     std::cout << attention_bench_heading(options) << "\n" << crossover_table(figures);
   }
   if (svg.empty()) return;
-  std::string heading = attention_bench_heading(options);
-  std::replace(heading.begin(), heading.end(), '\n', ';');
-  const std::string picture = svg_file(crossover_plot(figures), heading.substr(0, heading.size() - 1));
+  const std::string picture = svg_file(crossover_plot(figures), attention_bench_heading(options));
   if (picture.empty()) {
     log_warning(fmt::format("{}: not written, since nothing was measured", arguments.svg));
   } else {

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <sstream>
 #include <string_view>
+#include <vector>
 
 #include "reporting/report_style.hpp"
 #include "support/error.hpp"
@@ -42,13 +44,22 @@ std::string svg_file(const Plot& plot, const std::string& note) {
   if (picture.empty()) return {};
   size_t longest = 0;
   for (const PlotSeries& series : plot.series) longest = std::max(longest, series.label.size());
-  constexpr double plot_width = 560, plot_height = 300, top = 40, row = 19, letter = 6.6;
-  const double width = plot_width + 50 + letter * static_cast<double>(longest);
-  const double height = top + std::max(plot_height, row * static_cast<double>(plot.series.size() + 1)) + 30;
+  constexpr double plot_width = 560, plot_height = 300, top = 40, row = 19, letter = 6.6, left = 58;
+  std::vector<std::string> notes;
+  size_t longest_note = 0;
+  std::istringstream stream(note);
+  for (std::string line; std::getline(stream, line);) {
+    longest_note = std::max(longest_note, line.size());
+    notes.push_back(line);
+  }
+  const double width =
+      std::max(plot_width + 50 + letter * static_cast<double>(longest), left + 10 + letter * static_cast<double>(longest_note));
+  const double below = top + std::max(plot_height, row * static_cast<double>(plot.series.size() + 1)) + row;
+  const double height = below + row * static_cast<double>(notes.size());
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" height=\"{1:.0f}\">\n", width, height);
   svg += fmt::format("<style>{}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"{}\"/>\n", plain_style(), light_color("--paper"));
-  svg += fmt::format("<text x=\"58\" y=\"26\" style=\"font-size:16px;font-weight:600\">{}</text>\n", escape_html(plot.title));
+  svg += fmt::format("<text x=\"{}\" y=\"26\" style=\"font-size:16px;font-weight:600\">{}</text>\n", left, escape_html(plot.title));
   svg += fmt::format("<svg y=\"{}\" width=\"{}\" height=\"{}\">\n{}</svg>\n", top, plot_width, plot_height, picture);
   double y = top + 24;
   for (const PlotSeries& series : plot.series) {
@@ -57,7 +68,8 @@ std::string svg_file(const Plot& plot, const std::string& note) {
                        y - 4, plot_width + 36, y, escape_html(series.label));
     y += row;
   }
-  svg += fmt::format("<text x=\"58\" y=\"{:.0f}\">{}</text>\n", height - 12, escape_html(note));
+  for (size_t i = 0; i < notes.size(); ++i)
+    svg += fmt::format("<text x=\"{}\" y=\"{}\">{}</text>\n", left, below + row * static_cast<double>(i), escape_html(notes[i]));
   return svg + "</svg>\n";
 }
 

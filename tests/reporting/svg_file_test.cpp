@@ -48,12 +48,13 @@ Plot example() {
 }
 
 TEST(SvgFile, StandsAlone) {
-  const std::string svg = svg_file(example(), "on a <machine>");
+  const std::string svg = svg_file(example(), "on a <machine>\nof yesterday");
   EXPECT_EQ(malformed(svg), "");
   EXPECT_THAT(svg, Not(HasSubstr("var("))) << "colours must not depend on a page";
   EXPECT_THAT(svg, HasSubstr("path.c0,line.c0{stroke:#0b63b5}"));
   EXPECT_THAT(svg, HasSubstr("fill=\"#fff\""));
-  for (const char* part : {">a &lt; b &amp; c</text>", ">first &quot;one&quot;</text>", ">second</text>", ">on a &lt;machine&gt;</text>"})
+  for (const char* part : {">a &lt; b &amp; c</text>", ">first &quot;one&quot;</text>", ">second</text>", ">on a &lt;machine&gt;</text>",
+                           ">of yesterday</text>"})
     EXPECT_THAT(svg, HasSubstr(part)) << part;
 }
 
