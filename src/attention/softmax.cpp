@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <array>
 
 #include "attention/pair_cost.hpp"
 #include "attention/recurrent.hpp"
@@ -28,6 +29,12 @@ std::vector<at::Tensor> split_documents(const at::Tensor& x, const std::vector<s
 
 at::Tensor causal_softmax(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   return at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true);
+}
+
+std::string softmax_backend(const at::Tensor& q) {
+  constexpr std::array names{"math", "flash", "memory-efficient", "cuDNN"};
+  const int64_t choice = at::_fused_sdp_choice(q, q, q, {}, 0.0, /*is_causal=*/true);
+  return choice >= 0 && choice < static_cast<int64_t>(names.size()) ? names[static_cast<size_t>(choice)] : "other";
 }
 
 at::Tensor each_document(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "attention/attention.hpp"
 
@@ -9,6 +10,9 @@ namespace polysketch {
 
 /// softmax(QKᵀ/√D) V over the keys up to each query, one document a row.
 at::Tensor causal_softmax(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+
+/// Which implementation LibTorch takes for causal_softmax of tensors like q, [B, H, T, D]: "flash", "math" and so on.
+std::string softmax_backend(const at::Tensor& q);
 
 /// Runs `one` on the documents of each row apart, [1, H, length, D], and puts the results together; on everything at once without
 /// documents.

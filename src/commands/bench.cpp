@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <iostream>
 #include <memory>
 
+#include "attention/softmax.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "model/cost.hpp"
@@ -33,16 +32,6 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t middle = values.size() / 2;
   return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
-
-// Which implementation LibTorch chooses for softmax attention at this shape.
-std::string attention_backend(const Config& config, const at::Device& device, at::ScalarType type) {
-  if (config.attention.kind != AttentionKind::softmax) return "own";
-  const auto& m = config.model;
-  const at::Tensor q = at::zeros({1, m.heads, config.data.context, m.width / m.heads}, at::TensorOptions().device(device).dtype(type));
-  constexpr std::array names{"math", "flash", "memory-efficient", "cuDNN"};
-  const int64_t choice = at::_fused_sdp_choice(q, q, q, {}, 0.0, /*is_causal=*/true);
-  return choice >= 0 && choice < static_cast<int64_t>(names.size()) ? names[static_cast<size_t>(choice)] : "other";
 }
 
 void run_step(const Arguments& arguments) {
@@ -84,6 +73,11 @@ void run_step(const Arguments& arguments) {
   const double middle = median(seconds), speed = static_cast<double>(training.batch_tokens) / middle;
   const ModelCost cost = model_cost(config.model, config.attention, training.precision, context, rows * context);
   const double peak = peak_flops(device, options.compute);
+  const ModelConfig& m = config.model;
+  const std::string backend =
+      config.attention.kind == AttentionKind::softmax
+          ? softmax_backend(at::empty({1, m.heads, context, m.width / m.heads}, at::TensorOptions().device(device).dtype(options.compute)))
+          : "own";
   nlohmann::ordered_json json{{"tokens_per_second", speed},
                               {"seconds_per_step", middle},
                               {"seconds_min", *std::min_element(seconds.begin(), seconds.end())},
@@ -101,7 +95,7 @@ void run_step(const Arguments& arguments) {
                               {"micro_batch_tokens", rows * context},
                               {"precision", training.precision == Precision::bf16 ? "bf16" : "fp32"},
                               {"attention", to_json(config).at("attention").at("kind")},
-                              {"attention_backend", attention_backend(config, device, options.compute)},
+                              {"attention_backend", backend},
                               {"device", device_name(device)}};
   if (peak > 0) json["mfu"] = cost.flops_per_token * speed / peak;
   if (arguments.json) {
@@ -126,6 +120,7 @@ void add_bench(CLI::App& app) {
   step->add_option("--warmup", arguments->warmup, "steps before them")->check(CLI::Range(0, 100000))->capture_default_str();
   step->add_flag("--json", arguments->json, "print one JSON object");
   step->callback([arguments] { run_step(*arguments); });
+  add_bench_attention(*command);
 }
 
 }  // namespace polysketch::commands

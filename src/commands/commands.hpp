@@ -17,6 +17,7 @@ void add_tokenizer(CLI::App& app);
 void add_data(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_bench_attention(CLI::App& bench);  ///< `bench attention` and `bench crossover`
 void add_config(CLI::App& app);
 void add_checkpoint(CLI::App& app);
 void add_report(CLI::App& app);

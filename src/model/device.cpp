@@ -11,9 +11,12 @@
 #include <malloc.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <optional>
 #include <thread>
 
 #include "support/build_info.hpp"
@@ -94,6 +97,28 @@ int64_t peak_memory_bytes(const at::Device& device) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+int64_t available_memory_bytes(const at::Device& device) {
+  if (device.is_cuda()) {
+    auto* allocator = c10::getDeviceAllocator(at::kCUDA);
+    const auto stats = allocator->getDeviceStats(device.index());
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const int64_t cached = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
+    return static_cast<int64_t>(allocator->getMemoryInfo(device.index()).first) + cached;
+  }
+  const auto number_in = [](const char* path, const std::string& word) -> std::optional<int64_t> {
+    std::ifstream file(path);
+    int64_t number = 0;
+    for (std::string found; !word.empty() && found != word;) {
+      if (!(file >> found)) return std::nullopt;
+    }
+    return file >> number ? std::optional(number) : std::nullopt;
+  };
+  int64_t available = std::numeric_limits<int64_t>::max();
+  if (const auto kibibytes = number_in("/proc/meminfo", "MemAvailable:")) available = *kibibytes * 1024;
+  const auto limit = number_in("/sys/fs/cgroup/memory.max", ""), used = number_in("/sys/fs/cgroup/memory.current", "");
+  return limit && used ? std::min(available, *limit - *used) : available;
 }
 
 double peak_flops(const at::Device& device, at::ScalarType compute) {

@@ -16,6 +16,10 @@ at::Device open_device(const std::string& specification, int64_t threads);
 /// Largest memory in use so far: of the GPU's allocator, or the resident set of the process on the CPU.
 int64_t peak_memory_bytes(const at::Device& device);
 
+/// What can still be allocated without pushing anything out: the least of what the machine and the process's control group have left, or
+/// the free memory of the GPU.
+int64_t available_memory_bytes(const at::Device& device);
+
 /// Dense FLOP/s of matrix products in bf16 (or fp32) where the model of the device is known, else 0.
 double peak_flops(const at::Device& device, at::ScalarType compute);
 

@@ -289,8 +289,8 @@ std::string html_report(const std::vector<RunHistory>& runs) {
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n";
   // Whatever a run's texts hold, a browser fetches and runs nothing.
   html += "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n";
-  html += fmt::format("<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<h1>{}</h1>\n", escape_html(names), report_style,
-                      escape_html(names));
+  html += fmt::format("<title>{}</title>\n<style>{}{}</style>\n</head>\n<body>\n<h1>{}</h1>\n", escape_html(names), report_style,
+                      plot_style, escape_html(names));
   html += fmt::format("<p class=\"lead\">{}, reported by polysketch</p>\n", runs.size() == 1 ? "training run" : "training runs");
   html += figures(runs) + plots(runs) + samples(runs) + settings(runs) + machine(runs);
   return html + "</body>\n</html>\n";

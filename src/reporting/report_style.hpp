@@ -22,15 +22,6 @@ figcaption b{margin-right:auto}
 .key i{display:inline-block;width:1.3em;height:0;margin-right:.4em;vertical-align:.28em;border-top:2.5px solid currentColor}
 .key i.dot{width:.6em;height:.6em;border:0;border-radius:50%;background:currentColor;vertical-align:.02em}
 svg{display:block;width:100%;height:auto}
-svg text{font:11.5px system-ui,"DejaVu Sans",sans-serif;fill:var(--soft)}
-.grid{stroke:var(--rule);stroke-width:1}.axis{stroke:var(--soft);stroke-width:1;fill:none}
-.line,.faint,.dashed{fill:none;stroke-width:1.7;stroke-linejoin:round;vector-effect:non-scaling-stroke}
-.faint{stroke-width:1;opacity:.3}.dashed{stroke-width:1.1;stroke-dasharray:4 3;opacity:.8}
-.marker{stroke:var(--panel);stroke-width:1}
-path.c0,line.c0{stroke:var(--c0)}path.c1{stroke:var(--c1)}path.c2{stroke:var(--c2)}path.c3{stroke:var(--c3)}
-path.c4{stroke:var(--c4)}path.c5{stroke:var(--c5)}path.c6{stroke:var(--c6)}path.c7{stroke:var(--c7)}
-circle.c0{fill:var(--c0)}circle.c1{fill:var(--c1)}circle.c2{fill:var(--c2)}circle.c3{fill:var(--c3)}
-circle.c4{fill:var(--c4)}circle.c5{fill:var(--c5)}circle.c6{fill:var(--c6)}circle.c7{fill:var(--c7)}
 .key.c0 i{color:var(--c0)}.key.c1 i{color:var(--c1)}.key.c2 i{color:var(--c2)}.key.c3 i{color:var(--c3)}
 .key.c4 i{color:var(--c4)}.key.c5 i{color:var(--c5)}.key.c6 i{color:var(--c6)}.key.c7 i{color:var(--c7)}
 .scroll{overflow-x:auto}
@@ -41,6 +32,19 @@ tr.differs td{font-weight:600}
 pre{margin:.5rem 0;padding:.9rem;background:var(--panel);border:1px solid var(--rule);border-radius:8px;overflow-x:auto;white-space:pre-wrap;font-size:.86rem;line-height:1.5}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft)}
 @media print{body{max-width:none}figure{break-inside:avoid}}
+)css";
+
+/// What the pictures in it need.
+inline constexpr const char* plot_style = R"css(
+svg text{font:11.5px system-ui,"DejaVu Sans",sans-serif;fill:var(--soft)}
+.grid{stroke:var(--rule);stroke-width:1}.axis{stroke:var(--soft);stroke-width:1;fill:none}
+.line,.faint,.dashed{fill:none;stroke-width:1.7;stroke-linejoin:round;vector-effect:non-scaling-stroke}
+.faint{stroke-width:1;opacity:.3}.dashed{stroke-width:1.1;stroke-dasharray:4 3;opacity:.8}
+.marker{stroke:var(--panel);stroke-width:1}
+path.c0,line.c0{stroke:var(--c0)}path.c1{stroke:var(--c1)}path.c2{stroke:var(--c2)}path.c3{stroke:var(--c3)}
+path.c4{stroke:var(--c4)}path.c5{stroke:var(--c5)}path.c6{stroke:var(--c6)}path.c7{stroke:var(--c7)}
+circle.c0{fill:var(--c0)}circle.c1{fill:var(--c1)}circle.c2{fill:var(--c2)}circle.c3{fill:var(--c3)}
+circle.c4{fill:var(--c4)}circle.c5{fill:var(--c5)}circle.c6{fill:var(--c6)}circle.c7{fill:var(--c7)}
 )css";
 
 }  // namespace polysketch

@@ -106,7 +106,8 @@ std::string draw_markers(const PlotSeries& series, const PlotAxis& x, const Plot
                          series.color, x.pixel(point.first), y.pixel(point.second), escape_html(series.label), point.second,
                          axis_text(point.first));
   }
-  return fmt::format("<path class=\"dashed c{}\" d=\"{}\"/>\n", series.color, path.finish()) + drawn;
+  const char* style = series.style == PlotStyle::markers ? "dashed" : "line";
+  return fmt::format("<path class=\"{} c{}\" d=\"{}\"/>\n", style, series.color, path.finish()) + drawn;
 }
 
 std::string draw_axes(const Plot& plot, const Frame& frame, const PlotAxis& x, const PlotAxis& y) {
@@ -116,7 +117,12 @@ std::string draw_axes(const Plot& plot, const Frame& frame, const PlotAxis& x, c
     drawn += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", frame.left, frame.right, at, at);
     drawn += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", frame.left - 7, at + 4, tick.text);
   }
-  for (const auto& tick : x.ticks(plot.small ? 4 : 6)) {
+  std::vector<PlotAxis::Tick> across;
+  for (const auto& [value, text] : plot.x_ticks) {
+    if (x.covers(value)) across.push_back({value, escape_html(text)});
+  }
+  if (plot.x_ticks.empty()) across = x.ticks(plot.small ? 4 : 6);
+  for (const auto& tick : across) {
     const double at = x.pixel(tick.value);
     drawn += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>", at, at, frame.bottom, frame.bottom + 5);
     drawn += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", at, frame.bottom + 19, tick.text);
@@ -185,7 +191,7 @@ std::string to_svg(const Plot& plot) {
   svg += draw_axes(plot, frame, x, y);
   svg += fmt::format("<g clip-path=\"url(#clip{})\">\n", id);
   for (const PlotSeries& series : plot.series)
-    svg += series.style == PlotStyle::markers ? draw_markers(series, x, y) : draw_line(series, x, y);
+    svg += series.style == PlotStyle::markers || series.style == PlotStyle::marked ? draw_markers(series, x, y) : draw_line(series, x, y);
   return svg + "</g>\n</svg>\n";
 }
 

@@ -8,7 +8,12 @@
 
 namespace polysketch {
 
-enum class PlotStyle { faint, line, markers };
+enum class PlotStyle {
+  faint,
+  line,
+  markers,  ///< points, and a dashed line to lead the eye
+  marked,   ///< a line with its points
+};
 
 struct PlotSeries {
   std::string label;  ///< shown when the pointer rests on it
@@ -21,7 +26,8 @@ struct Plot {
   std::string title;  ///< also what a screen reader says
   std::string x_label, y_label;
   bool logarithmic_x = false, logarithmic_y = false;
-  bool small = false;                   ///< for a third of the page's width instead of half
+  std::vector<std::pair<double, std::string>> x_ticks;  ///< where the axis shall say what; empty: at round numbers
+  bool small = false;                                   ///< for a third of the page's width instead of half
   std::optional<double> y_low, y_high;  ///< the range, where the data's own would hide what matters; lines are clipped to it
   std::vector<PlotSeries> series;
 };

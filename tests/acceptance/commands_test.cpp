@@ -99,6 +99,57 @@ TEST(Bench, NeedsNoData) {
   EXPECT_EQ(bench["steps"], 3);
 }
 
+TEST(Bench, AttentionNeedsNoConfiguration) {
+  const Words shape{"--heads",  "2",   "--head-width", "16", "--precision", "fp32",
+                    "--device", "cpu", "--rounds",     "2",  "--set",       "attention.features=16"};
+  const Words kinds{"--kinds", "softmax,polysketch:random-local:8,performer", "--lengths", "128,64"};
+  const Row bench = json_of(with(with({"bench", "attention"}, shape), kinds));
+  ASSERT_EQ(bench["figures"].size(), 6u);
+  EXPECT_EQ(bench["figures"][0]["length"], 64) << "in order of length";
+  for (const Row& row : bench["figures"]) {
+    for (const auto& [key, value] : row.items()) {
+      if (key != "kind" && key != "left_out") {
+        EXPECT_GT(value.get<double>(), 0) << key;
+      }
+    }
+  }
+  const ProcessResult table = polysketch(with(with({"bench", "attention", workplace().config().string()}, shape), kinds));
+  EXPECT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_THAT(table.out, HasSubstr(", 1 threads")) << "training.threads of the configuration";
+  EXPECT_THAT(table.out, HasSubstr(bench["softmax_backend"].get<std::string>()));
+  EXPECT_THAT(table.out, HasSubstr("polysketch:random-local:8"));
+
+  TemporaryFolder folder;
+  const std::string svg = (folder / "plots/crossover.svg").string();
+  const Row crossover = json_of(with(with({"bench", "crossover", "--svg", svg}, shape), {"--kinds", "performer", "--lengths", "64,128"}));
+  EXPECT_EQ(crossover["figures"].size(), 4u) << "softmax comes on its own";
+  ASSERT_EQ(crossover["crossovers"].size(), 1u);
+  EXPECT_EQ(crossover["crossovers"][0]["kind"], "performer");
+  EXPECT_THAT(read_text(svg), testing::AllOf(testing::StartsWith("<svg "), HasSubstr(">performer</text>"), testing::EndsWith("</svg>\n")));
+}
+
+TEST(Bench, AttentionSaysWhatIsWrong) {
+  const auto check = [](const Words& more, int code, const std::string& part) {
+    const ProcessResult result = polysketch(with({"bench", "attention"}, more));
+    EXPECT_EQ(result.exit_code, code) << result.err;
+    EXPECT_THAT(result.err, testing::StartsWith(fmt::format("ERROR {}: ", code)));
+    EXPECT_THAT(result.err, HasSubstr(part));
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+    EXPECT_EQ(result.out, "");
+  };
+  check({"--kinds", "sofmax"}, 64, "did you mean 'softmax'?");
+  check({"--lengths", "1024,x"}, 64, "--lengths: got 'x'");
+  check({"--lengths", "0"}, 64, "--lengths: got '0'");
+  check({"--heads", "0"}, 64, "--heads");
+  check({"--head-width", "-3"}, 64, "--head-width");
+  check({"--precision", "fp16"}, 64, "--precision");
+  check({"--limit-seconds", "-1"}, 64, "--limit-seconds");
+  check({"--set", "attention.block=0"}, 78, "attention.block");
+  check({"--kinds", "polysketch:learned:p=6"}, 78, "6");
+  check({"--device", "cuda:99"}, 78, "cuda:99");
+  check({"nothing.yaml"}, 66, "nothing.yaml");
+}
+
 class Perplexity : public testing::Test {
  protected:
   static Row evaluate(const Words& more) { return json_of(with({"evaluate", "perplexity", trained().string()}, more)); }

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+
+#include "commands/commands.hpp"
+#include "commands/common.hpp"
+#include "evaluation/attention_report.hpp"
+#include "model/device.hpp"
+#include "reporting/progress_bar.hpp"
+#include "reporting/svg_file.hpp"
+#include "support/durable_file.hpp"
+#include "support/log.hpp"
+
+namespace polysketch::commands {
+namespace {
+
+constexpr const char* default_kinds = "softmax,polynomial,polysketch:learned-local,polysketch:random-local,performer";
+
+struct Arguments {
+  ConfigArguments config;
+  std::string kinds = default_kinds;
+  std::string lengths;
+  int64_t heads = 0, head_width = 0;
+  int64_t batch = 1;
+  std::string precision, device;
+  int rounds = 5;
+  double limit_seconds = 30;
+  bool json = false;
+  std::string svg;
+};
+
+AttentionBenchOptions options_of(const Arguments& arguments) {
+  const Config config = arguments.config.resolve().config;
+  AttentionBenchOptions options;
+  options.variants = parse_attention_variants(arguments.kinds, config.attention);
+  options.lengths = parse_lengths(arguments.lengths);
+  options.shape = {arguments.heads > 0 ? arguments.heads : config.model.heads,
+                   arguments.head_width > 0 ? arguments.head_width : config.model.width / config.model.heads};
+  options.batch = arguments.batch;
+  const bool bf16 = arguments.precision.empty() ? config.training.precision == Precision::bf16 : arguments.precision == "bf16";
+  options.type = bf16 ? at::kBFloat16 : at::kFloat;
+  options.rounds = arguments.rounds;
+  options.limit_seconds = arguments.limit_seconds;
+  options.seed = static_cast<uint64_t>(config.run.seed);
+  options.device = open_device(arguments.device.empty() ? config.training.device : arguments.device, config.training.threads);
+  return options;
+}
+
+std::vector<AttentionFigures> measure(AttentionBenchOptions& options, const char* title) {
+  ProgressBar progress(title, progress_steps(options), "calls");
+  options.progress = [&](int64_t done, const std::string& now) { progress.update(done, now); };
+  return bench_attention(options);
+}
+
+void run_attention(const Arguments& arguments) {
+  AttentionBenchOptions options = options_of(arguments);
+  const std::vector<AttentionFigures> figures = measure(options, "bench attention");
+  if (arguments.json) {
+    std::cout << attention_bench_json(options, figures).dump() << "\n";
+  } else {
+    std::cout << attention_bench_heading(options) << "\n" << attention_bench_table(figures);
+  }
+}
+
+void run_crossover(const Arguments& arguments) {
+  AttentionBenchOptions options = options_of(arguments);
+  const bool has_softmax =
+      std::any_of(options.variants.begin(), options.variants.end(), [](const AttentionVariant& v) { return v.name == "softmax"; });
+  if (!has_softmax) options.variants.insert(options.variants.begin(), parse_attention_variants("softmax", {}).front());
+  const std::filesystem::path svg(arguments.svg);
+  if (!svg.empty()) {
+    if (svg.has_parent_path()) polysketch::create_directories(svg.parent_path());
+    const DurableFile possible(svg);  // a place where nothing can be written shows now, not after an hour of measuring
+  }
+  const std::vector<AttentionFigures> figures = measure(options, "bench crossover");
+  if (arguments.json) {
+    std::cout << crossover_json(options, figures).dump() << "\n";
+  } else {
+    std::cout << attention_bench_heading(options) << "\n" << crossover_table(figures);
+  }
+  if (svg.empty()) return;
+  const std::string picture = svg_file(crossover_plot(figures), attention_bench_heading(options));
+  if (picture.empty()) {
+    log_warning(fmt::format("{}: not written, since nothing was measured", arguments.svg));
+  } else {
+    write_file_durably(svg, picture);
+  }
+}
+
+CLI::App* add_command(CLI::App& bench, const std::string& name, const std::string& description, const char* lengths,
+                      const std::shared_ptr<Arguments>& arguments) {
+  CLI::App* command = bench.add_subcommand(name, description);
+  arguments->lengths = lengths;
+  add_config_arguments(*command, arguments->config);
+  command->get_option("config")->required(false);
+  command->add_option("--kinds", arguments->kinds, "mechanisms, with commas between; see below")
+      ->capture_default_str()
+      ->type_name("KIND,…");
+  command->add_option("--lengths", arguments->lengths, "context lengths, with commas between")->capture_default_str()->type_name("T,…");
+  command->add_option("--heads", arguments->heads, "attention heads; default: the configuration's, or 12")->check(CLI::Range(1, 65'536));
+  command->add_option("--head-width", arguments->head_width, "width of a head; default: the configuration's, or 64")
+      ->check(CLI::Range(1, 4096));
+  command->add_option("--batch", arguments->batch, "sequences in a call")->check(CLI::Range(1, 65'536))->capture_default_str();
+  command->add_option("--precision", arguments->precision, "bf16 or fp32; default: training.precision")
+      ->check(CLI::IsMember({"bf16", "fp32"}));
+  command->add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N; default: training.device");
+  command->add_option("--rounds", arguments->rounds, "how often everything is timed")->check(CLI::Range(1, 10'000))->capture_default_str();
+  command
+      ->add_option("--limit-seconds", arguments->limit_seconds, "leave out what takes longer than this, forward and backward; 0: no limit")
+      ->check(CLI::Range(0.0, 1e9))
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "print one JSON object");
+  command->footer(fmt::format(
+      "One layer on random q, k, v: forward as in evaluation, and forward and backward as in training. In each round every kind is called\n"
+      "once, in turn; figures are medians. What would not fit into memory or take too long is left out, and said.\n"
+      "\n"
+      "Kinds: {}.\n"
+      "-local: blocks on the diagonal are exact. R: the sketch size. p: the degree. What a name does not say (block, window, features, "
+      "sketch\n"
+      "size, …) comes from attention.* of CONFIG or --set, e.g. --set attention.block=512.",
+      attention_variant_forms));
+  return command;
+}
+
+}  // namespace
+
+void add_bench_attention(CLI::App& bench) {
+  const auto attention = std::make_shared<Arguments>();
+  add_command(bench, "attention", "Time, memory and FLOPs of attention mechanisms, beside LibTorch's softmax attention", "1Ki,4Ki",
+              attention)
+      ->callback([attention] { run_attention(*attention); });
+  const auto crossover = std::make_shared<Arguments>();
+  CLI::App* command = add_command(bench, "crossover", "Time per token over context lengths, and from which length on softmax is overtaken",
+                                  "512,1Ki,2Ki,4Ki,8Ki,16Ki,32Ki,64Ki,128Ki", crossover);
+  command->add_option("--svg", crossover->svg, "also draw the table, both axes logarithmic")->type_name("FILE");
+  command->callback([crossover] { run_crossover(*crossover); });
+}
+
+}  // namespace polysketch::commands
