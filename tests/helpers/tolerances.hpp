@@ -20,6 +20,9 @@ inline constexpr double kSingle = 1e-4;
 /// of a score by the degree.
 inline constexpr double kBrain = 2e-2;
 
+/// Sketches of degree 8: one more level of vectors rounded to bf16, and twice the degree.
+inline constexpr double kBrainDegree8 = 4e-2;
+
 /// Gradients as above for few or narrow rows. A score near zero keeps the absolute error of its rounded vectors, and the first rows
 /// give all their weight to one key, so that dO·(v - o) is mostly rounding: a single such row can carry the gradient.
 inline constexpr double kBrainFewRows = 0.2;
