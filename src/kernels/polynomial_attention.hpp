@@ -5,18 +5,12 @@
 #include <cstdint>
 
 #include "kernels/element.hpp"
+#include "kernels/head_rows.hpp"
 
 // Exact polynomial attention of one head of one sequence, on raw pointers, for the CPU: METHOD §2, `polynomial`.
-// Rows are D elements side by side; consecutive rows lie `stride` elements apart. Nothing here allocates or starts threads.
+// Nothing here allocates or starts threads.
 
 namespace polysketch::kernels {
-
-/// Rows of one head: [T, D].
-template <class T>
-struct HeadRows {
-  T* data = nullptr;
-  int64_t stride = 0;  ///< elements from one row to the next
-};
 
 /// w_ij = (q'_i·k'_j·key_scale)^degree for starts[i] <= j <= i, where ' is the layer norm with `gain` and `bias`, or nothing if gain is
 /// null. o_i = sum_j w_ij v_j / (one + sum_j w_ij); 0 where the divisor is 0.
