@@ -117,7 +117,7 @@ PerformerAttention::PerformerAttention(const AttentionConfig& config, const Atte
                                        const AttentionDraw& draw)
     : block_(config.block), redraw_(config.redraw), stabiliser_(config.stabiliser), shape_(shape), draw_(draw) {
   const int64_t count = config.features == 0 ? kDefaultFeatures : config.features;
-  projection_ = orthogonal_features(count, shape.head_width, draw, 0).to(parameters);
+  projection_ = orthogonal_features(count, shape.head_width, draw, 0).to(parameters.device(), at::typeMetaToScalarType(parameters.dtype()));
 }
 
 void PerformerAttention::at_step(int64_t step) {

@@ -15,7 +15,7 @@ at::Tensor draw_normal(int64_t rows, int64_t columns, Philox& random, const at::
   at::Tensor values = at::empty({rows, columns}, at::kDouble);
   auto* value = values.mutable_data_ptr<double>();
   for (int64_t i = 0; i < rows * columns; ++i) value[i] = random.normal();
-  return values.to(options);
+  return values.to(options.device(), at::typeMetaToScalarType(options.dtype()));
 }
 
 class RandomSketch : public Sketch {

@@ -27,8 +27,9 @@ inline constexpr double kBrainDegree8 = 4e-2;
 /// give all their weight to one key, so that dO·(v - o) is mostly rounding: a single such row can carry the gradient.
 inline constexpr double kBrainFewRows = 0.2;
 
-/// States of (a·b)² in fp32 against fp64: features, states and sums round 2^-24 each, and terms of both signs of R² features cancel.
-inline constexpr double kSingleStates = 2e-6;
+/// Sums through states of (a·b)² in fp32 against fp64: the R(R+1)/2 features of both signs are added one after another, 8256 of them for
+/// R = 128, the widest: sqrt(8256) roundings of 2^-24.
+inline constexpr double kSingleStates = 6e-6;
 
 /// The same in bf16: features, states, values and cotangents round to 2^-9 each, independently, and terms of R² features cancel.
 inline constexpr double kBrainStates = 2e-2;
