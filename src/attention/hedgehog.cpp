@@ -13,6 +13,9 @@
 namespace polysketch {
 namespace {
 
+// Softmaxes of large scores can be 1 in different places: the first rows of a text may then have no weight at all.
+constexpr double kFloor = 1e-12;
+
 at::Tensor feature_map(const at::Tensor& x, const at::Tensor& matrix) {
   const at::Tensor y = at::linear(x, matrix.to(x.scalar_type()));
   return at::cat({at::softmax(y, -1), at::softmax(-y, -1)}, -1);
@@ -26,6 +29,7 @@ KernelAttention kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   call.power = 1;
   call.block = block;
   call.one = 0;
+  call.floor = kFloor;
   return call;
 }
 

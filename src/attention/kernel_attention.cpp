@@ -28,8 +28,6 @@ at::Tensor block_starts(const KernelAttention& call) {
 
 at::Tensor padded(const at::Tensor& x, int64_t width) { return x.size(3) == width ? x : at::constant_pad_nd(x, {0, width - x.size(3)}, 0); }
 
-at::Tensor inverse_or_zero(const at::Tensor& x) { return at::where(x.eq(0), at::zeros_like(x), x.reciprocal()); }
-
 /// The blocks on the diagonal: polynomial attention that sees no further than where its block begins. Queries, keys and values of different
 /// widths are filled up with zeros where the processor's own kernels can then do it.
 class Diagonal {

@@ -100,9 +100,6 @@ void scale(at::Tensor& weights, const PolynomialCall& call, const Tiling& tiling
   weights.mul_(j.sub(i).clamp_max_(0).exp_().to(weights.scalar_type()));
 }
 
-/// 1 / x, and 0 for 0: a row without any weight gives zeros.
-at::Tensor inverse_or_zero(const at::Tensor& x) { return at::where(x.eq(0), at::zeros_like(x), x.reciprocal()); }
-
 /// The layer norm in the type of the arithmetic, times an optional scale; x itself without a norm.
 at::Tensor normed(const at::Tensor& x, const PolynomialCall& call, const at::Tensor& scale) {
   if (!call.gain.defined()) return x;
@@ -125,6 +122,11 @@ NormGradients normed_backward(const at::Tensor& gradient, const at::Tensor& x, c
 }
 
 }  // namespace
+
+at::Tensor inverse_or_zero(const at::Tensor& x) {
+  constexpr double kSmallest = 1e-37;
+  return at::where(x.abs() < kSmallest, at::zeros_like(x), x.reciprocal());
+}
 
 PolynomialResult polynomial_blocks_forward(const PolynomialCall& call) {
   const at::Tensor q = normed(call.q, call, {}), k = normed(call.k, call, call.key_scale);
