@@ -93,7 +93,7 @@ struct KernelAttentionFunction : public torch::autograd::Function<KernelAttentio
   using Optional = std::optional<at::Tensor>;
 
   static at::Tensor forward(torch::autograd::AutogradContext* context, const Optional& a, const Optional& b, const Optional& q,
-                            const Optional& k, const at::Tensor& v, const KernelAttention& given) {
+                            const Optional& k, const at::Tensor& v, const Optional& log_scale, const KernelAttention& given) {
     const auto or_none = [](const Optional& x) { return x.has_value() ? *x : at::Tensor(); };
     KernelAttention call = given;
     call.a = or_none(a);
@@ -101,6 +101,7 @@ struct KernelAttentionFunction : public torch::autograd::Function<KernelAttentio
     call.q = or_none(q);
     call.k = or_none(k);
     call.v = v;
+    call.log_scale = or_none(log_scale);
     const PolynomialResult near = Diagonal(call).forward();
     at::Tensor output = near.output, divisor = near.normaliser;
     if (has_far(call) || call.floor > 0) {
@@ -152,8 +153,11 @@ struct KernelAttentionFunction : public torch::autograd::Function<KernelAttentio
       db = same ? far.b.add_(db) : far.b;
       dv = far.v.add_(dv);
     }
-    if (same) return {da, db, at::Tensor(), at::Tensor(), dv, at::Tensor()};
-    return {da, db, near.q, near.k, dv, at::Tensor()};
+    // Key j counts exp(log_scale_j) times as much as its features say, query i exp(−log_scale_i).
+    at::Tensor dscale;
+    if (call.log_scale.defined()) dscale = (call.b * db - call.a * da).sum(3, false, call.log_scale.scalar_type());
+    if (same) return {da, db, at::Tensor(), at::Tensor(), dv, dscale, at::Tensor()};
+    return {da, db, near.q, near.k, dv, dscale, at::Tensor()};
   }
 };
 
@@ -161,7 +165,8 @@ struct KernelAttentionFunction : public torch::autograd::Function<KernelAttentio
 
 at::Tensor kernel_attention(const KernelAttention& call) {
   const auto optional = [](const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
-  return KernelAttentionFunction::apply(optional(call.a), optional(call.b), optional(call.q), optional(call.k), call.v, call);
+  return KernelAttentionFunction::apply(optional(call.a), optional(call.b), optional(call.q), optional(call.k), call.v,
+                                        optional(call.log_scale), call);
 }
 
 }  // namespace polysketch

@@ -22,8 +22,8 @@ struct KernelAttention {
   at::Tensor starts;         ///< [B, T] int32 on the CPU, first position of a token's document, or undefined
 };
 
-/// Returns [B, H, T, E], on the CPU laid out in memory as [B, T, H, E]. Differentiable once with respect to a, b, q, k and v. Kept for
-/// backward: these, the result and the divisors. Time and memory are linear in T.
+/// Returns [B, H, T, E], on the CPU laid out in memory as [B, T, H, E]. Differentiable once with respect to a, b, q, k, v and log_scale
+/// (this where q and k are undefined). Kept for backward: these, the result and the divisors. Time and memory are linear in T.
 at::Tensor kernel_attention(const KernelAttention& call);
 
 }  // namespace polysketch

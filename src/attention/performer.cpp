@@ -34,32 +34,21 @@ at::Tensor features(const Exponents& e, const at::Tensor& largest, at::ScalarTyp
   return ((e.scores - e.square - largest).exp() + kEpsilon).div(std::sqrt(features)).to(type);
 }
 
-/// The largest score up to each key of its document, [B, H, T].
-at::Tensor running_maximum(const at::Tensor& scores, const Documents& documents) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor largest = scores.amax(3);
-  if (!documents.defined()) return std::get<0>(largest.cummax(2));
-  const at::Tensor running = at::empty_like(largest);
-  for (int64_t row = 0; row < largest.size(0); ++row) {
-    int64_t begin = 0;
-    for (const int64_t length : documents.lengths()[static_cast<size_t>(row)]) {
-      const auto part = [&](const at::Tensor& x) { return x.select(0, row).narrow(1, begin, length); };
-      part(running).copy_(std::get<0>(part(largest).cummax(1)));
-      begin += length;
-    }
-  }
-  return running;
+/// The largest score of a text for each of its positions, [..., T]: up to there, or of all.
+at::Tensor maximum(const at::Tensor& largest, Stabiliser stabiliser) {
+  if (stabiliser == Stabiliser::causal) return std::get<0>(largest.cummax(-1));
+  return largest.amax(-1, true).expand_as(largest);
 }
 
-/// The same without keeping it running: one number a document.
-at::Tensor whole_maximum(const at::Tensor& scores, const Documents& documents) {
+/// What is taken off the scores [B, H, T, F] of the keys, [B, H, T]; documents have their own.
+at::Tensor key_maximum(const at::Tensor& scores, Stabiliser stabiliser, const Documents& documents) {
   const at::Tensor largest = scores.amax(3);
-  if (!documents.defined()) return largest.amax(2, true).expand_as(largest);
+  if (!documents.defined()) return maximum(largest, stabiliser);
   std::vector<at::Tensor> rows;
   for (int64_t row = 0; row < largest.size(0); ++row) {
     std::vector<at::Tensor> parts;
     for (const at::Tensor& part : largest.select(0, row).split_with_sizes(documents.lengths()[static_cast<size_t>(row)], 1)) {
-      parts.push_back(part.amax(1, true).expand_as(part));
+      parts.push_back(maximum(part, stabiliser));
     }
     rows.push_back(at::cat(parts, 1));
   }
@@ -134,10 +123,9 @@ at::Tensor PerformerAttention::forward(const at::Tensor& q, const at::Tensor& k,
     if (documents.defined()) call.starts = documents.starts();
     call.a = query_features(qs, projection);
     const Exponents e = exponents(ks, projection);
-    const bool causal = stabiliser == Stabiliser::causal;
-    const at::Tensor largest = causal ? running_maximum(e.scores, documents) : whole_maximum(e.scores, documents);
+    const at::Tensor largest = key_maximum(e.scores, stabiliser, documents);
     call.b = features(e, largest.unsqueeze(3), ks.scalar_type());
-    if (causal) call.log_scale = largest;
+    if (stabiliser == Stabiliser::causal) call.log_scale = largest;
     return kernel_attention(call);
   };
   return recomputed_heads(work, q, k, v, {});
@@ -168,7 +156,7 @@ at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& 
   KernelAttention call = kernel(v, block_);
   call.a = query_features(q, projection_);
   const Exponents e = exponents(k, projection_);
-  at::Tensor largest = running_maximum(e.scores, {});
+  at::Tensor largest = key_maximum(e.scores, stabiliser_, {});
   if (seen.largest.defined()) largest = at::maximum(largest, seen.largest);
   seen.largest = largest.narrow(2, largest.size(2) - 1, 1).clone();
   call.b = features(e, largest.unsqueeze(3), k.scalar_type());

@@ -4,11 +4,17 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
+#include <utility>
+#include <vector>
 
+#include "attention/attention.hpp"
 #include "model/device.hpp"
 #include "model/model_file.hpp"
 #include "support/error.hpp"
+#include "support/log.hpp"
+#include "training/train_state.hpp"
 
 namespace polysketch::commands {
 namespace {
@@ -43,6 +49,19 @@ void add_model_arguments(CLI::App& command, ModelArguments& arguments) {
   command.add_option("--device", arguments.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
 }
 
+namespace {
+
+/// Names and shapes of what a layer of attention learns. Where two kinds learn the same, a checkpoint of one can be read with the other:
+/// exact polynomial attention in place of random sketches, blocks of another length, other random features.
+std::vector<std::pair<std::string, std::vector<int64_t>>> learned_tensors(const Config& config) {
+  const auto attention = make_attention(config.attention, {config.model.heads, config.model.width / config.model.heads});
+  std::vector<std::pair<std::string, std::vector<int64_t>>> all;
+  for (const AttentionParameter& parameter : attention->parameters()) all.emplace_back(parameter.name, parameter.value.sizes().vec());
+  return all;
+}
+
+}  // namespace
+
 LoadedModel load_model(const ModelArguments& arguments) {
   LoadedModel loaded;
   loaded.checkpoint = find_checkpoint(arguments.path);
@@ -50,9 +69,11 @@ LoadedModel load_model(const ModelArguments& arguments) {
   const Config saved = config_from_json(state.at("config"));
   loaded.config = config_from_json(state.at("config"), arguments.overrides);
   for (const std::string& difference : config_difference(saved, loaded.config)) {
-    if (difference.starts_with("model.") || difference.starts_with("attention.")) {
+    const bool other_attention = difference.starts_with("attention.") && learned_tensors(saved) != learned_tensors(loaded.config);
+    if (difference.starts_with("model.") || other_attention) {
       throw UserError(ExitCode::config, "--set " + difference + ": the checkpoint holds another model than that: leave the key as it was");
     }
+    if (difference.starts_with("attention.")) log_info("not as in training: " + difference);
   }
   loaded.tokenizer = std::make_unique<Tokenizer>(loaded.config.data.tokenizer.path);
   loaded.tokenizer->require_fits(loaded.config.model.vocabulary, loaded.config.data.cleaning);
@@ -68,7 +89,9 @@ LoadedModel load_model(const ModelArguments& arguments) {
   options.device = open_device(arguments.device, loaded.config.training.threads);
   options.compute = loaded.config.training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
   options.initialize = false;
+  options.seed = static_cast<uint64_t>(loaded.config.run.seed);  // random sketches and features are drawn from it
   loaded.model = std::make_unique<Transformer>(options);
+  loaded.model->at_step(std::max<int64_t>(0, TrainState::from_json(state.at("train")).step - 1));
   const fs::path file = loaded.checkpoint.directory / "model.safetensors";
   load_tensors(loaded.model->parameters(), loaded.model->parameters().flat_master(), TensorFile(file), "", file.string());
   loaded.model->parameters().refresh_compute();

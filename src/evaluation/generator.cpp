@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "support/error.hpp"
 #include "support/philox.hpp"
@@ -43,16 +44,54 @@ int32_t sample(const std::vector<float>& logits, const SamplingOptions& options,
   return order[used - 1];
 }
 
+namespace {
+
+/// Whether the recurrent form of a kind stays as small as it is, so that a text may go on past the length of training.
+bool is_unbounded(const AttentionConfig& attention) {
+  switch (attention.kind) {
+    case AttentionKind::softmax:
+    case AttentionKind::polynomial:
+      return false;
+    case AttentionKind::performer:
+      return attention.stabiliser == Stabiliser::causal;
+    case AttentionKind::polysketch:
+    case AttentionKind::hedgehog:
+    case AttentionKind::sliding_window:
+    case AttentionKind::local_polynomial:
+      return true;
+  }
+  throw InternalError("an attention without a recurrent form");
+}
+
+bool has_recurrent_form(const AttentionConfig& attention) {
+  return attention.kind != AttentionKind::performer || attention.stabiliser == Stabiliser::causal;
+}
+
+at::Tensor as_tensor(std::vector<int64_t>& ids, size_t from, const at::Device& device) {
+  return at::from_blob(ids.data() + from, {1, static_cast<int64_t>(ids.size() - from)}, at::kLong).clone().to(device);
+}
+
+}  // namespace
+
 std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& prompt, const SamplingOptions& options,
                               const std::function<bool(int32_t)>& on_token) {
   require(!prompt.empty(), "generate needs at least one id to start from");
+  const AttentionConfig& attention = model.options().attention;
+  const auto context = static_cast<size_t>(options.context);
   std::vector<int64_t> ids(prompt.begin(), prompt.end());
   std::vector<int32_t> added;
   Philox random(options.seed, RandomPurpose::generation);
+  std::optional<DecodeState> state;
+  if (has_recurrent_form(attention)) state = model.initial_state();
   while (static_cast<int64_t>(added.size()) < options.tokens) {
-    const int64_t length = std::min<int64_t>(options.context, static_cast<int64_t>(ids.size()));
-    at::Tensor window = at::from_blob(ids.data() + (static_cast<int64_t>(ids.size()) - length), {1, length}, at::kLong).clone();
-    at::Tensor logits = model.logits(window.to(model.options().device), {}, /*last_only=*/true).to(at::kCPU, at::kFloat).contiguous();
+    at::Tensor logits;
+    if (state && (is_unbounded(attention) || ids.size() <= context)) {
+      logits = model.next_logits(*state, as_tensor(ids, static_cast<size_t>(state->length), model.options().device));
+    } else {
+      state.reset();  // a window that moves has new positions, so nothing of it can be kept
+      logits = model.logits(as_tensor(ids, ids.size() - std::min(context, ids.size()), model.options().device), {}, /*last_only=*/true);
+    }
+    logits = logits.to(at::kCPU, at::kFloat).contiguous();
     const float* values = logits.data_ptr<float>();
     const int32_t next = sample(std::vector<float>(values, values + logits.numel()), options, random.uniform());
     if (next == options.stop) break;

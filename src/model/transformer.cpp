@@ -14,6 +14,9 @@ namespace {
 // Rows of logits that exist at one time: enough for the matrix products to run at full speed, and 64 MB of bf16 at V = 32,000.
 constexpr int64_t kHeadRows = 1024;
 
+// Tokens of a text that are read at one time: what is computed on the way takes no more memory for a longer text.
+constexpr int64_t kPrefillTokens = 4096;
+
 }  // namespace
 
 /// Where a block's parameters lie, and its attention.
@@ -53,8 +56,8 @@ Transformer::Transformer(const Options& options) : options_(options) {
     block.gain1 = add("norm1.gain", {m.width}, Initializer::ones);
     block.bias1 = add("norm1.bias", {m.width}, Initializer::zeros);
     block.qkv = add("attention.qkv.weight", {3 * m.width, m.width}, Initializer::lecun_normal);
-    block.attention = make_attention(options_.attention, shape, at::TensorOptions().dtype(options_.wide).device(options_.device),
-                                     {options_.seed, layer});
+    block.attention =
+        make_attention(options_.attention, shape, at::TensorOptions().dtype(options_.wide).device(options_.device), {options_.seed, layer});
     for (const AttentionParameter& parameter : block.attention->parameters()) {
       const bool ones = parameter.value.dim() == 1 && parameter.value[0].item<double>() == 1;
       const Initializer start = parameter.value.dim() > 1 ? Initializer::lecun_normal : ones ? Initializer::ones : Initializer::zeros;
@@ -80,22 +83,32 @@ Transformer::Transformer(const Options& options) : options_(options) {
 
 Attention& Transformer::attention(int64_t layer) { return *blocks_.at(static_cast<size_t>(layer)).attention; }
 
+void Transformer::at_step(int64_t step) {
+  for (const Block& block : blocks_) block.attention->at_step(step);
+}
+
 void Transformer::grow_tables(int64_t length) {
   if (positions_.defined() && positions_.size(0) >= length) return;
+  if (positions_.defined()) length = std::max(length, 2 * positions_.size(0));  // a text that grows by single tokens
   const auto wide = at::TensorOptions().dtype(options_.wide).device(options_.device);
   rotary_ = ops::rotary_table(length, options_.model.width / options_.model.heads, wide);
   positions_ = ops::sinusoidal_table(length, options_.model.width, wide);
 }
 
-Transformer::Stream Transformer::embed(const ModelInput& input) {
+Transformer::Stream Transformer::embed(const ModelInput& input, int64_t first_position) {
   const int64_t length = input.ids.size(1);
-  grow_tables(length);
-  return {ops::embed(parameters_.master(embedding_), input.ids.reshape({-1}), positions_.narrow(0, 0, length)), {}};
+  grow_tables(first_position + length);
+  return {ops::embed(parameters_.master(embedding_), input.ids.reshape({-1}), positions_.narrow(0, first_position, length)), {}};
 }
 
-at::Tensor Transformer::attend(const Block& block, const at::Tensor& normalized, const ModelInput& input, Activations* keep) {
-  const int64_t batch = input.ids.size(0);
-  auto qkv = ops::split_rotate(dense(normalized, parameters_.compute(block.qkv)), batch, options_.model.heads, rotary_);
+at::Tensor Transformer::attend(size_t layer, const at::Tensor& normalized, const ModelInput& input, Activations* keep,
+                               DecodeState* decode) {
+  const Block& block = blocks_[layer];
+  const int64_t batch = input.ids.size(0), first = decode == nullptr ? 0 : decode->length;
+  const auto rows = [&](const at::Tensor& x) { return x.narrow(0, first, input.ids.size(1)); };
+  auto qkv = ops::split_rotate(dense(normalized, parameters_.compute(block.qkv)), batch, options_.model.heads,
+                               {rows(rotary_.cos), rows(rotary_.sin)});
+  if (decode != nullptr) return ops::merge_heads(block.attention->prefill(*decode->layers[layer], qkv[0], qkv[1], qkv[2]));
   if (keep == nullptr) return ops::merge_heads(block.attention->forward(qkv[0], qkv[1], qkv[2], input.documents));
   at::AutoGradMode enable(true);
   for (at::Tensor& part : qkv) part.requires_grad_(true);
@@ -104,7 +117,8 @@ at::Tensor Transformer::attend(const Block& block, const at::Tensor& normalized,
   return ops::merge_heads(keep->attended.detach());
 }
 
-Transformer::Stream Transformer::run_block(size_t layer, const Stream& in, const ModelInput& input, Activations* keep) {
+Transformer::Stream Transformer::run_block(size_t layer, const Stream& in, const ModelInput& input, Activations* keep,
+                                           DecodeState* decode) {
   const Block& block = blocks_[layer];
   const int64_t batch = input.ids.size(0);
   const double rate = keep == nullptr ? 0 : options_.model.dropout;  // training only
@@ -117,7 +131,7 @@ Transformer::Stream Transformer::run_block(size_t layer, const Stream& in, const
   };
 
   auto [x1, norm1] = norm(in.x, in.delta, block.gain1, block.bias1);
-  at::Tensor joined = attend(block, norm1.y, input, keep);
+  at::Tensor joined = attend(layer, norm1.y, input, keep, decode);
   at::Tensor attention_out = dense(joined, parameters_.compute(block.out));
   ops::dropout(attention_out, rate, input.dropout, batch, site);
 
@@ -285,6 +299,32 @@ at::Tensor Transformer::logits(const at::Tensor& ids, const Documents& documents
   at::Tensor rows = normalized.reshape({-1, normalized.size(2)});
   at::Tensor out = dense(rows, parameters_.compute(embedding_)).to(options_.wide).add_(parameters_.master(logit_bias_));
   return out.view({batch, normalized.size(1), -1});
+}
+
+int64_t DecodeState::bytes() const {
+  int64_t all = 0;
+  for (const auto& layer : layers) all += layer->bytes();
+  return all;
+}
+
+DecodeState Transformer::initial_state() const {
+  DecodeState state;
+  for (const Block& block : blocks_) state.layers.push_back(block.attention->initial_state());
+  return state;
+}
+
+at::Tensor Transformer::next_logits(DecodeState& state, const at::Tensor& ids) {
+  at::NoGradGuard no_grad;
+  at::Tensor last;
+  for (int64_t begin = 0; begin < ids.size(1); begin += kPrefillTokens) {
+    const int64_t n = std::min(kPrefillTokens, ids.size(1) - begin);
+    const ModelInput input{.ids = ids.narrow(1, begin, n).contiguous(), .targets = {}, .documents = {}, .dropout = {}};
+    Stream stream = embed(input, state.length);
+    for (size_t layer = 0; layer < blocks_.size(); ++layer) stream = run_block(layer, stream, input, nullptr, &state);
+    state.length += n;
+    last = final_norm(stream, /*in_place=*/true).second.y.view({ids.size(0), n, -1}).select(1, n - 1);
+  }
+  return dense(last.contiguous(), parameters_.compute(embedding_)).to(options_.wide).add_(parameters_.master(logit_bias_));
 }
 
 std::vector<at::Tensor> Transformer::block_outputs(const at::Tensor& ids) {

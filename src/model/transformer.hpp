@@ -24,6 +24,14 @@ struct ModelInput {
   ops::DropoutKey dropout;
 };
 
+/// What the recurrent form remembers of some texts (METHOD §3): a state a layer, constant in size but for the kinds that look at every
+/// pair.
+struct DecodeState {
+  std::vector<std::unique_ptr<AttentionState>> layers;
+  int64_t length = 0;  ///< tokens seen
+  int64_t bytes() const;
+};
+
 /// The paper's Transformer++ (METHOD §1): pre-norm blocks with rotary attention and GLU, sinusoidal positions, tied embedding, logit bias.
 ///
 /// Forward and backward are an explicit loop over layers rather than one autograd graph: what is kept and when a gradient is complete can
@@ -56,6 +64,16 @@ class Transformer {
   /// Logits [B, T, V], wide. last_only: of the last position, [B, 1, V].
   at::Tensor logits(const at::Tensor& ids, const Documents& documents = {}, bool last_only = false);
 
+  /// Before the work of a training step, counted from 0: see Attention::at_step.
+  void at_step(int64_t step);
+
+  /// The state before the first token. Throws UserError 78 for an attention that has no recurrent form.
+  DecodeState initial_state() const;
+
+  /// Reads n >= 1 further tokens, ids [B, n], and returns the logits after the last of them, [B, V] wide: what logits() gives for
+  /// everything read so far. Any length; B is that of the first call.
+  at::Tensor next_logits(DecodeState& state, const at::Tensor& ids);
+
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
   const Options& options() const { return options_; }
@@ -75,9 +93,9 @@ class Transformer {
   };
 
   void grow_tables(int64_t length);
-  Stream embed(const ModelInput& input);
-  Stream run_block(size_t layer, const Stream& in, const ModelInput& input, Activations* keep);
-  at::Tensor attend(const Block& block, const at::Tensor& normalized, const ModelInput& input, Activations* keep);
+  Stream embed(const ModelInput& input, int64_t first_position = 0);
+  Stream run_block(size_t layer, const Stream& in, const ModelInput& input, Activations* keep, DecodeState* decode = nullptr);
+  at::Tensor attend(size_t layer, const at::Tensor& normalized, const ModelInput& input, Activations* keep, DecodeState* decode);
   void backward_block(size_t layer, Activations& kept, const ModelInput& input, at::Tensor& d_residual, at::Tensor& d_compute);
   void backward_attention(const Block& block, Activations& kept, const ModelInput& input, const at::Tensor& d_out,
                           at::Tensor& d_normalized);

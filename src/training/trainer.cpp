@@ -65,6 +65,7 @@ Trainer::StepOutcome Trainer::train_step() {
   const double scale = 1.0 / static_cast<double>(config_.training.batch_tokens);
   at::Tensor nats = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   uint64_t digest = state_.digest;
+  model_->at_step(state_.step);
   for (int64_t done = 0; done < sequences_per_step_; done += rows_) {
     const Batch batch = batches_->next();
     if (batch.rows == 0) {  // a stop was asked for while waiting for data: this step has not happened

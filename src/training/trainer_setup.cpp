@@ -135,6 +135,7 @@ void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
   load("model.safetensors", {{"", parameters.flat_master()}});
   load("optimizer.safetensors", {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}});
   parameters.refresh_compute();
+  model_->at_step(std::max<int64_t>(0, state_.step - 1));
   saved_step_ = state_.step;
   log_info(fmt::format("continuing from {} at step {}, {} tokens, digest {}", checkpoint.directory.string(), state_.step,
                        format_count(state_.tokens), digest_text(state_.digest)));

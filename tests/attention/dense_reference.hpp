@@ -92,7 +92,7 @@ inline at::Tensor dense_performer(const at::Tensor& q, const at::Tensor& k, cons
   const auto score = [&](const at::Tensor& x) { return at::matmul(x, projection.t()) / std::pow(width, 0.25); };
   const at::Tensor query = (exponent(q) - score(q).amax(3, true)).exp() + 1e-6;
   // For query i, key j counts exp(u_j − m_j) + 1e-6 with m_j the maximum up to j of its document, times exp(m_j − m_i).
-  const at::Tensor seen = visible(q.size(2), documents), largest = score(k).detach().amax(3);  // [B, H, T]
+  const at::Tensor seen = visible(q.size(2), documents), largest = score(k).amax(3);  // [B, H, T]
   const at::Tensor running = largest.unsqueeze(2).expand({-1, -1, q.size(2), -1}).masked_fill(seen.logical_not(), -INFINITY).amax(3);
   const at::Tensor key = (exponent(k) - running.unsqueeze(3)).exp() + 1e-6;
   const at::Tensor scale = (running.unsqueeze(2) - running.unsqueeze(3)).masked_fill(seen.logical_not(), -INFINITY).exp();

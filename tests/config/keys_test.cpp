@@ -128,7 +128,8 @@ Config random_config(uint64_t stream) {
   config.model.heads = 1 + static_cast<int64_t>(random.bounded(8));
   config.model.width = config.model.heads * 2 * (1 + static_cast<int64_t>(random.bounded(64)));
   config.model.hidden = 8;
-  config.attention.degree = 2 * (1 + static_cast<int64_t>(random.bounded(8)));
+  config.attention.degree = int64_t{2} << random.bounded(5);
+  config.attention.features = 2 * static_cast<int64_t>(random.bounded(100));
   config.training.micro_batch_tokens = config.data.context * (1 + static_cast<int64_t>(random.bounded(4)));
   config.training.batch_tokens = config.training.micro_batch_tokens * (1 + static_cast<int64_t>(random.bounded(4)));
   config.schedule.warmup = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(config.training.steps) + 1));

@@ -49,7 +49,8 @@ TEST(Load, FlagsChoicesAndTexts) {
     EXPECT_THAT(error_of(std::string("model: {recompute: ") + text + "}"), HasSubstr("want true or false")) << text;
   }
   EXPECT_EQ(error_of("attention: {kind: sofmax}"),
-            "c.yaml:1:19: attention.kind: got 'sofmax', want softmax or polynomial; did you mean 'softmax'?");
+            "c.yaml:1:19: attention.kind: got 'sofmax', want softmax, polynomial, polysketch, performer, hedgehog, sliding_window or "
+            "local_polynomial; did you mean 'softmax'?");
   for (const char* text : {"no", "Yes", "off", "true", "y"}) {
     EXPECT_THAT(error_of(std::string("run: {name: ") + text + "}"), HasSubstr("quotes")) << text;
     EXPECT_EQ(error_of(std::string("run: {name: '") + text + "'}"), "") << text;

@@ -42,6 +42,29 @@ TEST(ShippedConfigs, EveryRunHasItsOwnFolder) {
   }
 }
 
+bool is_linear(AttentionKind kind) { return kind != AttentionKind::softmax && kind != AttentionKind::polynomial; }
+
+std::string attention_name(const AttentionConfig& attention) {
+  switch (attention.kind) {
+    case AttentionKind::softmax:
+      return "softmax";
+    case AttentionKind::polynomial:
+      return "polynomial";
+    case AttentionKind::performer:
+      return "performer";
+    case AttentionKind::hedgehog:
+      return attention.features == 0 ? "hedgehog" : "hedgehog-" + std::to_string(attention.features);
+    case AttentionKind::sliding_window:
+      return "sliding-window";
+    case AttentionKind::local_polynomial:
+      return "local-polynomial";
+    case AttentionKind::polysketch:
+      break;
+  }
+  return std::string(attention.sketch == SketchKind::learned ? "learned" : "random") +
+         (attention.local == LocalAttention::exact ? "-local-" : "-") + std::to_string(attention.sketch_size);
+}
+
 /// Name, size, context and attention of a paper's model are in its path: configs/<corpus>/<size>-<context>-<attention>.yaml.
 TEST(ShippedConfigs, NamesSayWhatTheModelIs) {
   int checked = 0;
@@ -50,17 +73,18 @@ TEST(ShippedConfigs, NamesSayWhatTheModelIs) {
     if (is_base(file) || (corpus != "pg19" && corpus != "wiki40b" && corpus != "c4")) continue;
     const ResolvedConfig resolved = resolve_config(file);
     const Config& config = resolved.config;
-    const std::string size = config.model.layers == 12 ? "small" : config.model.layers == 24 ? "medium" : "large";
+    // Models of linear time have a layer more in twelve.
+    const std::string size = config.model.layers <= 13 ? "small" : config.model.layers <= 26 ? "medium" : "large";
+    EXPECT_EQ(config.model.layers % 13 == 0, is_linear(config.attention.kind)) << file;
     const int64_t context = config.data.context;
     const std::string length = context < 1024 ? std::to_string(context) : std::to_string(context / 1024) + "k";
-    const std::string kind = config.attention.kind == AttentionKind::softmax ? "softmax" : "polynomial";
-    EXPECT_EQ(file.stem().string(), size + "-" + length + "-" + kind) << file;
+    EXPECT_EQ(file.stem().string(), size + "-" + length + "-" + attention_name(config.attention)) << file;
     EXPECT_EQ(config.run.name, corpus + "-" + file.stem().string());
     EXPECT_EQ(config.data.corpus, corpus) << file;
     EXPECT_EQ(config.attention.degree, 4) << file;
     ++checked;
   }
-  EXPECT_EQ(checked, 14 + 14 + 7);
+  EXPECT_EQ(checked, 14 + 14 + 7 + 63);
 }
 
 /// The training recipes of the paper: section 4 and appendix E for PG-19 and Wiki-40B, appendix G for C4.

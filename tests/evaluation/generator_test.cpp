@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "evaluation/generator.hpp"
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -76,6 +77,29 @@ TEST(Generate, TheSameSeedGivesTheSameText) {
   options.stop = first[0];
   options.seed = 1;
   EXPECT_TRUE(generate(model, {1, 2, 3}, options).empty());
+}
+
+/// The recurrent form against reading everything anew, for a kind that goes on past the length of training.
+TEST(Generate, EqualsReadingTheWholeTextForEachToken) {
+  Transformer::Options model_options;
+  model_options.model = {
+      .size = ModelSize::custom, .layers = 2, .width = 16, .heads = 1, .hidden = 16, .vocabulary = 40, .dropout = 0, .recompute = false};
+  model_options.attention.kind = AttentionKind::polysketch;
+  model_options.attention.block = 4;
+  model_options.attention.sketch_size = 4;
+  Transformer model(model_options);
+  SamplingOptions options;
+  options.tokens = 30;
+  options.context = 8;
+  options.temperature = 0;
+  std::vector<int64_t> ids{1, 2, 3};
+  std::vector<int32_t> want;
+  while (want.size() < 30) {
+    const at::Tensor next = model.logits(at::tensor(ids).unsqueeze(0), {}, /*last_only=*/true);
+    want.push_back(next.argmax(-1).item<int32_t>());
+    ids.push_back(want.back());
+  }
+  EXPECT_EQ(generate(model, {1, 2, 3}, options), want);
 }
 
 }  // namespace

@@ -5,6 +5,10 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <string>
+
+#include "config/load.hpp"
 #include "helpers/tolerances.hpp"
 #include "model/cost.hpp"
 #include "support/philox.hpp"
@@ -13,6 +17,7 @@ namespace polysketch {
 namespace {
 
 using test::tolerance::kBrain;
+using test::tolerance::kBrainFewRows;
 using test::tolerance::kCentralDifference;
 using test::tolerance::kReordered64;
 
@@ -25,6 +30,9 @@ Transformer::Options small(AttentionKind kind, at::ScalarType compute = at::kDou
   options.model.hidden = 40;
   options.model.vocabulary = 61;
   options.attention.kind = kind;
+  options.attention.block = options.attention.window = 4;  // several in the short texts here
+  options.attention.sketch_size = 6;
+  if (kind == AttentionKind::performer) options.attention.features = 32;
   options.compute = compute;
   options.wide = compute == at::kDouble ? at::kDouble : at::kFloat;
   options.seed = 3;
@@ -48,11 +56,20 @@ double relative(const at::Tensor& a, const at::Tensor& b) {
   return ((a.to(at::kDouble) - b.to(at::kDouble)).norm() / b.to(at::kDouble).norm()).item<double>();
 }
 
+constexpr std::array kKinds{AttentionKind::softmax,         AttentionKind::polynomial, AttentionKind::polysketch,
+                            AttentionKind::performer,       AttentionKind::hedgehog,   AttentionKind::sliding_window,
+                            AttentionKind::local_polynomial};
+
+std::string kind_name(AttentionKind kind) {
+  Config config;
+  config.attention.kind = kind;
+  return to_json(config).at("attention").at("kind").get<std::string>();
+}
+
 class TransformerTest : public testing::TestWithParam<AttentionKind> {
   at::NoGradGuard no_grad_;
 };
-INSTANTIATE_TEST_SUITE_P(Kinds, TransformerTest, testing::Values(AttentionKind::softmax, AttentionKind::polynomial),
-                         [](const auto& kind) { return kind.param == AttentionKind::softmax ? "softmax" : "polynomial"; });
+INSTANTIATE_TEST_SUITE_P(Kinds, TransformerTest, testing::ValuesIn(kKinds), [](const auto& kind) { return kind_name(kind.param); });
 
 TEST_P(TransformerTest, GradientsAgreeWithCentralDifferencesInEveryParameter) {
   Transformer model(small(GetParam()));
@@ -90,6 +107,20 @@ TEST_P(TransformerTest, ATokenChangesNothingBeforeIt) {
     const at::Tensor after = model.logits(changed);
     EXPECT_TRUE(after.narrow(1, 0, t).equal(before.narrow(1, 0, t))) << "token " << t;
     EXPECT_FALSE(after.narrow(1, t, 1).equal(before.narrow(1, t, 1))) << "token " << t;
+  }
+}
+
+TEST_P(TransformerTest, ReadingTokenByTokenGivesTheSameLogits) {
+  Transformer model(small(GetParam()));
+  const at::Tensor ids = random_ids(2, 23, 61);
+  const at::Tensor want = model.logits(ids);
+  DecodeState state = model.initial_state();
+  int64_t read = 0;
+  for (const int64_t n : {1, 5, 1, 1, 9, 1, 5}) {
+    const at::Tensor logits = model.next_logits(state, ids.narrow(1, read, n));
+    read += n;
+    EXPECT_LE(relative(logits, want.select(1, read - 1)), kReordered64) << "after " << read;
+    EXPECT_EQ(state.length, read);
   }
 }
 
@@ -144,7 +175,9 @@ TEST_P(TransformerTest, HalfPrecisionStaysNearDoublePrecision) {
   const ModelInput input = random_input(2, 32, 61);
   const at::Tensor expected = reference.forward_backward(input, 1.0 / 64), loss = half.forward_backward(input, 1.0 / 64);
   EXPECT_LT(relative(loss, expected), kBrain);
-  EXPECT_LT(relative(half.parameters().flat_gradient(), reference.parameters().flat_gradient()), kBrain);
+  // A row of a polynomial that sees four keys at most is mostly rounding.
+  const bool few_rows = GetParam() == AttentionKind::polysketch || GetParam() == AttentionKind::local_polynomial;
+  EXPECT_LT(relative(half.parameters().flat_gradient(), reference.parameters().flat_gradient()), few_rows ? kBrainFewRows : kBrain);
 }
 
 TEST_P(TransformerTest, MaskedDocumentsEqualSeparatePassesButForPositions) {
@@ -153,12 +186,12 @@ TEST_P(TransformerTest, MaskedDocumentsEqualSeparatePassesButForPositions) {
   Transformer model(small(GetParam(), at::kFloat));
   const at::Tensor ids = random_ids(1, 20, 61);
   at::Tensor other = ids.clone(), runs = at::zeros({1, 20}, at::kInt);
-  other.narrow(1, 0, 8).copy_((ids.narrow(1, 0, 8) + 1).remainder(61));
-  runs.narrow(1, 8, 12).fill_(1);
+  other.narrow(1, 0, 7).copy_((ids.narrow(1, 0, 7) + 1).remainder(61));
+  runs.narrow(1, 7, 13).fill_(1);
   const Documents documents(runs);
   const at::Tensor a = model.logits(ids, documents), b = model.logits(other, documents);
-  EXPECT_TRUE(a.narrow(1, 8, 12).equal(b.narrow(1, 8, 12)));
-  EXPECT_FALSE(model.logits(ids).narrow(1, 8, 12).equal(model.logits(other).narrow(1, 8, 12)));
+  EXPECT_TRUE(a.narrow(1, 7, 13).equal(b.narrow(1, 7, 13)));
+  EXPECT_FALSE(model.logits(ids).narrow(1, 7, 13).equal(model.logits(other).narrow(1, 7, 13)));
 }
 
 TEST_P(TransformerTest, LossAtTheStartIsNearThatOfTheUniformDistribution) {
@@ -210,25 +243,44 @@ ModelConfig sized(ModelSize size, int64_t layers, int64_t width, int64_t heads, 
 }
 
 TEST(ModelCost, ParametersAreThoseOfThePapersAppendixH) {
+  AttentionConfig softmax, polynomial, learned32, learned64, random, performer;
+  polynomial.kind = AttentionKind::polynomial;
+  learned32.kind = learned64.kind = random.kind = AttentionKind::polysketch;
+  learned64.sketch_size = 64;
+  random.sketch = SketchKind::random;
+  performer.kind = AttentionKind::performer;
   struct Row {
     ModelConfig model;
-    double millions;  // as printed; medium is 335.1 by count, which the paper prints as 337
+    std::vector<AttentionConfig> attention;
+    double millions;  // as printed, but for two slips: medium is 335.1 by count (printed 337), large with learned sketches 810.4 (811)
   };
-  const std::vector<Row> rows{{sized(ModelSize::small, 12, 768, 12, 2048), 110},
-                              {sized(ModelSize::medium, 24, 1024, 16, 2728), 335},
-                              {sized(ModelSize::large, 36, 1280, 20, 3408), 748}};
+  const auto small_model = [](int64_t layers) { return sized(ModelSize::small, layers, 768, 12, 2048); };
+  const auto medium = [](int64_t layers) { return sized(ModelSize::medium, layers, 1024, 16, 2728); };
+  const auto large = [](int64_t layers) { return sized(ModelSize::large, layers, 1280, 20, 3408); };
+  const std::vector<Row> rows{{small_model(12), {softmax, polynomial}, 110},
+                              {small_model(12), {learned32}, 111},
+                              {small_model(12), {learned64}, 113},
+                              {small_model(13), {learned32}, 118},
+                              {small_model(13), {learned64}, 120},
+                              {small_model(13), {random, performer}, 117},
+                              {medium(24), {softmax, polynomial}, 335},
+                              {medium(24), {learned32}, 337},
+                              {medium(24), {learned64}, 341},
+                              {medium(26), {learned32}, 362},
+                              {medium(26), {learned64}, 367},
+                              {large(36), {softmax, polynomial}, 748},
+                              {large(39), {learned32}, 810},
+                              {large(39), {learned64}, 817}};
   for (const Row& row : rows) {
-    for (const AttentionKind kind : {AttentionKind::softmax, AttentionKind::polynomial}) {
-      AttentionConfig attention;
-      attention.kind = kind;
+    for (const AttentionConfig& attention : row.attention) {
       const ModelCost cost = model_cost(row.model, attention, Precision::bf16, 1024, 1024);
-      EXPECT_EQ(std::llround(static_cast<double>(cost.parameters) / 1e6), std::llround(row.millions));
+      EXPECT_EQ(std::llround(static_cast<double>(cost.parameters) / 1e6), std::llround(row.millions)) << row.model.layers << " layers";
     }
   }
 }
 
 TEST(ModelCost, CountsWhatTheModelHolds) {
-  for (const AttentionKind kind : {AttentionKind::softmax, AttentionKind::polynomial}) {
+  for (const AttentionKind kind : kKinds) {
     const Transformer::Options options = small(kind, at::kFloat);
     Transformer model(options);
     EXPECT_EQ(model_cost(options.model, options.attention, Precision::fp32, 64, 64).parameters, model.parameters().count());
