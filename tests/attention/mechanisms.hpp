@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <fmt/format.h>
+
 #include <string>
 #include <vector>
 
@@ -40,14 +42,13 @@ inline std::vector<Mechanism> mechanisms() {
   add("softmax", K::softmax, none, false);
   add("sliding_window", K::sliding_window, none, false);
   for (const int64_t degree : {2, 4, 8})
-    add("polynomial_" + std::to_string(degree), K::polynomial, [=](AttentionConfig& c) { c.degree = degree; });
+    add(fmt::format("polynomial_{}", degree), K::polynomial, [=](AttentionConfig& c) { c.degree = degree; });
   add("local_polynomial", K::local_polynomial, none);
   for (const int64_t degree : {2, 4, 8}) {
-    const std::string end = "_" + std::to_string(degree);
-    add("random" + end, K::polysketch, sketched(SketchKind::random, LocalAttention::none, degree));
-    add("random_local" + end, K::polysketch, sketched(SketchKind::random, LocalAttention::exact, degree));
-    add("learned" + end, K::polysketch, sketched(SketchKind::learned, LocalAttention::none, degree));
-    add("learned_local" + end, K::polysketch, sketched(SketchKind::learned, LocalAttention::exact, degree));
+    add(fmt::format("random_{}", degree), K::polysketch, sketched(SketchKind::random, LocalAttention::none, degree));
+    add(fmt::format("random_local_{}", degree), K::polysketch, sketched(SketchKind::random, LocalAttention::exact, degree));
+    add(fmt::format("learned_{}", degree), K::polysketch, sketched(SketchKind::learned, LocalAttention::none, degree));
+    add(fmt::format("learned_local_{}", degree), K::polysketch, sketched(SketchKind::learned, LocalAttention::exact, degree));
   }
   add("performer", K::performer, [](AttentionConfig& c) { c.features = 64; });
   add("hedgehog", K::hedgehog, none);

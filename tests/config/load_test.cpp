@@ -44,6 +44,16 @@ TEST(Load, NumbersUseTheirWholeText) {
   EXPECT_THAT(error_of("evaluation: {tokens: al}"), HasSubstr("did you mean 'all'?"));
 }
 
+TEST(Load, AttentionThatDoesNotExist) {
+  EXPECT_THAT(error_of("attention: {kind: polysketch, degree: 6}"),
+              HasSubstr("attention.degree: got 6, want a power of two, since attention.kind is polysketch"));
+  EXPECT_EQ(error_of("attention: {kind: polynomial, degree: 6}"), "");
+  EXPECT_THAT(error_of("attention: {sketch_size: 0}"), HasSubstr("attention.sketch_size: got '0', want a count, 1 to 1024"));
+  EXPECT_THAT(error_of("attention: {block: 0}"), HasSubstr("attention.block: got '0', want a count of tokens, 1 to"));
+  EXPECT_THAT(error_of("attention: {window: 0}"), HasSubstr("attention.window: got '0', want a count of tokens, at least 1"));
+  EXPECT_THAT(error_of("attention: {kind: hedgehog, features: 33}"), HasSubstr("attention.features: got 33, want an even number"));
+}
+
 TEST(Load, FlagsChoicesAndTexts) {
   for (const char* text : {"yes", "no", "on", "True", "1", "'true'"}) {
     EXPECT_THAT(error_of(std::string("model: {recompute: ") + text + "}"), HasSubstr("want true or false")) << text;
