@@ -44,12 +44,15 @@ inline std::vector<Mechanism> mechanisms() {
   for (const int64_t degree : {2, 4, 8})
     add(fmt::format("polynomial_{}", degree), K::polynomial, [=](AttentionConfig& c) { c.degree = degree; });
   add("local_polynomial", K::local_polynomial, none);
-  for (const int64_t degree : {2, 4, 8}) {
-    add(fmt::format("random_{}", degree), K::polysketch, sketched(SketchKind::random, LocalAttention::none, degree));
-    add(fmt::format("random_local_{}", degree), K::polysketch, sketched(SketchKind::random, LocalAttention::exact, degree));
-    add(fmt::format("learned_{}", degree), K::polysketch, sketched(SketchKind::learned, LocalAttention::none, degree));
-    add(fmt::format("learned_local_{}", degree), K::polysketch, sketched(SketchKind::learned, LocalAttention::exact, degree));
-  }
+  const auto exact = LocalAttention::exact, nothing = LocalAttention::none;
+  add("random", K::polysketch, sketched(SketchKind::random, nothing, 4));
+  add("random_local", K::polysketch, sketched(SketchKind::random, exact, 4));
+  add("learned", K::polysketch, sketched(SketchKind::learned, nothing, 4));
+  add("learned_local", K::polysketch, sketched(SketchKind::learned, exact, 4));
+  // Degree 2 is no sketch at all, degree 8 a sketch of sketches.
+  add("vectors_local_2", K::polysketch, sketched(SketchKind::random, exact, 2));
+  add("random_8", K::polysketch, sketched(SketchKind::random, nothing, 8));
+  add("learned_local_8", K::polysketch, sketched(SketchKind::learned, exact, 8));
   add("performer", K::performer, [](AttentionConfig& c) { c.features = 64; });
   add("hedgehog", K::hedgehog, none);
   add("hedgehog_48", K::hedgehog, [](AttentionConfig& c) { c.features = 48; });
