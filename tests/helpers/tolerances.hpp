@@ -34,6 +34,12 @@ inline constexpr double kSingleStates = 6e-6;
 /// The same in bf16: features, states, values and cotangents round to 2^-9 each, independently, and terms of R² features cancel.
 inline constexpr double kBrainStates = 2e-2;
 
+/// Two levels of a learned sketch in fp32 against fp64: some ten roundings of 2^-24 for each of a dozen steps forward and back.
+inline constexpr double kSingleNetwork = 5e-6;
+
+/// The same with bf16 products: activations, weights and cotangents round to 2^-9 at each of a dozen products.
+inline constexpr double kBrainNetwork = 3e-2;
+
 /// The same bf16 arithmetic in another order: only the last rounding of a result can differ.
 inline constexpr double kReorderedBrain = 4e-3;
 

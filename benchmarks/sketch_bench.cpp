@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// Time of the learned sketch of rows of 64 numbers on one thread; left and right are the same rows.
+//
+// GFLOP/s counts two operations for each product of a number with a weight, and backward three times as many: it computes the rows again.
+// Beside it stands what a loop of nothing but products of registers and the first-level cache reaches in the same moment.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <new>
+#include <vector>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#include "kernels/instruction_set.hpp"
+#include "kernels/learned_sketch.hpp"
+#include "support/philox.hpp"
+
+namespace polysketch::kernels {
+namespace {
+
+constexpr int64_t kCount = 4096, kWidth = 64, kRepeats = 7;
+
+/// Shortest of several times, in seconds.
+double shortest(const std::function<void()>& work) {
+  double best = 1e30;
+  for (int i = 0; i < kRepeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+#ifdef __x86_64__
+constexpr int kRows = 6, kColumns = 4, kSteps = 64, kPasses = 20000;
+
+struct alignas(64) Operands {
+  uint32_t left[kRows][kSteps] = {};
+  uint32_t right[kSteps][kColumns * 16] = {};
+  float sums[16] = {};
+};
+
+// Two functions of one body: an intrinsic must be compiled for a function whose target has it.
+#define POLYSKETCH_PRODUCT_LOOP(function, features, multiply_add)                                                     \
+  __attribute__((target(features))) void function(Operands& x) {                                                      \
+    __m512 sums[kRows][kColumns];                                                                                     \
+    for (auto& row : sums) {                                                                                          \
+      for (auto& sum : row) sum = _mm512_setzero_ps();                                                                \
+    }                                                                                                                 \
+    for (int pass = 0; pass < kPasses; ++pass) {                                                                      \
+      for (int s = 0; s < kSteps; ++s) {                                                                              \
+        __m512i right[kColumns];                                                                                      \
+        _Pragma("GCC unroll 4") for (int n = 0; n < kColumns; ++n) right[n] = _mm512_load_si512(x.right[s] + n * 16); \
+        _Pragma("GCC unroll 6") for (int m = 0; m < kRows; ++m) {                                                     \
+          const __m512i left = _mm512_set1_epi32(static_cast<int>(x.left[m][s]));                                     \
+          _Pragma("GCC unroll 4") for (int n = 0; n < kColumns; ++n) sums[m][n] = multiply_add;                       \
+        }                                                                                                             \
+      }                                                                                                               \
+    }                                                                                                                 \
+    for (const auto& row : sums) {                                                                                    \
+      for (const auto& sum : row) _mm512_store_ps(x.sums, _mm512_add_ps(_mm512_load_ps(x.sums), sum));                \
+    }                                                                                                                 \
+  }
+
+POLYSKETCH_PRODUCT_LOOP(fp32_products, "avx512f", _mm512_fmadd_ps(_mm512_castsi512_ps(left), _mm512_castsi512_ps(right[n]), sums[m][n]))
+POLYSKETCH_PRODUCT_LOOP(bf16_products, "avx512f,avx512bf16",
+                        _mm512_dpbf16_ps(sums[m][n], reinterpret_cast<__m512bh>(left), reinterpret_cast<__m512bh>(right[n])))
+
+/// GFLOP/s of products alone.
+double product_rate(bool bf16_numbers) {
+  auto operands = std::make_unique<Operands>();
+  const double flops = 2.0 * (bf16_numbers ? 2 : 1) * kRows * kColumns * 16 * kSteps * kPasses;
+  return flops / shortest([&] { bf16_numbers ? bf16_products(*operands) : fp32_products(*operands); }) * 1e-9;
+}
+#else
+double product_rate(bool) { return 0; }
+#endif
+
+template <class T>
+void measure(const char* type, bool bf16_products, int64_t size) {
+  const LearnedSketchKernels<T>* kernel = learned_sketch_kernels<T>(kWidth, size);
+  if (kernel == nullptr) {
+    std::printf("%s: no kernel on this machine\n", type);
+    return;
+  }
+  Philox random(1, RandomPurpose::test);
+  const auto numbers = [&](auto zero, int64_t count, double scale) {
+    std::vector<decltype(zero)> x(static_cast<size_t>(count));
+    for (auto& value : x) {
+      const auto number = static_cast<float>(scale * random.normal());
+      if constexpr (std::is_same_v<decltype(zero), float>) {
+        value = number;
+      } else {
+        value = to_bf16(number);
+      }
+    }
+    return x;
+  };
+  const std::vector<T> x = numbers(T{}, kCount * kWidth, 1), ds = numbers(T{}, kCount * size, 1);
+  std::vector<T> s(ds.size()), dx(x.size());
+  SketchNetwork network{};
+  std::vector<std::vector<float>> parameters;
+  size_t count = 0;
+  const auto take = [&](int64_t length, int64_t fan_in) {
+    parameters.push_back(numbers(0.0F, length, 1 / std::sqrt(static_cast<double>(fan_in))));
+    count += parameters.back().size();
+    return parameters.back().data();
+  };
+  for (int side = 0; side < 2; ++side) {
+    for (int level = 0; level < 2; ++level) {
+      const int64_t in = level == 0 ? kWidth : size;
+      network.gain[side][level] = take(in, 1);
+      network.bias[side][level] = take(in, 1);
+      network.up[side][level] = take(8 * size * in, in);
+      network.down[side][level] = take(8 * size * size, 8 * size);
+    }
+  }
+  std::vector<float> gradients(count);
+  const std::align_val_t line{64};
+  void* packed = ::operator new(kernel->packed_bytes(kWidth, size), line);
+  void* scratch = ::operator new(std::max(kernel->forward_scratch(kWidth, size), kernel->backward_scratch(kWidth, size)), line);
+  kernel->pack(network, kWidth, size, packed);
+  const double rate = product_rate(bf16_products);
+  const HeadRows<const T> rows{x.data(), kWidth};
+  const double forward = shortest([&] { kernel->forward(packed, kWidth, size, rows, rows, kCount, {s.data(), size}, scratch); });
+  const double backward = shortest([&] {
+    kernel->backward(packed, kWidth, size, rows, rows, kCount, {ds.data(), size}, {dx.data(), kWidth}, {}, gradients.data(), scratch);
+  });
+  ::operator delete(scratch, line);
+  ::operator delete(packed, line);
+  const double products = 2.0 * 2 * static_cast<double>(8 * size * (kWidth + 3 * size) * kCount);
+  const auto print = [&](const char* pass, double time, int times) {
+    const double reached = times * products / time * 1e-9;
+    std::printf("%-5s R=%-3lld %-8s %8.2f ms %8.1f GFLOP/s, %3.0f %% of %.1f (%s)\n", type, static_cast<long long>(size), pass, time * 1e3,
+                reached, 100 * reached / rate, rate, kernel->name);
+  };
+  print("forward", forward, 1);
+  print("backward", backward, 3);
+}
+
+}  // namespace
+}  // namespace polysketch::kernels
+
+int main() {
+  using namespace polysketch::kernels;
+  for (const int64_t size : {32, 64}) {
+    measure<bf16>("bf16", bf16_instructions(), size);
+    measure<float>("float", false, size);
+  }
+}
