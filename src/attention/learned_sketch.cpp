@@ -7,18 +7,22 @@
 
 #include <cmath>
 
+#include "attention/head_rows.hpp"
 #include "attention/sketch.hpp"
+#include "kernels/learned_sketch.hpp"
 
 namespace polysketch {
 namespace {
 
+using kernels::bf16;
 using torch::autograd::variable_list;
 
 constexpr double kNormEpsilon = 1e-5;
 constexpr int64_t kExpansion = 8;
 constexpr int64_t kRows = 512;  // of a piece on the CPU: 8R columns of bf16 in half an L2 cache
 constexpr int64_t kRowsOnDevice = 65536;
-constexpr int64_t kStrips = 32;  // over which gradients of parameters are added up in order, whatever the number of threads
+constexpr int64_t kShortestStrip = 512;  // shorter ones cost more in adding up gradients of parameters than they save
+constexpr int64_t kStrips = 32;          // over which gradients of parameters are added up in order, whatever the number of threads
 
 /// Four tensors of a level of a network: gain, bias [in], up [8R, in], down [R, 8R].
 at::Tensor level(const at::Tensor& x, const at::Tensor* p) {
@@ -69,6 +73,11 @@ class Node {
     return at::tanh(left * right / root) * root;
   }
 
+  /// Whether both networks read x itself, not sketches of it.
+  bool reads_inputs() const { return first_ == nullptr; }
+  int64_t width() const { return width_; }
+  int64_t size() const { return size_; }
+
   double flops() const {
     const double r = static_cast<double>(size_), in = static_cast<double>(width_), wide = kExpansion * r;
     return 2 * 2 * (in * wide + wide * r + r * wide + wide * r) + (first_ ? first_->flops() + second_->flops() : 0);
@@ -80,6 +89,83 @@ class Node {
 };
 
 int64_t piece_rows(const at::Tensor& x) { return x.is_cpu() ? kRows : kRowsOnDevice; }
+
+bool has_row_kernels(const at::Tensor& x, const Node& network) {
+  if (!x.is_cpu() || !network.reads_inputs()) return false;
+  if (x.scalar_type() == at::kFloat) return kernels::learned_sketch_kernels<float>(network.width(), network.size()) != nullptr;
+  return x.scalar_type() == at::kBFloat16 && kernels::learned_sketch_kernels<bf16>(network.width(), network.size()) != nullptr;
+}
+
+/// The parameters as the kernels pack them; one level after another as Node::make_parameters lists them.
+template <class T>
+at::Tensor packed(const Node& network, const variable_list& parameters) {
+  const auto& kernel = *kernels::learned_sketch_kernels<T>(network.width(), network.size());
+  variable_list wide;
+  for (const at::Tensor& parameter : parameters) wide.push_back(parameter.to(at::kFloat).contiguous());
+  kernels::SketchNetwork pointers;
+  for (size_t side = 0; side < 2; ++side) {
+    for (size_t depth = 0; depth < 2; ++depth) {
+      const at::Tensor* first = &wide[side * 8 + depth * 4];
+      pointers.gain[side][depth] = first[0].const_data_ptr<float>();
+      pointers.bias[side][depth] = first[1].const_data_ptr<float>();
+      pointers.up[side][depth] = first[2].const_data_ptr<float>();
+      pointers.down[side][depth] = first[3].const_data_ptr<float>();
+    }
+  }
+  const at::Tensor place = at::empty({static_cast<int64_t>(kernel.packed_bytes(network.width(), network.size()))}, at::kByte);
+  kernel.pack(pointers, network.width(), network.size(), place.mutable_data_ptr());
+  return place;
+}
+
+template <class T>
+kernels::HeadRows<const T> rows_from(const at::Tensor& x, int64_t first) {
+  return {static_cast<const T*>(x.const_data_ptr()) + first * x.stride(0), x.stride(0)};
+}
+template <class T>
+kernels::HeadRows<T> mutable_rows_from(const at::Tensor& x, int64_t first) {
+  return {static_cast<T*>(x.mutable_data_ptr()) + first * x.stride(0), x.stride(0)};
+}
+
+/// x [n, D] -> [n, R].
+template <class T>
+at::Tensor kernel_forward(const Node& network, const at::Tensor& x, const variable_list& parameters) {
+  const int64_t width = network.width(), size = network.size(), count = x.size(0), pieces = (count + kRows - 1) / kRows;
+  const auto& kernel = *kernels::learned_sketch_kernels<T>(width, size);
+  const at::Tensor place = packed<T>(network, parameters), out = at::empty({count, size}, x.options());
+  for_each_item(pieces, kernel.forward_scratch(width, size), [&](int64_t piece, void* scratch) {
+    const int64_t begin = piece * kRows;
+    kernel.forward(place.const_data_ptr(), width, size, rows_from<T>(x, begin), rows_from<T>(x, begin), std::min(kRows, count - begin),
+                   mutable_rows_from<T>(out, begin), scratch);
+  });
+  return out;
+}
+
+/// Gradients of x and, in order, of the parameters.
+template <class T>
+variable_list kernel_backward(const Node& network, const at::Tensor& x, const at::Tensor& gradient, const variable_list& parameters) {
+  const int64_t width = network.width(), size = network.size(), count = x.size(0);
+  const auto& kernel = *kernels::learned_sketch_kernels<T>(width, size);
+  const at::Tensor place = packed<T>(network, parameters), dx = at::empty({count, width}, x.options());
+  int64_t numbers = 0;
+  for (const at::Tensor& parameter : parameters) numbers += parameter.numel();
+  const int64_t strip = std::max(kShortestStrip, (count + kStrips - 1) / kStrips), strips = (count + strip - 1) / strip;
+  const at::Tensor sums = at::zeros({strips, numbers}, at::kFloat);
+  for_each_item(strips, kernel.backward_scratch(width, size), [&](int64_t i, void* scratch) {
+    const int64_t begin = i * strip;
+    kernel.backward(place.const_data_ptr(), width, size, rows_from<T>(x, begin), rows_from<T>(x, begin), std::min(strip, count - begin),
+                    rows_from<T>(gradient, begin), mutable_rows_from<T>(dx, begin), {}, sums.mutable_data_ptr<float>() + i * numbers,
+                    scratch);
+  });
+  variable_list result{dx};
+  at::Tensor sum = sums[0].clone();
+  for (int64_t i = 1; i < strips; ++i) sum.add_(sums[i]);
+  int64_t begin = 0;
+  for (const at::Tensor& parameter : parameters) {
+    result.push_back(sum.narrow(0, begin, parameter.numel()).view(parameter.sizes()));
+    begin += parameter.numel();
+  }
+  return result;
+}
 
 variable_list in_type(const variable_list& parameters, at::ScalarType type) {
   variable_list cast;
@@ -93,8 +179,15 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
     const auto& network = *reinterpret_cast<const Node*>(node);
     variable_list kept{x};
     kept.insert(kept.end(), parameters.begin(), parameters.end());
-    const variable_list cast = in_type(parameters.vec(), x.scalar_type());
+    context->saved_data["node"] = node;
     const at::Tensor rows = x.reshape({-1, x.size(3)});
+    if (has_row_kernels(x, network)) {
+      context->save_for_backward(std::move(kept));
+      const at::Tensor out = x.scalar_type() == at::kFloat ? kernel_forward<float>(network, rows, parameters.vec())
+                                                           : kernel_forward<bf16>(network, rows, parameters.vec());
+      return out.view({x.size(0), x.size(1), x.size(2), -1});
+    }
+    const variable_list cast = in_type(parameters.vec(), x.scalar_type());
     const int64_t count = rows.size(0), piece = piece_rows(x);
     at::Tensor out;
     const auto run = [&](int64_t begin, int64_t end) {
@@ -115,7 +208,6 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
     const int64_t pieces = (count + piece - 1) / piece;
     x.is_cpu() ? at::parallel_for(1, std::max<int64_t>(pieces, 1), 1, work) : work(1, pieces);
     context->save_for_backward(std::move(kept));
-    context->saved_data["node"] = node;
     return out.view({x.size(0), x.size(1), x.size(2), -1});
   }
 
@@ -124,8 +216,15 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
     const auto& network = *reinterpret_cast<const Node*>(context->saved_data.at("node").toInt());
     const at::Tensor& x = kept[0];
     const variable_list parameters(kept.begin() + 1, kept.end());
-    const variable_list cast = in_type(parameters, x.scalar_type());
     const at::Tensor rows = x.reshape({-1, x.size(3)}).detach(), gradient = gradients[0].reshape({rows.size(0), -1});
+    if (has_row_kernels(x, network)) {
+      variable_list back = x.scalar_type() == at::kFloat ? kernel_backward<float>(network, rows, gradient, parameters)
+                                                         : kernel_backward<bf16>(network, rows, gradient, parameters);
+      back[0] = back[0].view(x.sizes());
+      back.insert(back.begin() + 1, at::Tensor());  // the node
+      return back;
+    }
+    const variable_list cast = in_type(parameters, x.scalar_type());
     const at::Tensor dx = at::empty_like(rows);
     const int64_t count = rows.size(0);
     const int64_t piece = std::min(piece_rows(x), std::max<int64_t>(1, (count + kStrips - 1) / kStrips));
