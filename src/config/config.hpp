@@ -35,16 +35,16 @@ enum class Stabiliser { causal, paper };
 
 struct AttentionConfig {
   AttentionKind kind = AttentionKind::softmax;
-  int64_t degree = 4;                            ///< p of the polynomial, even; a power of two for polysketch
-  SketchKind sketch = SketchKind::learned;       ///< of polysketch
-  int64_t sketch_size = 32;                      ///< R
+  int64_t degree = 4;                             ///< p of the polynomial, even; a power of two for polysketch
+  SketchKind sketch = SketchKind::learned;        ///< of polysketch
+  int64_t sketch_size = 32;                       ///< R
   SketchScale sketch_scale = SketchScale::paper;  ///< of random sketches
-  LocalAttention local = LocalAttention::exact;  ///< inside the blocks of polysketch
-  int64_t block = 1024;                          ///< b: rows of a block of polysketch, performer, hedgehog and local_polynomial
-  int64_t features = 0;                          ///< F of performer and hedgehog; 0: 2048 and 2·D
-  Stabiliser stabiliser = Stabiliser::causal;    ///< of performer
-  int64_t redraw = 0;                            ///< steps between new features of performer; 0: never
-  int64_t window = 1024;                         ///< positions that sliding_window sees, itself included
+  LocalAttention local = LocalAttention::exact;   ///< inside the blocks of polysketch
+  int64_t block = 1024;                           ///< b: rows of a block of polysketch, performer, hedgehog and local_polynomial
+  int64_t features = 0;                           ///< F of performer and hedgehog; 0: 2048 and 2·D
+  Stabiliser stabiliser = Stabiliser::causal;     ///< of performer
+  int64_t redraw = 0;                             ///< steps between new features of performer; 0: never
+  int64_t window = 1024;                          ///< positions that sliding_window sees, itself included
 };
 
 enum class Cleaning { none, plain, markers };  ///< Wiki-40B: markup as it is; markup to newlines; markup to four special pieces

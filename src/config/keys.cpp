@@ -92,7 +92,8 @@ void list_attention(FieldList& keys, AttentionConfig& attention) {
                   {"sliding_window", K::sliding_window},
                   {"local_polynomial", K::local_polynomial}},
                  "The attention mechanism (docs/attention.md).");
-  auto& degree = keys.count("attention.degree", attention.degree, "", 2, "Degree of polynomial, polysketch and local_polynomial attention.");
+  auto& degree =
+      keys.count("attention.degree", attention.degree, "", 2, "Degree of polynomial, polysketch and local_polynomial attention.");
   degree.most = 64;
   degree.even = true;
   keys.choice<SketchKind>("attention.sketch", attention.sketch, {{"learned", SketchKind::learned}, {"random", SketchKind::random}},

@@ -251,8 +251,9 @@ bool Tokenizer::lossless() const {
 
 void Tokenizer::require_fits(int64_t model_vocabulary, Cleaning cleaning) const {
   if (vocabulary() > model_vocabulary) {
-    throw UserError(ExitCode::config, fmt::format("model.vocabulary: {} is less than the {} pieces of {}: set model.vocabulary to at least that",
-                                                  model_vocabulary, vocabulary(), state_->path));
+    throw UserError(ExitCode::config,
+                    fmt::format("model.vocabulary: {} is less than the {} pieces of {}: set model.vocabulary to at least that",
+                                model_vocabulary, vocabulary(), state_->path));
   }
   if (cleaning != Cleaning::markers) return;
   for (const auto marker : kWikiMarkers) {
