@@ -74,7 +74,7 @@ void store_features(Cell* out, __m512 x, __m512 next) {
   if constexpr (Products::kUnit == 1) _mm512_storeu_si512(out + kPanel, Products::across(next, next));
 }
 
-/// 2^t for t not above 126, to 3e-9, or to 1e-4 (a bf16 number has 4e-3) in the short form.
+/// 2^t for t not above 126, to fp32 rounding, or to 1e-4 (a bf16 number has 4e-3) in the short form.
 template <bool Short>
 __m512 power_of_two(__m512 t) {
   const __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF);  // t - floor(t); 0 for an infinite t
