@@ -61,6 +61,13 @@ class AttentionState {
   virtual int64_t bytes() const = 0;  ///< of its tensors; constant but for the kinds that look at every pair
 };
 
+/// What becomes of the recurrent form of a mechanism as a text grows.
+enum class Recurrence {
+  none,      ///< there is none: weights depend on later tokens
+  growing,   ///< the state keeps every key
+  constant,  ///< state and time of a token stay what they are, so that a text may go on for ever
+};
+
 /// Causal attention of one layer. Heads share its parameters.
 ///
 /// Implementations differ in the weight they give to a pair (query i, key j <= i), not in their contract: rows of the result are
@@ -87,7 +94,9 @@ class Attention {
   /// Called before the work of a training step, counted from 0: kinds that draw again every so many steps do it here.
   virtual void at_step(int64_t /*step*/) {}
 
-  /// Recurrent form (METHOD §3): the state before the first token. Throws UserError 78 for a kind whose weights depend on later tokens.
+  virtual Recurrence recurrence() const { return Recurrence::constant; }
+
+  /// Recurrent form (METHOD §3): the state before the first token. Throws UserError 78 where recurrence() is none.
   virtual std::unique_ptr<AttentionState> initial_state() const = 0;
 
   /// n >= 1 further tokens of every sequence, [B, H, n, D] after rotary embedding: what forward gives at these positions, [B, H, n, D],

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "attention/arithmetic.hpp"
 #include "attention/causal_heads.hpp"
 
 namespace polysketch {
@@ -14,8 +15,6 @@ namespace {
 
 constexpr int64_t kExpandedElements = 256 * 1024;  // of one expansion on the CPU: half an L2 cache in bf16
 constexpr int64_t kExpandedOnDevice = int64_t{1} << 26;
-
-at::ScalarType wide_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
 /// One document of a group of heads. All tensors are [G, T, ·].
 struct Group {

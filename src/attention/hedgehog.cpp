@@ -62,7 +62,7 @@ AttentionCost HedgehogAttention::cost(int64_t length) const {
   cost.width = cost.near_width = 2 * features_.size(0);
   cost.power = 1;
   cost.block = block_;
-  cost.feature_flops = 2.0 * static_cast<double>(features_.numel());
+  cost.feature_flops = 4.0 * static_cast<double>(length * features_.numel());
   cost.keep_features = false;
   return kernel_attention_cost(cost, shape_, length);
 }

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "attention/arithmetic.hpp"
 #include "attention/causal_blocks.hpp"
 #include "attention/head_rows.hpp"
 #include "attention/polynomial_blocks.hpp"

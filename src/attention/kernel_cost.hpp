@@ -13,7 +13,7 @@ struct KernelCost {
   int64_t power = 2;          ///< 1 or 2
   int64_t near_width = 0;     ///< width of the vectors behind the weights inside a block
   int64_t block = 0;          ///< b
-  double feature_flops = 0;   ///< to make a or b of one vector
+  double feature_flops = 0;   ///< to make all a and b of one head
   bool keep_features = true;  ///< whether a and b are kept for backward
 };
 
@@ -26,7 +26,7 @@ inline AttentionCost kernel_attention_cost(const KernelCost& kernel, const Atten
   const double blocks = static_cast<double>(length / std::min(kernel.block, length)), rest = t - blocks * b;
   const double per_pair = 2 * (static_cast<double>(kernel.near_width) + d);
   const double full = blocks * b * b + rest * rest, causal = blocks * b * (b + 1) / 2 + rest * (rest + 1) / 2;
-  double linear = 2 * t * kernel.feature_flops;
+  double linear = kernel.feature_flops;
   if (kernel.width > 0 && length > kernel.block) linear += 4 * t * (kernel.power == 2 ? r * (r + 1) / 2 : r) * (d + 1);
   AttentionCost cost;
   cost.forward = {heads * (per_pair * full + linear), heads * (per_pair * causal + linear)};

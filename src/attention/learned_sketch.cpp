@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "attention/head_rows.hpp"
+#include "attention/norm.hpp"
 #include "attention/sketch.hpp"
 #include "kernels/learned_sketch.hpp"
 
@@ -17,7 +18,6 @@ namespace {
 using kernels::bf16;
 using torch::autograd::variable_list;
 
-constexpr double kNormEpsilon = 1e-5;
 constexpr int64_t kExpansion = 8;
 constexpr int64_t kRows = 512;  // of a piece on the CPU: 8R columns of bf16 in half an L2 cache
 constexpr int64_t kRowsOnDevice = 65536;
@@ -26,7 +26,7 @@ constexpr int64_t kStrips = 32;          // over which gradients of parameters a
 
 /// Four tensors of a level of a network: gain, bias [in], up [8R, in], down [R, 8R].
 at::Tensor level(const at::Tensor& x, const at::Tensor* p) {
-  const at::Tensor normal = at::layer_norm(x, {x.size(-1)}, p[0], p[1], kNormEpsilon);
+  const at::Tensor normal = at::layer_norm(x, {x.size(-1)}, p[0], p[1], HeadNorm::kEpsilon);
   return at::linear(at::gelu(at::linear(normal, p[2]), "tanh"), p[3]);
 }
 

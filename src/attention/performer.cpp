@@ -136,13 +136,15 @@ AttentionCost PerformerAttention::cost(int64_t length) const {
   cost.width = cost.near_width = projection_.size(0);
   cost.power = 1;
   cost.block = block_;
-  cost.feature_flops = 2.0 * static_cast<double>(projection_.numel());
+  cost.feature_flops = 4.0 * static_cast<double>(length * projection_.numel());
   cost.keep_features = false;
   return kernel_attention_cost(cost, shape_, length);
 }
 
+Recurrence PerformerAttention::recurrence() const { return stabiliser_ == Stabiliser::paper ? Recurrence::none : Recurrence::constant; }
+
 std::unique_ptr<AttentionState> PerformerAttention::initial_state() const {
-  if (stabiliser_ == Stabiliser::paper) {
+  if (recurrence() == Recurrence::none) {
     throw UserError(
         ExitCode::config,
         "attention.stabiliser: paper looks at the whole sequence, so nothing can be added to it: use attention.stabiliser=causal");

@@ -21,6 +21,7 @@ class PerformerAttention : public Attention {
   AttentionCost cost(int64_t length) const override;
   std::vector<AttentionParameter> constants() override { return {{"projection", projection_}}; }
   void at_step(int64_t step) override;
+  Recurrence recurrence() const override;
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
 

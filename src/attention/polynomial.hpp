@@ -18,6 +18,7 @@ class PolynomialAttention : public Attention {
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents = {}) override;
   AttentionCost cost(int64_t length) const override;
   std::vector<AttentionParameter> parameters() override;
+  Recurrence recurrence() const override { return Recurrence::growing; }
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
 

@@ -6,6 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "attention/arithmetic.hpp"
+
 namespace polysketch {
 namespace {
 
@@ -65,17 +67,6 @@ at::Tensor block(const at::Tensor& x, const Tiling& tiling, int64_t i, at::Scala
   return part.to(type).reshape({x.size(0) * x.size(1), tiling.rows(i), x.size(3)});
 }
 
-/// x^n by squaring, n >= 0; even powers of a score lose no bits to a logarithm.
-at::Tensor integer_power(const at::Tensor& x, int64_t n) {
-  if (n == 0) return at::ones_like(x);
-  if (n == 1) return x;
-  const at::Tensor half = integer_power(x, n / 2);
-  const at::Tensor square = half * half;
-  return n % 2 == 0 ? square : square * x;
-}
-
-at::ScalarType arithmetic_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
-
 at::Tensor empty_like_joined(const at::Tensor& x) {
   return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2);
 }
@@ -103,7 +94,7 @@ void scale(at::Tensor& weights, const PolynomialCall& call, const Tiling& tiling
 /// The layer norm in the type of the arithmetic, times an optional scale; x itself without a norm.
 at::Tensor normed(const at::Tensor& x, const PolynomialCall& call, const at::Tensor& scale) {
   if (!call.gain.defined()) return x;
-  const at::ScalarType type = arithmetic_type(x);
+  const at::ScalarType type = wide_type(x);
   const at::Tensor y = at::layer_norm(x.to(type), {x.size(3)}, call.gain.to(type), call.bias.to(type), call.epsilon);
   return (scale.defined() ? y * scale.to(type) : y).to(x.scalar_type());
 }
@@ -113,7 +104,7 @@ struct NormGradients {
 };
 
 NormGradients normed_backward(const at::Tensor& gradient, const at::Tensor& x, const PolynomialCall& call, const at::Tensor& scale) {
-  const at::ScalarType type = arithmetic_type(x);
+  const at::ScalarType type = wide_type(x);
   const at::Tensor input = x.to(type).contiguous(), gain = call.gain.to(type), bias = call.bias.to(type);
   const auto [y, mean, rstd] = at::native_layer_norm(input, {x.size(3)}, gain, bias, call.epsilon);
   const at::Tensor dy = scale.defined() ? gradient * scale.to(type) : gradient;
@@ -123,17 +114,12 @@ NormGradients normed_backward(const at::Tensor& gradient, const at::Tensor& x, c
 
 }  // namespace
 
-at::Tensor inverse_or_zero(const at::Tensor& x) {
-  constexpr double kSmallest = 1e-37;
-  return at::where(x.abs() < kSmallest, at::zeros_like(x), x.reciprocal());
-}
-
 PolynomialResult polynomial_blocks_forward(const PolynomialCall& call) {
   const at::Tensor q = normed(call.q, call, {}), k = normed(call.k, call, call.key_scale);
   const at::Tensor& v = call.v;
   const Tiling tiling(q, call.starts, call.tile);
   const int64_t batch = q.size(0), heads = q.size(1), length = q.size(2), width = v.size(3);
-  const at::ScalarType type = arithmetic_type(q);
+  const at::ScalarType type = wide_type(q);
   const at::Tensor values = at::where(v.isfinite(), v, at::scalar_tensor(0, v.options()));
   PolynomialResult result{empty_like_joined(v), at::empty({batch, heads, length}, q.options().dtype(type))};
   for (int64_t i = 0; i < tiling.count(); ++i) {
@@ -163,7 +149,7 @@ PolynomialGradients polynomial_blocks_backward(const PolynomialCall& call, const
                                                const at::Tensor& output_gradient) {
   const at::Tensor q = normed(call.q, call, {}), k = normed(call.k, call, call.key_scale);
   const Tiling tiling(q, call.starts, call.tile);
-  const at::ScalarType type = arithmetic_type(q);
+  const at::ScalarType type = wide_type(q);
   const at::Tensor sum_gradient = output_gradient.to(type) * inverse_or_zero(result.normaliser).unsqueeze(3);  // [B, H, T, D]
   const at::Tensor row_gradient = (sum_gradient * result.output.to(type)).sum(3, /*keepdim=*/true).neg();      // [B, H, T, 1]
   const at::Tensor dq = at::zeros({q.size(0) * q.size(1), q.size(2), q.size(3)}, q.options().dtype(type));     // [B·H, T, D]

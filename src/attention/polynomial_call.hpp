@@ -26,9 +26,6 @@ struct PolynomialResult {
   at::Tensor normaliser;  ///< [B, H, T], one + row sum, fp32 (fp64 for fp64 inputs)
 };
 
-/// 1 / x, and 0 where x is 0 or so small that 1 / x might not be finite: a row without any weight gives zeros.
-at::Tensor inverse_or_zero(const at::Tensor& x);
-
 struct PolynomialGradients {
   at::Tensor q, k, v;     ///< shapes and types of the inputs
   at::Tensor gain, bias;  ///< [D], or undefined without them

@@ -29,16 +29,26 @@ PolysketchAttention::PolysketchAttention(const AttentionConfig& config, const At
   }
 }
 
-KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool sketched) const {
+PolysketchAttention::SketchedRows PolysketchAttention::sketched_rows(int64_t length) const {
+  if (config_.local == LocalAttention::none) return {0, length, length};
+  if (length <= config_.block) return {};
+  return {config_.block, length - config_.block, (length - 1) / config_.block * config_.block};
+}
+
+KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SketchedRows& rows) const {
   const bool local = config_.local == LocalAttention::exact, random = norm_.has_value();
   KernelAttention call;
   call.v = v;
   call.local_degree = config_.degree;
   call.block = config_.block;
   const at::Tensor normed_q = random ? (*norm_)(q) : q, normed_k = random ? (*norm_)(k) : k;
-  if (sketched || !local) {
-    call.a = (*sketch_)(normed_q);
-    call.b = (*sketch_)(normed_k);
+  if (rows.queries > 0) {
+    const auto sketched = [&](const at::Tensor& x, int64_t first, int64_t count) {
+      if (count == x.size(2)) return (*sketch_)(x);
+      return at::constant_pad_nd((*sketch_)(x.narrow(2, first, count)), {0, 0, first, x.size(2) - first - count});
+    };
+    call.a = sketched(normed_q, rows.first_query, rows.queries);
+    call.b = sketched(normed_k, 0, rows.keys);
   }
   if (local) {
     call.q = random ? normed_q : (*query_norm_)(q);
@@ -49,9 +59,12 @@ KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor&
 
 at::Tensor PolysketchAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
-  KernelAttention call = this->call(q, k, v, q.size(2) > config_.block);
-  if (documents.defined()) call.starts = documents.starts();
-  return kernel_attention(call);
+  const int64_t length = q.size(2);
+  if (!documents.defined()) return kernel_attention(call(q, k, v, sketched_rows(length)));
+  const SketchedRows all{0, length, length};
+  KernelAttention packed = call(q, k, v, length > config_.block ? all : sketched_rows(length));
+  packed.starts = documents.starts();
+  return kernel_attention(packed);
 }
 
 AttentionCost PolysketchAttention::cost(int64_t length) const {
@@ -61,7 +74,8 @@ AttentionCost PolysketchAttention::cost(int64_t length) const {
   kernel.power = 2;
   kernel.near_width = local ? shape_.head_width : sketch_->size();
   kernel.block = config_.block;
-  kernel.feature_flops = local && length <= config_.block ? 0 : sketch_->flops();
+  const SketchedRows rows = sketched_rows(length);
+  kernel.feature_flops = static_cast<double>(rows.queries + rows.keys) * sketch_->flops();
   return kernel_attention_cost(kernel, shape_, length);
 }
 
@@ -87,7 +101,7 @@ std::unique_ptr<AttentionState> PolysketchAttention::initial_state() const { ret
 
 at::Tensor PolysketchAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
-  return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v, true));
+  return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v, {0, q.size(2), q.size(2)}));
 }
 
 }  // namespace polysketch

@@ -29,8 +29,17 @@ class PolysketchAttention : public Attention {
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
 
  private:
-  /// What kernel_attention wants; `sketched`: whether any query sees anything beyond its block.
-  KernelAttention call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool sketched) const;
+  /// Rows of a text that need sketches.
+  struct SketchedRows {
+    int64_t first_query = 0, queries = 0;  ///< that see anything through them
+    int64_t keys = 0;                      ///< from the first on, that are seen through them
+  };
+  /// Of one document of `length` tokens. Where blocks are exact, queries of the first one and keys of the last one have no use for a
+  /// sketch.
+  SketchedRows sketched_rows(int64_t length) const;
+
+  /// What kernel_attention wants.
+  KernelAttention call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SketchedRows& rows) const;
 
   AttentionConfig config_;
   AttentionShape shape_;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "attention/arithmetic.hpp"
 #include "attention/causal_blocks.hpp"
 
 namespace polysketch {
@@ -12,16 +13,7 @@ namespace {
 
 constexpr int64_t kWeights = int64_t{1} << 24;  // of a piece of queries, all heads together: 64 MiB
 
-at::ScalarType wide_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
-
 at::Tensor heads_flat(const at::Tensor& x) { return x.flatten(0, 1); }
-
-/// s^n by squaring: even powers of a score lose no bits to a logarithm.
-at::Tensor integer_power(const at::Tensor& s, int64_t n) {
-  if (n == 1) return s;
-  const at::Tensor half = integer_power(s, n / 2), square = half * half;
-  return n % 2 == 0 ? square : square * s;
-}
 
 /// Rows of the open block and of the pieces that are its queries, flat over heads.
 struct Piece {
@@ -123,7 +115,7 @@ at::Tensor kernel_attention_next(KernelState& state, const KernelAttention& call
     if (state.sums.defined()) add_far(state, call, piece, sum);
     at::Tensor divisor = sum.narrow(2, width, 1) + call.one;
     if (call.floor > 0) divisor = at::where(divisor.abs() <= call.floor, divisor + 2 * call.floor, divisor);
-    const at::Tensor rows = at::where(divisor.eq(0), at::zeros_like(divisor), divisor.reciprocal()) * sum.narrow(2, 0, width);
+    const at::Tensor rows = inverse_or_zero(divisor) * sum.narrow(2, 0, width);
     output.narrow(2, begin, n).copy_(rows.view({batch, heads, n, width}));
     if (state.v.count() == call.block) close_block(state, call);
     begin += n;

@@ -26,6 +26,7 @@ class SoftmaxAttention : public Attention {
   /// With documents: one call for each document, so that no T x T mask ever exists and no pair is computed in vain.
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents = {}) override;
   AttentionCost cost(int64_t length) const override;
+  Recurrence recurrence() const override { return Recurrence::growing; }
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
 

@@ -13,6 +13,7 @@
 #include "commands/common.hpp"
 #include "model/cost.hpp"
 #include "model/device.hpp"
+#include "support/median.hpp"
 #include "support/philox.hpp"
 #include "support/units.hpp"
 #include "training/adamw.hpp"
@@ -27,12 +28,6 @@ struct Arguments {
   int warmup = 2;
   bool json = false;
 };
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
 
 void run_step(const Arguments& arguments) {
   const Config config = arguments.config.resolve().config;

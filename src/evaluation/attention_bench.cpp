@@ -14,6 +14,7 @@
 #include "model/allocation_meter.hpp"
 #include "model/device.hpp"
 #include "reporting/number_text.hpp"
+#include "support/median.hpp"
 #include "support/units.hpp"
 
 namespace polysketch {
@@ -26,11 +27,9 @@ struct Inputs {
   at::Tensor q, k, v, gradient;  // [B, H, T, D]
 };
 
-CallTime summary(std::vector<double> seconds) {
-  std::sort(seconds.begin(), seconds.end());
-  const size_t middle = seconds.size() / 2;
-  const double median = seconds.size() % 2 == 1 ? seconds[middle] : (seconds[middle - 1] + seconds[middle]) / 2;
-  return {median, seconds.front(), seconds.back()};
+CallTime summary(const std::vector<double>& seconds) {
+  const auto [least, most] = std::minmax_element(seconds.begin(), seconds.end());
+  return {median(seconds), *least, *most};
 }
 
 /// One mechanism, its tensors and what is known of it so far.

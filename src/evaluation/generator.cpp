@@ -46,27 +46,6 @@ int32_t sample(const std::vector<float>& logits, const SamplingOptions& options,
 
 namespace {
 
-/// Whether the recurrent form of a kind stays as small as it is, so that a text may go on past the length of training.
-bool is_unbounded(const AttentionConfig& attention) {
-  switch (attention.kind) {
-    case AttentionKind::softmax:
-    case AttentionKind::polynomial:
-      return false;
-    case AttentionKind::performer:
-      return attention.stabiliser == Stabiliser::causal;
-    case AttentionKind::polysketch:
-    case AttentionKind::hedgehog:
-    case AttentionKind::sliding_window:
-    case AttentionKind::local_polynomial:
-      return true;
-  }
-  throw InternalError("an attention without a recurrent form");
-}
-
-bool has_recurrent_form(const AttentionConfig& attention) {
-  return attention.kind != AttentionKind::performer || attention.stabiliser == Stabiliser::causal;
-}
-
 at::Tensor as_tensor(std::vector<int64_t>& ids, size_t from, const at::Device& device) {
   return at::from_blob(ids.data() + from, {1, static_cast<int64_t>(ids.size() - from)}, at::kLong).clone().to(device);
 }
@@ -76,16 +55,16 @@ at::Tensor as_tensor(std::vector<int64_t>& ids, size_t from, const at::Device& d
 std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& prompt, const SamplingOptions& options,
                               const std::function<bool(int32_t)>& on_token) {
   require(!prompt.empty(), "generate needs at least one id to start from");
-  const AttentionConfig& attention = model.options().attention;
+  const Recurrence recurrence = model.attention(0).recurrence();
   const auto context = static_cast<size_t>(options.context);
   std::vector<int64_t> ids(prompt.begin(), prompt.end());
   std::vector<int32_t> added;
   Philox random(options.seed, RandomPurpose::generation);
   std::optional<DecodeState> state;
-  if (has_recurrent_form(attention)) state = model.initial_state();
+  if (recurrence != Recurrence::none) state = model.initial_state();
   while (static_cast<int64_t>(added.size()) < options.tokens) {
     at::Tensor logits;
-    if (state && (is_unbounded(attention) || ids.size() <= context)) {
+    if (state && (recurrence == Recurrence::constant || ids.size() <= context)) {
       logits = model.next_logits(*state, as_tensor(ids, static_cast<size_t>(state->length), model.options().device));
     } else {
       state.reset();  // a window that moves has new positions, so nothing of it can be kept

@@ -169,6 +169,7 @@ TEST(Performer, StabilisersAgree) {
 }
 
 TEST(Performer, PaperStabiliserHasNoRecurrentForm) {
+  EXPECT_EQ(make_attention(performer(64, Stabiliser::paper), {2, 16})->recurrence(), Recurrence::none);
   try {
     (void)make_attention(performer(64, Stabiliser::paper), {2, 16})->initial_state();
     ADD_FAILURE() << "no error";

@@ -9,7 +9,7 @@
 #include <new>
 #include <vector>
 
-#include "kernels/cpu/polynomial_attention_variants.hpp"
+#include "kernels/cpu/attention_variants.hpp"
 #include "kernels/instruction_set.hpp"
 #include "support/philox.hpp"
 

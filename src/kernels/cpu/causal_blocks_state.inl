@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// States of one head and the three products with them. Included after polynomial_attention_products.inl.
+// States of one head and the three products with them. Included after attention_products.inl.
 //
 // A row x of R numbers has the features x_i·x_((i+d) mod R), at place d·R + i for d = 0 … R/2: with d = 0 the squares, with any other d
 // every product of two different numbers once (for d = R/2 the first half already has them all). So each run of 16 features is the
@@ -231,20 +231,6 @@ void pull_back(const StateScratch& s) {
   for (; f + kGroup <= s.features; f += kGroup) pull_back_tile<Products, kGroup>(f, f % s.width, f / s.width, s);
   if (s.features - f == 4) pull_back_tile<Products, 4>(f, f % s.width, f / s.width, s);
   if (s.features - f == 2) pull_back_tile<Products, 2>(f, f % s.width, f / s.width, s);
-}
-
-/// Rows begin … end of `out` from `lanes` [width][64].
-template <class T>
-void store_lanes(const float* lanes, int64_t width, const HeadRows<T>& out, int64_t begin, int64_t end, float* temporary) {
-  for (int64_t i = 0; i < width; i += kLanes) {
-    for (int64_t r = 0; r < end - begin; r += kLanes) {
-      transpose_16(reinterpret_cast<const Cell*>(lanes + i * kPanel + r), kPanel, reinterpret_cast<Cell*>(temporary + r * width + i),
-                   width);
-    }
-  }
-  for (int64_t r = 0; r < end - begin; ++r) {
-    for (int64_t i = 0; i < width; i += kLanes) store(out.data + (begin + r) * out.stride + i, load(temporary + r * width + i));
-  }
 }
 
 template <class T>

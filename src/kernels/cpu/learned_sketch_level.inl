@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One level of a learned sketch, forward and backward, on a panel of 64 rows. Included after polynomial_attention_products.inl.
+// One level of a learned sketch, forward and backward, on a panel of 64 rows. Included after attention_products.inl.
 //
 // A panel is kept transposed, [features][64]: sums over features need no additions across a register, the 8 R hidden numbers of a row
 // never leave the caches, and every product has the weights, packed once, as its left operand and the panel as its right one.
@@ -59,13 +59,6 @@ struct Work {
   Cell* turned;    // [64 / U][R] a gradient, summed along the rows
   float* tile;     // [6][64]
 };
-
-/// [rows][columns] cells -> [columns][rows], both multiples of 16.
-inline void turn(const Cell* in, int64_t rows, int64_t columns, Cell* out) {
-  for (int64_t r = 0; r < rows; r += kLanes) {
-    for (int64_t c = 0; c < columns; c += kLanes) transpose_16(in + r * columns + c, columns, out + c * rows + r, rows);
-  }
-}
 
 /// Two features of 16 rows, as right operand.
 template <class Products>
@@ -164,7 +157,7 @@ void norm_lanes(const Level& w, const float* x, const Work& work, const Kept& ke
       }
     }
   }
-  if constexpr (Keep) turn(work.along, w.in, kPanel / unit, kept.normed);
+  if constexpr (Keep) transpose(work.along, w.in, kPanel / unit, kept.normed, w.in);
 }
 
 /// dy, the gradient of the normed rows [in][64] -> dx [in][64].
@@ -287,7 +280,7 @@ void level_backward(const Level& w, const float* dy, float* dnormed, float* dx, 
     Products::store_along(work.along + i / unit, load(dy + i));
     Products::store_along(work.along + (i + kPanel) / unit, load(dy + i + kPanel));
   }
-  turn(work.along, w.size, rows, work.turned);
+  transpose(work.along, w.size, rows, work.turned, w.size);
   std::memset(dnormed, 0, static_cast<size_t>(w.in * kPanel) * sizeof(float));
   for (int64_t first = 0; first < w.hidden(); first += chunk) {
     for_chunk(PullBack<Products>{w, work, kept}, first, chunk);

@@ -115,15 +115,7 @@ size_t sketch_backward_bytes(int64_t width, int64_t size) {
 template <class T>
 void load_lanes(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_t width, float* rows, float* lanes) {
   load_panel(from, begin, end, width, Norm{}, rows);
-  turn(reinterpret_cast<const Cell*>(rows), kPanel, width, reinterpret_cast<Cell*>(lanes));
-}
-
-template <class T>
-void store_lanes(const float* lanes, int64_t width, const HeadRows<T>& to, int64_t begin, int64_t end, float* rows) {
-  turn(reinterpret_cast<const Cell*>(lanes), width, kPanel, reinterpret_cast<Cell*>(rows));
-  for (int64_t r = begin; r < end; ++r, rows += width) {
-    for (int64_t i = 0; i < width; i += kLanes) store(to.data + r * to.stride + i, load(rows + i));
-  }
+  transpose(reinterpret_cast<const Cell*>(rows), kPanel, width, reinterpret_cast<Cell*>(lanes), kPanel);
 }
 
 /// Both networks on a panel -> s.lanes [R][64]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of bf16 numbers, two to a cell, summed in fp32. Included after polynomial_attention_rows.inl.
+// Products of bf16 numbers, two to a cell, summed in fp32. Included after attention_rows.inl.
 
 struct Bf16Products {
   static constexpr int kUnit = 2;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of fp32 numbers. Included after polynomial_attention_rows.inl.
+// Products of fp32 numbers. Included after attention_rows.inl.
 
 struct Fp32Products {
   static constexpr int kUnit = 1;

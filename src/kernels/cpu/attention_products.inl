@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small matrix products in registers, and what happens to a score. Included after polynomial_attention_rows.inl.
+// Small matrix products in registers, and what happens to a score. Included after attention_rows.inl.
 
 /// sums[M][16·N] += a[M][steps] · b[steps][16·N], a and b in cells, `a_row` and `b_row` apart from one row to the next.
 template <class Products, int M, int N>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows in and out of the kernels: loading, layer norm and its gradient, and the three layouts that the products read.
-// Included by the variants of polynomial_attention inside an unnamed namespace, after the instruction set has been chosen.
+// Included by attention_avx512*.cpp inside an unnamed namespace, after the instruction set has been chosen.
 //
 // A cell is what one 32-bit lane of a product takes: one fp32 number, or two bf16 numbers that follow each other along the axis that
 // is summed over. U = Products::kUnit numbers a cell.
@@ -157,10 +157,10 @@ inline void transpose_16(const Cell* in, int64_t from, Cell* out, int64_t to) {
 
 /// [rows][columns] cells -> [columns][rows], rows a multiple of 16; `to`: cells from one output row to the next.
 inline void transpose(const Cell* in, int64_t rows, int64_t columns, Cell* out, int64_t to) {
+  const int64_t whole = columns / kLanes * kLanes;
   for (int64_t r = 0; r < rows; r += kLanes) {
-    int64_t c = 0;
-    for (; c + kLanes <= columns; c += kLanes) transpose_16(in + r * columns + c, columns, out + c * to + r, to);
-    for (; c < columns; ++c) {
+    for (int64_t c = 0; c < whole; c += kLanes) transpose_16(in + r * columns + c, columns, out + c * to + r, to);
+    for (int64_t c = whole; c < columns; ++c) {
       for (int64_t i = 0; i < kLanes; ++i) out[c * to + r + i] = in[(r + i) * columns + c];
     }
   }
@@ -186,4 +186,13 @@ template <class Products>
 void pack_lanes(const float* x, int64_t width, Cell* temporary, Cell* out) {
   pack_rows<Products>(x, width, temporary);
   transpose(temporary, kPanel, width / Products::kUnit, out, kPanel);
+}
+
+/// [width][64] of a panel -> rows begin … end of `out`. `temporary`: [64][width].
+template <class T>
+void store_lanes(const float* lanes, int64_t width, const HeadRows<T>& out, int64_t begin, int64_t end, float* temporary) {
+  transpose(reinterpret_cast<const Cell*>(lanes), width, kPanel, reinterpret_cast<Cell*>(temporary), width);
+  for (int64_t r = begin; r < end; ++r, temporary += width) {
+    for (int64_t i = 0; i < width; i += kLanes) store(out.data + r * out.stride + i, load(temporary + i));
+  }
 }
