@@ -130,6 +130,24 @@ struct LoggingConfig {
   bool progress = true;  ///< progress bar when standard error is a terminal
 };
 
+enum class Reduce { fast, canonical };
+enum class ReduceType { fp32, bf16 };
+
+/// How several processes train one model. One process alone needs nothing of it but `reduce`.
+struct DistributedConfig {
+  std::string address;                        ///< of this machine, where the store listens and processes are reached; empty: chosen
+  int64_t timeout = 600;                      ///< seconds a collective may take until the first step is done
+  int64_t step_timeout = 300;                 ///< seconds from then on
+  Reduce reduce = Reduce::fast;               ///< canonical: sums in an order that does not depend on the number of processes
+  int64_t shards = 8;                         ///< M, parts of a step whose gradients canonical reduction adds up in order
+  ReduceType reduce_type = ReduceType::fp32;  ///< in which gradients travel
+  int64_t bucket_bytes = 25 << 20;            ///< of gradients that travel together
+  bool shard_optimizer = false;               ///< ZeRO-1: each process keeps 1/W of the moments and masters
+  int64_t check_replicas = 100;               ///< steps between comparisons of the parameters of all processes; 0: never
+  double straggler = 1.5;                     ///< a process that computes this many times longer than the median is named; 0: none
+  bool bind_cpus = false;                     ///< each process stays on its own share of the machine's processors
+};
+
 struct Config {
   RunConfig run;
   ModelConfig model;
@@ -141,6 +159,7 @@ struct Config {
   EvaluationConfig evaluation;
   CheckpointConfig checkpoint;
   LoggingConfig logging;
+  DistributedConfig distributed;
 };
 
 }  // namespace polysketch

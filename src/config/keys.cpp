@@ -198,6 +198,33 @@ void list_logging(FieldList& keys, LoggingConfig& logging) {
   keys.flag("logging.progress", logging.progress, "Show a progress bar where standard error is a terminal.");
 }
 
+void list_distributed(FieldList& keys, DistributedConfig& distributed) {
+  using R = Reduce;
+  using T = ReduceType;
+  keys.text("distributed.address", distributed.address,
+            "Address of this machine's network interface on which the processes meet and talk; empty: chosen by the host's name.");
+  keys.count("distributed.timeout", distributed.timeout, "seconds", 1, "Longest time of an exchange until the first step is done.").most =
+      86'400;
+  keys.count("distributed.step_timeout", distributed.step_timeout, "seconds", 1, "Longest time of an exchange from then on.").most = 86'400;
+  keys.choice<R>(
+      "distributed.reduce", distributed.reduce, {{"fast", R::fast}, {"canonical", R::canonical}},
+      "How gradients are added up: `fast` while backward runs, or `canonical`: in an order that does not depend on the number of "
+      "processes, so that training is equal bit for bit for every number that divides `distributed.shards`.");
+  keys.count("distributed.shards", distributed.shards, "shards", 1, "Parts of a step that canonical reduction adds up one after the other.")
+      .most = 65'536;
+  keys.choice<T>("distributed.reduce_type", distributed.reduce_type, {{"fp32", T::fp32}, {"bf16", T::bf16}},
+                 "In which type gradients travel between processes.");
+  keys.count("distributed.bucket_bytes", distributed.bucket_bytes, "bytes", 1024, "Gradients that travel together, as fp32.").most =
+      1024 * mebi;
+  keys.flag("distributed.shard_optimizer", distributed.shard_optimizer,
+            "Each process keeps its share of the moments (and, in bf16, of the masters) instead of all: ZeRO-1.");
+  keys.count("distributed.check_replicas", distributed.check_replicas, "steps", 0,
+             "Steps between comparisons of the parameters of all processes, bit for bit; 0: never.");
+  keys.real("distributed.straggler", distributed.straggler, 0, infinity,
+            "A process whose steps take this many times as long as the median's is named in the log; 0: none is.");
+  keys.flag("distributed.bind_cpus", distributed.bind_cpus, "Keep each process on its own share of the machine's processors.");
+}
+
 }  // namespace
 
 std::vector<Field> list_fields(Config& config) {
@@ -212,6 +239,7 @@ std::vector<Field> list_fields(Config& config) {
   list_evaluation(keys, config.evaluation);
   list_checkpoint(keys, config.checkpoint);
   list_logging(keys, config.logging);
+  list_distributed(keys, config.distributed);
   return keys.take();
 }
 
@@ -228,6 +256,7 @@ std::string section_meaning(std::string_view path) {
   if (path == "evaluation") return "Scoring while training.";
   if (path == "checkpoint") return "What is saved and kept.";
   if (path == "logging") return "What is shown and recorded.";
+  if (path == "distributed") return "How several processes train one model; one process needs nothing of it (docs/distributed.md).";
   throw InternalError("a configuration section has no description");
 }
 
