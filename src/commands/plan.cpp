@@ -5,6 +5,7 @@
 #include <iostream>
 #include <memory>
 
+#include "commands/cluster_plan.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "model/cost.hpp"
@@ -17,6 +18,7 @@ namespace {
 struct Arguments {
   ConfigArguments config;
   std::string tokens_per_second;
+  ClusterArguments cluster;
   bool json = false;
 };
 
@@ -31,6 +33,8 @@ void run(const Arguments& arguments) {
     }
     speed = static_cast<double>(*count);
   }
+  nlohmann::ordered_json cluster;
+  if (arguments.cluster.given()) cluster = cluster_plan(config, arguments.cluster, speed);
   const TrainingConfig& training = config.training;
   const int64_t sequences = training.batch_tokens / config.data.context;
   const bool gpu = training.device.starts_with("cuda");
@@ -56,6 +60,7 @@ void run(const Arguments& arguments) {
                                 {"total_flops", tokens * cost.flops_per_token},
                                 {"seconds", nullptr}};
     if (speed > 0) json["seconds"] = seconds;
+    if (!cluster.is_null()) json["cluster"] = cluster;
     std::cout << json.dump(2) << "\n";
     return;
   }
@@ -73,16 +78,22 @@ void run(const Arguments& arguments) {
             << fmt::format("checkpoint     {}\n", format_bytes(cost.checkpoint_bytes));
   if (speed > 0)
     std::cout << fmt::format("time           {} at {} tokens/s\n", format_duration(seconds), format_count(static_cast<int64_t>(speed)));
+  if (!cluster.is_null()) std::cout << cluster_plan_text(cluster);
 }
 
 }  // namespace
 
 void add_plan(CLI::App& app) {
   CLI::App* command = app.add_subcommand("plan", "Parameters, FLOPs, memory and time of a configuration, without running it");
+  command->footer(
+      "  polysketch plan configs/pg19/small-8k-learned-local-32.yaml\n"
+      "  polysketch plan configs/pg19/small-8k-learned-local-32.yaml --nodes 16 --gpus 8 --interconnect 400Gb --scaling");
   auto arguments = std::make_shared<Arguments>();
   add_config_arguments(*command, arguments->config);
-  command->add_option("--tokens-per-second", arguments->tokens_per_second, "a measured speed (bench step), for the time estimate")
-      ->type_name("N");
+  auto* speed =
+      command->add_option("--tokens-per-second", arguments->tokens_per_second, "a measured speed of one device (bench step), for the time")
+          ->type_name("N");
+  add_cluster_arguments(*command, arguments->cluster, speed);
   command->add_flag("--json", arguments->json, "print one JSON object");
   command->callback([arguments] { run(*arguments); });
 }

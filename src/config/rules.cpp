@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
+#include <numeric>
 
 #include "support/error.hpp"
 #include "support/text.hpp"
@@ -112,6 +114,35 @@ void resolve_model(ModelConfig& model, const std::map<std::string, Origin>& orig
                    "a number, since 8/3 of this model.width is below 8");
     }
   }
+}
+
+std::vector<int64_t> valid_worlds(int64_t sequences_per_step, int64_t shards) {
+  const int64_t common = std::gcd(sequences_per_step, shards);  // of n and 0: n
+  std::vector<int64_t> worlds, above;
+  for (int64_t divisor = 1; divisor * divisor <= common; ++divisor) {
+    if (common % divisor != 0) continue;
+    worlds.push_back(divisor);
+    if (divisor * divisor != common) above.push_back(common / divisor);
+  }
+  worlds.insert(worlds.end(), above.rbegin(), above.rend());
+  return worlds;
+}
+
+void require_valid_world(const Config& config, int64_t world) {
+  const int64_t sequences = config.training.batch_tokens / config.data.context;
+  const bool canonical = config.distributed.reduce == Reduce::canonical;
+  const std::vector<int64_t> fitting = valid_worlds(sequences, canonical ? config.distributed.shards : 0);
+  if (std::binary_search(fitting.begin(), fitting.end(), world)) return;
+  std::string list;
+  for (size_t i = 0; i < fitting.size(); ++i)
+    list += fmt::format("{}{}", i == 0 ? "" : i + 1 == fitting.size() ? " or " : ", ", fitting[i]);
+  const bool even = sequences % world == 0;  // then it is the shards that do not divide
+  throw UserError(
+      ExitCode::config,
+      fmt::format("{}: {} do not divide among {} processes: use {} of them", even ? "distributed.shards" : "training.batch_tokens",
+                  even ? fmt::format("the {} shards of canonical reduction", config.distributed.shards)
+                       : fmt::format("the {} sequences of {} tokens of a step", sequences, config.data.context),
+                  world, list));
 }
 
 void check_rules(const Config& config, const std::map<std::string, Origin>& origins, Problems& problems) {

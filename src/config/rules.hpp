@@ -40,6 +40,13 @@ std::string quoted(const std::string& text);
 void resolve_model(ModelConfig& model, const std::map<std::string, Origin>& origins, std::map<std::string, std::string>& derived,
                    Problems& problems);
 
+/// Numbers of processes, ascending, among which the sequences of an optimiser step divide evenly. shards: of canonical reduction, which
+/// have to divide too (0: there is no such reduction).
+std::vector<int64_t> valid_worlds(int64_t sequences_per_step, int64_t shards = 0);
+
+/// Throws UserError 78 with the numbers of processes that fit, unless a step of this configuration divides among `world` processes.
+void require_valid_world(const Config& config, int64_t world);
+
 /// Rules that tie keys together.
 void check_rules(const Config& config, const std::map<std::string, Origin>& origins, Problems& problems);
 

@@ -44,4 +44,32 @@ ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention_
   return cost;
 }
 
+double WorkOrder::flops_per_token() const {
+  double sum = forward_flops_per_token;
+  for (const WorkPiece& piece : backward) sum += piece.flops_per_token;
+  return sum;
+}
+
+WorkOrder work_order(const ModelConfig& model, const AttentionConfig& attention_config, int64_t context) {
+  const int64_t c = model.width, g = model.hidden, v = model.vocabulary;
+  const auto attention = make_attention(attention_config, {model.heads, c / model.heads});
+  const AttentionCost pair = attention->cost(context);
+  const double matrices = static_cast<double>(4 * c * c + 3 * c * g), tokens = static_cast<double>(context);
+  const double forward = 2 * matrices + pair.forward.full / tokens;
+
+  WorkPiece block{.flops_per_token = 4 * matrices + pair.backward.full / tokens + (model.recompute ? forward : 0),
+                  .gradients = {c * g, 2 * c * g, c, c, c * c}};  // down, up, second norm, output
+  std::vector<int64_t> learned;
+  for (const AttentionParameter& parameter : attention->parameters()) learned.push_back(parameter.value.numel());
+  block.gradients.insert(block.gradients.end(), learned.rbegin(), learned.rend());
+  block.gradients.insert(block.gradients.end(), {3 * c * c, c, c});
+
+  WorkOrder order;
+  order.forward_flops_per_token = static_cast<double>(model.layers) * forward;
+  order.backward.push_back({.flops_per_token = 6 * static_cast<double>(v * c), .gradients = {v, c, c}});  // logit bias, final norm
+  order.backward.insert(order.backward.end(), static_cast<size_t>(model.layers), block);
+  order.backward.push_back({.flops_per_token = 0, .gradients = {v * c}});  // a sum of rows: no products
+  return order;
+}
+
 }  // namespace polysketch

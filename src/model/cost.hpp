@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "config/config.hpp"
 
@@ -24,5 +25,20 @@ struct ModelCost {
 /// micro_batch_tokens: tokens of one forward and backward.
 ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention, Precision precision, int64_t context,
                      int64_t micro_batch_tokens);
+
+/// A piece of the work of one micro-batch, and the gradients that are complete when it is done.
+struct WorkPiece {
+  double flops_per_token = 0;
+  std::vector<int64_t> gradients;  ///< numbers in each parameter, in the order in which Transformer::forward_backward reports them
+};
+
+/// The work of one micro-batch in the order in which Transformer::forward_backward does it, all T × T pairs counted, blocks that are
+/// computed again (model.recompute) included. Without them the sum is ModelCost::flops_per_token.
+struct WorkOrder {
+  double forward_flops_per_token = 0;  ///< of the blocks; the head's products stand in the first piece, since loss and gradient go together
+  std::vector<WorkPiece> backward;     ///< head, final norm, blocks from the last to the first, embedding
+  double flops_per_token() const;      ///< of everything
+};
+WorkOrder work_order(const ModelConfig& model, const AttentionConfig& attention, int64_t context);
 
 }  // namespace polysketch

@@ -19,6 +19,7 @@
 #include <optional>
 #include <thread>
 
+#include "model/accelerator.hpp"
 #include "support/build_info.hpp"
 #include "support/error.hpp"
 
@@ -123,17 +124,9 @@ int64_t available_memory_bytes(const at::Device& device) {
 
 double peak_flops(const at::Device& device, at::ScalarType compute) {
   if (!device.is_cuda()) return 0;
-  struct Known {
-    const char* name;
-    double bf16, fp32;  // dense, from the makers' data sheets
-  };
-  static constexpr Known known[] = {{"H200", 989.4e12, 67e12}, {"H100 PCIe", 756e12, 51e12}, {"H100", 989.4e12, 67e12},
-                                    {"A100", 312e12, 19.5e12}, {"L40S", 362e12, 91.6e12},    {"B200", 2250e12, 80e12}};
-  const std::string name = device_name(device);
-  for (const Known& entry : known) {
-    if (name.find(entry.name) != std::string::npos) return compute == at::kBFloat16 ? entry.bf16 : entry.fp32;
-  }
-  return 0;
+  const Accelerator* known = find_accelerator(device_name(device));
+  if (known == nullptr) return 0;
+  return compute == at::kBFloat16 ? known->bf16_flops : known->fp32_flops;
 }
 
 void synchronize(const at::Device& device) {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -107,13 +108,28 @@ std::optional<double> parse_real(std::string_view text) {
 }
 
 std::optional<double> parse_duration(std::string_view text) {
-  constexpr std::array<std::pair<std::string_view, double>, 5> units = {{{"ms", 1e-3}, {"s", 1}, {"min", 60}, {"h", 3600}, {"d", 86400}}};
+  constexpr std::array<std::pair<std::string_view, double>, 6> units = {
+      {{"us", 1e-6}, {"ms", 1e-3}, {"s", 1}, {"min", 60}, {"h", 3600}, {"d", 86400}}};
   const size_t digits = text.find_first_not_of("0123456789.");
   if (digits == 0 || digits == std::string_view::npos) return std::nullopt;
   const auto number = parse_real(text.substr(0, digits));
   if (!number) return std::nullopt;
   for (const auto& [unit, seconds] : units) {
     if (text.substr(digits) == unit) return *number * seconds;
+  }
+  return std::nullopt;
+}
+
+std::optional<double> parse_bandwidth(std::string_view text) {
+  if (text.ends_with("/s")) text.remove_suffix(2);
+  if (text.empty() || (text.back() != 'b' && text.back() != 'B')) return std::nullopt;
+  const double divisor = text.back() == 'b' ? 8 : 1;
+  text.remove_suffix(1);
+  const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
+  const auto number = parse_real(text.substr(0, digits));
+  if (!number || *number <= 0) return std::nullopt;
+  for (const auto& [prefix, factor] : count_suffixes) {
+    if (text.substr(digits) == prefix) return *number * static_cast<double>(factor) / divisor;
   }
   return std::nullopt;
 }
@@ -144,6 +160,21 @@ std::string format_duration(double seconds) {
   if (days > 0) text += fmt::format("{}d ", days);
   if (days > 0 || hours > 0) return text + fmt::format("{}:{:02}:{:02}", hours, minutes, rest);
   return text + fmt::format("{}:{:02}", minutes, rest);
+}
+
+std::string format_bandwidth(double bytes_per_second) {
+  if (!std::isfinite(bytes_per_second)) return "unlimited";
+  constexpr std::array<const char*, 5> units = {"B", "kB", "MB", "GB", "TB"};
+  size_t unit = 0;
+  for (; bytes_per_second >= 999.5 && unit + 1 < units.size(); ++unit) bytes_per_second /= 1000;
+  return fmt::format("{} {}/s", three_digits(bytes_per_second), units[unit]);
+}
+
+std::string format_moment(double seconds) {
+  if (seconds == 0) return "0 ms";
+  if (seconds < 0.99995e-3) return fmt::format("{} us", three_digits(seconds * 1e6));
+  if (seconds < 0.9995) return fmt::format("{} ms", three_digits(seconds * 1e3));
+  return fmt::format("{} s", three_digits(seconds));
 }
 
 }  // namespace polysketch

@@ -296,5 +296,26 @@ TEST(ModelCost, FlopsByHand) {
   EXPECT_DOUBLE_EQ(cost.flops_per_token_causal, 6.0 * 720 + 3 * 4 * 8 * 10 / 4.0);
 }
 
+TEST(ModelCost, OrderOfWorkIsThatOfTheModel) {
+  for (const AttentionKind kind : kKinds) {
+    const Transformer::Options options = small(kind, at::kFloat);
+    Transformer model(options);
+    std::vector<int64_t> reported, planned;
+    model.forward_backward(random_input(1, 16, 61), 1.0,
+                           [&](size_t index) { reported.push_back(model.parameters().infos()[index].count); });
+    const WorkOrder order = work_order(options.model, options.attention, 16);
+    EXPECT_EQ(order.backward.size(), 4u) << "head, two blocks, embedding";
+    for (const WorkPiece& piece : order.backward) planned.insert(planned.end(), piece.gradients.begin(), piece.gradients.end());
+    EXPECT_EQ(planned, reported) << kind_name(kind);
+    const ModelCost cost = model_cost(options.model, options.attention, Precision::fp32, 16, 16);
+    EXPECT_NEAR(order.flops_per_token(), cost.flops_per_token, 1e-12 * cost.flops_per_token);
+    ModelConfig again = options.model;
+    again.recompute = true;
+    EXPECT_NEAR(work_order(again, options.attention, 16).flops_per_token() - order.flops_per_token(), order.forward_flops_per_token,
+                1e-12 * cost.flops_per_token)
+        << "every block's forward once more";
+  }
+}
+
 }  // namespace
 }  // namespace polysketch

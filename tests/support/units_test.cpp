@@ -64,8 +64,40 @@ TEST(ParseDuration, AcceptsAndRefuses) {
   EXPECT_EQ(parse_duration("2h"), 7200);
   EXPECT_EQ(parse_duration("1.5d"), 129600);
   EXPECT_EQ(parse_duration("250ms"), 0.25);
+  EXPECT_DOUBLE_EQ(parse_duration("10us").value(), 1e-5);
   for (const char* text : {"", "90", "s", "-1s", "1 s", "1m", "1hh", "1.2.3s", "nans"})
     EXPECT_EQ(parse_duration(text), std::nullopt) << text;
+}
+
+TEST(ParseBandwidth, BitsAndBytesASecond) {
+  EXPECT_EQ(parse_bandwidth("400Gb"), 50e9) << "bits";
+  EXPECT_EQ(parse_bandwidth("400Gb/s"), 50e9);
+  EXPECT_EQ(parse_bandwidth("900GB"), 900e9) << "bytes";
+  EXPECT_EQ(parse_bandwidth("900GB/s"), 900e9);
+  EXPECT_EQ(parse_bandwidth("3.35TB/s"), 3.35e12);
+  EXPECT_EQ(parse_bandwidth("64GiB"), 64.0 * (1 << 30));
+  EXPECT_EQ(parse_bandwidth("1Mb"), 125e3);
+  EXPECT_EQ(parse_bandwidth("8b"), 1);
+  EXPECT_EQ(parse_bandwidth("10kB"), 10e3);
+}
+
+TEST(ParseBandwidth, Refuses) {
+  for (const char* text : {"",     "b",    "B/s",  "400", "400G",  "400gb", "400GBit", "400Gbps", "-1GB", "0Gb",     "0.0B", " 1GB",
+                           "1 GB", "1GB ", "1GB/", "GB",  "nanGB", "infB",  "1e9B",    "1..2GB",  "/s",   "1GB/s/s", "1KB",  "010GB"})
+    EXPECT_EQ(parse_bandwidth(text), std::nullopt) << text;
+}
+
+TEST(Format, BandwidthsAndMoments) {
+  EXPECT_EQ(format_bandwidth(50e9), "50.0 GB/s");
+  EXPECT_EQ(format_bandwidth(999.6), "1.00 kB/s");
+  EXPECT_EQ(format_bandwidth(3.35e12), "3.35 TB/s");
+  EXPECT_EQ(format_bandwidth(1), "1.00 B/s");
+  EXPECT_EQ(format_bandwidth(std::numeric_limits<double>::infinity()), "unlimited");
+  EXPECT_EQ(format_moment(0.0123), "12.3 ms");
+  EXPECT_EQ(format_moment(1e-5), "10.0 us");
+  EXPECT_EQ(format_moment(0.9999), "1.00 s");
+  EXPECT_EQ(format_moment(12.34), "12.3 s");
+  EXPECT_EQ(format_moment(0), "0 ms");
 }
 
 TEST(Format, CountsBytesDurations) {
