@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint_store.hpp"
+#include "checkpoint/save_attempts.hpp"
 #include "config/load.hpp"
 #include "data/batch_stream.hpp"
 #include "model/cost.hpp"
@@ -48,7 +49,7 @@ class Trainer {
   enum class StepOutcome { done, stopped };
   StepOutcome train_step();
   bool validate();  ///< false: interrupted by a stop
-  void save();
+  void save();      ///< saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
   ExitCode finish(bool stopped);
   void record(const std::string& event, nlohmann::ordered_json fields);
   ModelInput to_input(const Batch& batch) const;
@@ -62,6 +63,7 @@ class Trainer {
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<CheckpointStore> checkpoints_;
+  SaveAttempts save_attempts_;
   std::unique_ptr<BatchStream> batches_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
   ModelCost cost_;
