@@ -188,7 +188,7 @@ bool Trainer::validate() {
 }
 
 ExitCode Trainer::finish(bool stopped) {
-  if (saved_step_ != state_.step) save();
+  while (saved_step_ != state_.step) save();  // no training goes on that could save later: a failure is tried again at once
   record(stopped ? "stop" : "end", {{"token_digest", digest_text(state_.digest)}});
   for (const auto& sink : sinks_) sink->flush();
   if (!stopped) return ExitCode::done;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint_store.hpp"
+#include "checkpoint/save_attempts.hpp"
 #include "config/load.hpp"
 #include "data/batch_stream.hpp"
 #include "distributed/gradient_reducer.hpp"
@@ -59,7 +60,7 @@ class Trainer {
   StepOutcome train_step();
   void after_update(const StepFacts& facts);
   bool validate();  ///< false: interrupted by a stop
-  void save();
+  void save();      ///< saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
   ExitCode finish(bool stopped);
   void record(const std::string& event, nlohmann::ordered_json fields);
   ModelInput to_input(const Batch& batch) const;
@@ -82,6 +83,7 @@ class Trainer {
   std::unique_ptr<CanonicalReduction> reduction_;  // canonical only
   std::unique_ptr<Stragglers> stragglers_;
   std::unique_ptr<CheckpointStore> checkpoints_;
+  SaveAttempts save_attempts_;
   std::unique_ptr<BatchStream> batches_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
   ModelCost cost_;

@@ -198,13 +198,12 @@ void Trainer::check_unchanged(const CheckpointStore::Loaded& checkpoint, const O
 
 void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
   Parameters& parameters = model_->parameters();
-  const auto load = [&](const char* name, const std::vector<std::pair<std::string, at::Tensor>>& targets) {
-    const fs::path path = checkpoint.directory / name;
-    const TensorFile file(path);
-    for (const auto& [prefix, flat] : targets) load_tensors(parameters, flat, file, prefix, path.string());
+  const auto load = [&](const char* group, const std::vector<NamedBuffer>& targets) {
+    const TensorSet set(checkpoint.directory, checkpoint.manifest.files, group);
+    for (const auto& [prefix, flat] : targets) load_tensors(parameters, flat, set, prefix);
   };
-  load("model.safetensors", {{"", parameters.flat_master()}});
-  load("optimizer.safetensors", {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}});
+  load("model", {{"", parameters.flat_master()}});
+  load("optimizer", {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}});
   parameters.refresh_compute();
   model_->at_step(std::max<int64_t>(0, state_.step - 1));
   saved_step_ = state_.step;
@@ -214,24 +213,18 @@ void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
 
 void Trainer::save() {
   const auto start = std::chrono::steady_clock::now();
-  const Parameters& parameters = model_->parameters();
-  CheckpointStore::Save save(*checkpoints_, state_.step);
-  std::vector<FileRecord> files;
-  at::Tensor masters, first, second;
-  files.push_back(write_safetensors(save.directory() / "model.safetensors",
-                                    tensor_views(parameters, model_->parameters().flat_master(), "", masters), {{"format", "pt"}}));
-  std::vector<TensorView> moments = tensor_views(parameters, optimizer_->first_moment(), "first_moment.", first);
-  for (TensorView& view : tensor_views(parameters, optimizer_->second_moment(), "second_moment.", second))
-    moments.push_back(std::move(view));
-  files.push_back(write_safetensors(save.directory() / "optimizer.safetensors", moments));
-  int64_t bytes = 0;
-  for (const FileRecord& file : files) bytes += static_cast<int64_t>(file.bytes);
-  save.commit(std::move(files), {{"train", state_.to_json()},
-                                 {"config", to_json(config_)},
-                                 {"tokenizer_sha256", tokenizer_->sha256()},
-                                 {"device", device_name(device_)},
-                                 {"build", pairs_to_json(build_info())},
-                                 {"machine", pairs_to_json(machine_info())}});
+  Parameters& parameters = model_->parameters();
+  const Peers& peers = checkpoints_->peers();
+  std::vector<at::Tensor> storage;
+  const std::vector<TensorGroup> groups{
+      tensor_group("model", parameters, {{"", parameters.flat_master()}}, peers, storage),
+      tensor_group("optimizer", parameters,
+                   {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}}, peers, storage)};
+  const nlohmann::json state{
+      {"train", state_.to_json()},      {"config", to_json(config_)},           {"tokenizer_sha256", tokenizer_->sha256()},
+      {"device", device_name(device_)}, {"build", pairs_to_json(build_info())}, {"machine", pairs_to_json(machine_info())}};
+  uint64_t bytes = 0;
+  if (!save_attempts_.attempt(state_.step, [&] { bytes = checkpoints_->save(state_.step, groups, state); })) return;
   saved_step_ = state_.step;
   record("checkpoint", {{"path", checkpoints_->path_of(state_.step).string()},
                         {"bytes", bytes},
