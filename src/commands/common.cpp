@@ -93,8 +93,8 @@ LoadedModel load_model(const ModelArguments& arguments) {
   loaded.model = std::make_unique<Transformer>(options);
   loaded.model->at_step(std::max<int64_t>(0, TrainState::from_json(state.at("train")).step - 1));
   const TensorSet set(loaded.checkpoint.directory, loaded.checkpoint.manifest.files, "model");
-  load_tensors(loaded.model->parameters(), loaded.model->parameters().flat_master(), set, "");
-  loaded.model->parameters().refresh_compute();
+  Parameters& parameters = loaded.model->parameters();
+  load_tensors(parameters, set, "", [&](size_t index, const at::Tensor& value) { parameters.assign(index, value); });
   return loaded;
 }
 

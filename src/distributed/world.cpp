@@ -128,7 +128,7 @@ struct World::State {
   std::vector<std::string> hosts, names;
   std::string dump_folder;
   std::atomic<int64_t> step{0};
-  std::atomic<bool> failed{false};
+  std::atomic<bool> failed{false}, patient{false};
   int exceptions = std::uncaught_exceptions();
 
   bool connected() const { return store != nullptr; }
@@ -139,7 +139,7 @@ struct World::State {
   }
   double limit() const {
     const double start = static_cast<double>(options.config.timeout);
-    return step > 1 ? std::min(start, static_cast<double>(options.config.step_timeout)) : start;
+    return step > 1 && !patient ? std::min(start, static_cast<double>(options.config.step_timeout)) : start;
   }
 
   void open_store();
@@ -394,6 +394,11 @@ Collectives& World::collectives() { return *state_->collectives; }
 const std::vector<std::string>& World::hosts() const { return state_->hosts; }
 const std::string& World::name_of(int64_t rank) const { return state_->names.at(static_cast<size_t>(rank)); }
 void World::dump_into(const std::string& folder) { state_->dump_folder = folder; }
+
+void World::be_patient(bool patient) {
+  state_->patient = patient;
+  if (state_->watch) state_->watch->set_limit(state_->limit());
+}
 
 void World::at_step(int64_t step) {
   State& s = *state_;

@@ -49,6 +49,9 @@ class World {
   /// From here on messages name this step, and exchanges are given `step_timeout` once the first is done. Counted from 1.
   void at_step(int64_t step);
 
+  /// While true exchanges are given `timeout` whatever the step: one process may be busy with a disk while the others wait.
+  void be_patient(bool patient);
+
   /// Where the last exchanges are written when one fails.
   void dump_into(const std::string& folder);
 

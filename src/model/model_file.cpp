@@ -67,9 +67,10 @@ std::vector<std::pair<int64_t, int64_t>> written_elements(const Parameters& para
   return ranges;
 }
 
-void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorSet& set, const std::string& prefix) {
-  at::Tensor host = flat.is_cpu() ? flat : at::zeros(flat.sizes(), flat.options().device(at::kCPU));
-  const DataType type = data_type(host.scalar_type());
+void load_tensors(const Parameters& parameters, const TensorSet& set, const std::string& prefix,
+                  const std::function<void(size_t index, const at::Tensor& value)>& take) {
+  const auto host = at::TensorOptions().dtype(parameters.master_type());
+  const DataType type = data_type(parameters.master_type());
   std::vector<std::string> differences;
   std::set<std::string> expected;
   for (const ParameterInfo& info : parameters.infos()) {
@@ -93,16 +94,17 @@ void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorSet
     throw UserError(ExitCode::no_checkpoint,
                     fmt::format("{}: does not fit the model: {}: check model.* and attention.*", set.where(), text));
   }
-  auto* bytes = static_cast<char*>(host.data_ptr());
-  for (const ParameterInfo& info : parameters.infos()) {
+  for (size_t i = 0; i < parameters.infos().size(); ++i) {
+    const ParameterInfo& info = parameters.infos()[i];
     const TensorInfo& found = *set.find(prefix + info.name);
-    set.read(found, bytes + static_cast<size_t>(info.offset) * host.element_size());
-    if (!at::isfinite(host.narrow(0, info.offset, info.count)).all().item<bool>()) {
+    const at::Tensor value = at::empty(info.shape, host);
+    set.read(found, value.data_ptr());
+    if (!at::isfinite(value).all().item<bool>()) {
       throw UserError(ExitCode::no_checkpoint,
                       fmt::format("{}: {} holds values that are not finite: use an older checkpoint", set.where(), found.name));
     }
+    take(i, value);
   }
-  if (!host.is_same(flat)) flat.copy_(host);
 }
 
 }  // namespace polysketch

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,8 +25,9 @@ TensorGroup tensor_group(const std::string& name, const Parameters& parameters, 
 std::vector<std::pair<int64_t, int64_t>> written_elements(const Parameters& parameters, at::ScalarType type, size_t buffers, int64_t rank,
                                                           int64_t world);
 
-/// Fills a flat buffer from the entries of a checkpoint. Throws UserError 81 listing up to ten tensors that are missing, superfluous (with
-/// this prefix) or of another shape or type, and 81 when a value is not finite.
-void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorSet& set, const std::string& prefix);
+/// Gives each parameter's entry of a checkpoint to `take`, [shape] on the host, in the type of the masters. Throws UserError 81 listing up
+/// to ten tensors that are missing, superfluous (with this prefix) or of another shape or type, and 81 when a value is not finite.
+void load_tensors(const Parameters& parameters, const TensorSet& set, const std::string& prefix,
+                  const std::function<void(size_t index, const at::Tensor& value)>& take);
 
 }  // namespace polysketch

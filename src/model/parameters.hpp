@@ -76,6 +76,7 @@ class Parameters {
   const std::vector<FlatRange>& buckets() const { return buckets_; }
   /// This process's parts of the buckets, in the order of buckets(). One process: the buckets themselves.
   const std::vector<FlatRange>& owned() const { return owned_; }
+  at::ScalarType master_type() const { return gradient_.scalar_type(); }
   int64_t rank() const { return sharding_.rank; }
   int64_t world() const { return sharding_.world; }
   bool masters_sharded() const { return masters_sharded_; }

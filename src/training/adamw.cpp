@@ -47,6 +47,29 @@ at::Tensor AdamW::master_of(const Piece& piece) {
   return parameters_.owned_master(piece.range).narrow(0, piece.within, piece.count);
 }
 
+at::Tensor AdamW::owned_part(const at::Tensor& moment, size_t range) const {
+  const std::vector<FlatRange>& owned = parameters_.owned();
+  if (!sharded()) return moment.narrow(0, owned.at(range).begin, owned[range].count());
+  int64_t before = 0;
+  for (size_t i = 0; i < range; ++i) before += owned[i].count();
+  return moment.narrow(0, before, owned.at(range).count());
+}
+
+void AdamW::assign(at::Tensor& moment, size_t parameter, const at::Tensor& value) const {
+  const ParameterInfo& info = parameters_.infos().at(parameter);
+  const at::Tensor flat = value.reshape({-1});
+  if (!sharded()) {
+    moment.narrow(0, info.offset, info.count).copy_(flat);
+    return;
+  }
+  for (size_t i = 0; i < parameters_.owned().size(); ++i) {
+    const FlatRange& range = parameters_.owned()[i];
+    const int64_t begin = std::max(range.begin, info.offset), end = std::min(range.end, info.offset + info.count);
+    if (begin < end)
+      owned_part(moment, i).narrow(0, begin - range.begin, end - begin).copy_(flat.narrow(0, begin - info.offset, end - begin));
+  }
+}
+
 // Squares are added up in blocks of fixed size, and the blocks in order, wherever they were computed.
 double AdamW::norm_by_kernels() {
   const at::Tensor& gradient = parameters_.flat_gradient();

@@ -36,6 +36,10 @@ class AdamW {
   bool sharded() const { return sharded_over_ != nullptr; }
   at::Tensor& first_moment() { return first_; }    ///< fp32: flat, laid out like the masters; sharded: the ranges of owned() in turn
   at::Tensor& second_moment() { return second_; }  ///< likewise
+  /// This process's part of one of the two, of a range of Parameters::owned(): a view.
+  at::Tensor owned_part(const at::Tensor& moment, size_t range) const;
+  /// Sets a parameter's entries of one of the two, or what this process keeps of them; value: [shape].
+  void assign(at::Tensor& moment, size_t parameter, const at::Tensor& value) const;
 
  private:
   /// Elements that are updated alike: `flat` in the gradients, `kept` in the moments.

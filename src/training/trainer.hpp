@@ -47,6 +47,7 @@ class Trainer {
  private:
   // Set-up.
   void set_up(const ResolvedConfig& resolved, const Options& options);
+  Peers peers();
   void compare_processes();
   void prepare_folder(const ResolvedConfig& resolved);
   void build_model();
@@ -60,7 +61,8 @@ class Trainer {
   StepOutcome train_step();
   void after_update(const StepFacts& facts);
   bool validate();  ///< false: interrupted by a stop
-  void save();      ///< saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
+  std::vector<TensorGroup> state_tensors(std::vector<at::Tensor>& storage);
+  void save();  ///< saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
   ExitCode finish(bool stopped);
   void record(const std::string& event, nlohmann::ordered_json fields);
   ModelInput to_input(const Batch& batch) const;

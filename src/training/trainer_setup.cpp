@@ -11,6 +11,7 @@
 
 #include "config/keys.hpp"
 #include "config/rules.hpp"
+#include "distributed/gather_flat.hpp"
 #include "model/device.hpp"
 #include "model/model_file.hpp"
 #include "support/build_info.hpp"
@@ -78,6 +79,14 @@ Trainer::Trainer(const ResolvedConfig& resolved, const Options& options) : confi
   }
 }
 
+Peers Trainer::peers() {
+  Peers all;
+  all.rank = world_->rank();
+  all.world = world_->size();
+  all.all_gather = [this](const std::string& text) { return world_->collectives().all_gather_text(text, "checkpoint"); };
+  return all;
+}
+
 void Trainer::compare_processes() {
   if (alone()) return;
   std::vector<std::pair<std::string, std::string>> facts{{"the program", sha256_file("/proc/self/exe")},
@@ -98,7 +107,8 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
   tokenizer_->require_fits(config_.model.vocabulary, config_.data.cleaning);
   compare_processes();
   sequences_per_step_ = config_.training.batch_tokens / context;
-  checkpoints_ = std::make_unique<CheckpointStore>(run_folder_, config_.checkpoint);
+  checkpoints_ = std::make_unique<CheckpointStore>(run_folder_, config_.checkpoint, peers());
+  save_attempts_ = SaveAttempts(world_->leads());
 
   // The position comes from the checkpoint's manifest, so that data is being prepared while tensors are made.
   const auto found = checkpoints_->newest_valid();
@@ -135,9 +145,9 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
 void Trainer::prepare_folder(const ResolvedConfig& resolved) {
   create_directories(run_folder_);
   world_->dump_into(run_folder_);
+  lock_ = std::make_unique<RunLock>(run_folder_, peers());
   attach_log_file(run_folder_ + (world_->leads() ? "/log.txt" : fmt::format("/log-rank{}.txt", world_->rank())));
   if (!world_->leads()) return;
-  lock_ = std::make_unique<RunLock>(run_folder_);
   write_file_durably(run_folder_ + "/config.yaml", to_yaml(resolved));
   const nlohmann::ordered_json about{{"build", pairs_to_json(build_info())}, {"machine", pairs_to_json(machine_info())}};
   write_file_durably(run_folder_ + "/run.json", about.dump(2) + "\n");
@@ -198,33 +208,63 @@ void Trainer::check_unchanged(const CheckpointStore::Loaded& checkpoint, const O
 
 void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
   Parameters& parameters = model_->parameters();
-  const auto load = [&](const char* group, const std::vector<NamedBuffer>& targets) {
-    const TensorSet set(checkpoint.directory, checkpoint.manifest.files, group);
-    for (const auto& [prefix, flat] : targets) load_tensors(parameters, flat, set, prefix);
-  };
-  load("model", {{"", parameters.flat_master()}});
-  load("optimizer", {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}});
-  parameters.refresh_compute();
+  const auto& files = checkpoint.manifest.files;
+  const TensorSet model(checkpoint.directory, files, "model"), optimizer(checkpoint.directory, files, "optimizer");
+  load_tensors(parameters, model, "", [&](size_t index, const at::Tensor& value) { parameters.assign(index, value); });
+  load_tensors(parameters, optimizer, "first_moment.",
+               [&](size_t index, const at::Tensor& value) { optimizer_->assign(optimizer_->first_moment(), index, value); });
+  load_tensors(parameters, optimizer, "second_moment.",
+               [&](size_t index, const at::Tensor& value) { optimizer_->assign(optimizer_->second_moment(), index, value); });
   model_->at_step(std::max<int64_t>(0, state_.step - 1));
   saved_step_ = state_.step;
+  if (!world_->leads()) return;
+  if (const int64_t before = checkpoint.manifest.state.value("processes", int64_t{1}); before != world_->size()) {
+    log_info(fmt::format("the checkpoint was made by {} processes, now there are {}: the same tokens go on{}", before, world_->size(),
+                         canonical() ? ", and the same sums" : "; sums are rounded otherwise in their last bits"));
+  }
   log_info(fmt::format("continuing from {} at step {}, {} tokens, digest {}", checkpoint.directory.string(), state_.step,
                        format_count(state_.tokens), digest_text(state_.digest)));
 }
 
-void Trainer::save() {
-  const auto start = std::chrono::steady_clock::now();
+// Masters and moments, as far as this process writes them; what others keep of that is fetched.
+std::vector<TensorGroup> Trainer::state_tensors(std::vector<at::Tensor>& storage) {
   Parameters& parameters = model_->parameters();
   const Peers& peers = checkpoints_->peers();
+  at::Tensor masters, first = optimizer_->first_moment(), second = optimizer_->second_moment();
+  const auto gather = [&](const auto& own_part, size_t buffers, size_t buffer, const char* what) {
+    const auto ranges = written_elements(parameters, parameters.master_type(), buffers, peers.rank, peers.world);
+    return gather_flat(world_->collectives(), parameters, own_part, ranges[buffer], what);
+  };
+  if (parameters.masters_sharded()) {
+    masters = gather([&](size_t i) { return parameters.owned_master(i); }, 1, 0, "masters");
+  } else {
+    masters = parameters.flat_master();
+  }
+  if (optimizer_->sharded()) {
+    first = gather([&](size_t i) { return optimizer_->owned_part(optimizer_->first_moment(), i); }, 2, 0, "first moments");
+    second = gather([&](size_t i) { return optimizer_->owned_part(optimizer_->second_moment(), i); }, 2, 1, "second moments");
+  }
+  return {tensor_group("model", parameters, {{"", masters}}, peers, storage),
+          tensor_group("optimizer", parameters, {{"first_moment.", first}, {"second_moment.", second}}, peers, storage)};
+}
+
+void Trainer::save() {
+  const auto start = std::chrono::steady_clock::now();
+  world_->be_patient(true);
   std::vector<at::Tensor> storage;
-  const std::vector<TensorGroup> groups{
-      tensor_group("model", parameters, {{"", parameters.flat_master()}}, peers, storage),
-      tensor_group("optimizer", parameters,
-                   {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}}, peers, storage)};
-  const nlohmann::json state{
-      {"train", state_.to_json()},      {"config", to_json(config_)},           {"tokenizer_sha256", tokenizer_->sha256()},
-      {"device", device_name(device_)}, {"build", pairs_to_json(build_info())}, {"machine", pairs_to_json(machine_info())}};
+  const std::vector<TensorGroup> groups = state_tensors(storage);
+  const nlohmann::json state{{"train", state_.to_json()},
+                             {"processes", world_->size()},
+                             {"config", to_json(config_)},
+                             {"tokenizer_sha256", tokenizer_->sha256()},
+                             {"device", device_name(device_)},
+                             {"build", pairs_to_json(build_info())},
+                             {"machine", pairs_to_json(machine_info())}};
   uint64_t bytes = 0;
-  if (!save_attempts_.attempt(state_.step, [&] { bytes = checkpoints_->save(state_.step, groups, state); })) return;
+  const bool saved = save_attempts_.attempt(state_.step, [&] { bytes = checkpoints_->save(state_.step, groups, state); });
+  world_->be_patient(false);
+  if (!saved) return;
+  saved_at_ = start;
   saved_step_ = state_.step;
   record("checkpoint", {{"path", checkpoints_->path_of(state_.step).string()},
                         {"bytes", bytes},

@@ -17,6 +17,14 @@
 namespace polysketch {
 namespace {
 
+/// Into a flat buffer laid out like the masters.
+void load_into(const Parameters& parameters, const at::Tensor& flat, const TensorSet& set, const std::string& prefix) {
+  load_tensors(parameters, set, prefix, [&](size_t index, const at::Tensor& value) {
+    const ParameterInfo& info = parameters.infos()[index];
+    flat.narrow(0, info.offset, info.count).copy_(value.reshape({-1}));
+  });
+}
+
 using test::TemporaryFolder;
 using testing::AllOf;
 using testing::HasSubstr;
@@ -69,9 +77,9 @@ TEST(ModelFile, EachWritesItsPartAndAllIsRead) {
     EXPECT_EQ(model.tensors().size(), parameters.infos().size());
     EXPECT_EQ(optimizer.tensors().size(), 2 * parameters.infos().size());
     at::Tensor read = at::zeros_like(masters), first = at::zeros_like(masters), second = at::zeros_like(masters);
-    load_tensors(parameters, read, model, "");
-    load_tensors(parameters, first, optimizer, "first_moment.");
-    load_tensors(parameters, second, optimizer, "second_moment.");
+    load_into(parameters, read, model, "");
+    load_into(parameters, first, optimizer, "first_moment.");
+    load_into(parameters, second, optimizer, "second_moment.");
     for (const ParameterInfo& info : parameters.infos()) {
       const auto of = [&](const at::Tensor& flat) { return flat.narrow(0, info.offset, info.count); };
       EXPECT_TRUE(of(read).equal(of(masters))) << info.name << ", " << world << " processes";
@@ -100,7 +108,7 @@ TEST(ModelFile, ListsTenDifferencesOverAllFiles) {
   const auto files = write_all(folder.path(), saved, saved.flat_master(), {saved.flat_master(), saved.flat_master()}, 3);
   const TensorSet set(folder.path(), files, "model");
   try {
-    load_tensors(wanted, wanted.flat_master(), set, "");
+    load_into(wanted, wanted.flat_master(), set, "");
     ADD_FAILURE() << "another model was read";
   } catch (const UserError& error) {
     EXPECT_EQ(error.code(), ExitCode::no_checkpoint);
@@ -117,7 +125,7 @@ TEST(ModelFile, RefusesNumbersThatAreNotFinite) {
   const TemporaryFolder folder;
   const auto files = write_all(folder.path(), parameters, bad, {bad, bad}, 2);
   try {
-    load_tensors(parameters, parameters.flat_master(), TensorSet(folder.path(), files, "model"), "");
+    load_into(parameters, parameters.flat_master(), TensorSet(folder.path(), files, "model"), "");
     ADD_FAILURE() << "an infinite number was read";
   } catch (const UserError& error) {
     EXPECT_EQ(error.code(), ExitCode::no_checkpoint);
