@@ -54,6 +54,11 @@ void set_links(Basis& basis, const ClusterArguments& arguments) {
   cluster = {.nodes = arguments.nodes, .gpus = arguments.gpus, .inside = {}, .between = {}, .route = Route::hierarchical};
   if (arguments.route == "ring") cluster.route = Route::ring;
   const bool many = arguments.nodes > 1, measured = !arguments.collectives.empty();
+  const double one = arguments.interconnect.empty() ? 0 : bandwidth_argument("--interconnect", arguments.interconnect);
+  const double both = arguments.intranode.empty() ? basis.gpu.link_bandwidth : bandwidth_argument("--intranode", arguments.intranode);
+  const double latency = latency_argument("--latency", arguments.latency);
+  const double inside_latency = latency_argument("--intranode-latency", arguments.intranode_latency);
+  const bool inside = arguments.gpus > 1 && (many || !measured);  // the link inside is as given or as the data sheet says
   if (measured) {
     const MeasuredCollectives collectives = read_measured_collectives(arguments.collectives);
     (many ? cluster.between : cluster.inside) = collectives.fit.link;
@@ -62,26 +67,28 @@ void set_links(Basis& basis, const ClusterArguments& arguments) {
                     many ? "between nodes, of a whole node" : "inside the node, of a GPU", format_bandwidth(collectives.fit.link.bandwidth),
                     format_moment(collectives.fit.link.latency), collectives.transport, collectives.world, 100 * collectives.fit.error),
         "--collectives");
-  }
-  if (many && !measured) {
-    if (arguments.interconnect.empty())
+  } else if (many) {
+    if (one == 0)
       throw UserError(ExitCode::usage, "--interconnect: say what a link between nodes carries, like 400Gb, or give --collectives FILE");
-    const double one = bandwidth_argument("--interconnect", arguments.interconnect);
-    cluster.between = {latency_argument("--latency", arguments.latency), one * static_cast<double>(arguments.links)};
+    cluster.between = {latency, one * static_cast<double>(arguments.links)};
     basis.assume(fmt::format("link between nodes, of a whole node: {} a direction ({} of {}), reached in full",
                              format_bandwidth(cluster.between.bandwidth), arguments.links, format_bandwidth(one)),
                  "--interconnect, --links, --collectives");
-    basis.assume(fmt::format("a message between nodes takes {} besides its bytes", format_moment(cluster.between.latency)),
-                 "--latency, --collectives");
+    basis.assume(fmt::format("a message between nodes takes {} besides its bytes", format_moment(latency)), "--latency, --collectives");
   }
-  if (arguments.gpus > 1 && (many || !measured)) {
-    const double both = arguments.intranode.empty() ? basis.gpu.link_bandwidth : bandwidth_argument("--intranode", arguments.intranode);
-    cluster.inside = {latency_argument("--intranode-latency", arguments.intranode_latency), both / 2};
+  if (inside) {
+    cluster.inside = {inside_latency, both / 2};
     basis.assume(fmt::format("link inside a node, of a GPU: {} a direction ({} both ways{}), reached in full", format_bandwidth(both / 2),
                              format_bandwidth(both), arguments.intranode.empty() ? ", data sheet" : ""),
                  "--intranode");
-    basis.assume(fmt::format("a message inside a node takes {} besides its bytes", format_moment(cluster.inside.latency)),
-                 "--intranode-latency");
+    basis.assume(fmt::format("a message inside a node takes {} besides its bytes", format_moment(inside_latency)), "--intranode-latency");
+  }
+  const std::pair<const char*, bool> unused[] = {{"--interconnect", !many}, {"--links", !many},
+                                                 {"--latency", !many},      {"--route", !many || arguments.gpus == 1},
+                                                 {"--intranode", !inside},  {"--intranode-latency", !inside}};
+  for (const auto& [flag, idle] : unused) {
+    if (idle && arguments.wrote(flag))
+      basis.assume(fmt::format("{}: nothing goes that way here, so it changes nothing", flag), "--nodes, --gpus");
   }
   if (many && arguments.gpus > 1) {
     basis.assume(cluster.route == Route::ring
@@ -192,7 +199,7 @@ ordered_json link_json(const Link& link) {
   return {{"latency_seconds", link.latency}, {"bytes_per_second", link.bandwidth}};
 }
 
-void assume_the_rest(Basis& basis, const ClusterArguments& arguments, const Prediction& prediction) {
+void assume_the_rest(Basis& basis, const Prediction& prediction) {
   const DistributedConfig& distributed = basis.config.distributed;
   basis.assume(fmt::format("optimiser: {:g} bytes a parameter at {}, memory bandwidth reached in full",
                            optimizer_bytes(basis.cost.parameters, basis.bf16, basis.plan.sharded ? basis.cluster.world() : 1) /
@@ -220,7 +227,6 @@ void assume_the_rest(Basis& basis, const ClusterArguments& arguments, const Pred
   basis.assume("data never has to be waited for; no stragglers, no faults", "");
   basis.assume("whole run: steps alone, without start, validation and checkpoints", "");
   basis.assume("memory: without what NCCL, cuBLAS and the allocator keep for themselves", "");
-  if (arguments.nodes == 1 && !arguments.interconnect.empty()) basis.assume("one node: the link between nodes is not used", "--nodes");
 }
 
 }  // namespace
@@ -246,7 +252,7 @@ ordered_json cluster_plan(const Config& config, const ClusterArguments& argument
   set_links(basis, arguments);
   const Prediction here = predict(basis, basis.cluster, config.training.batch_tokens);
   const double alone = predict(basis, Cluster{}, config.training.batch_tokens).tokens_per_second;
-  assume_the_rest(basis, arguments, here);
+  assume_the_rest(basis, here);
 
   const StepCost& step = here.step;
   const double gradient_bytes = static_cast<double>(basis.cost.parameters) * basis.plan.element_bytes;
