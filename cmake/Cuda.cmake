@@ -27,7 +27,11 @@ add_library(polysketch_cuda SHARED ${_cuda_sources})
 target_include_directories(polysketch_cuda PRIVATE ${CMAKE_SOURCE_DIR}/src)
 target_include_directories(polysketch_cuda SYSTEM PRIVATE ${LIBTORCH_DIR}/include ${LIBTORCH_DIR}/include/torch/csrc/api/include
   ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-target_compile_definitions(polysketch_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:_GLIBCXX_ASSERTIONS>)
+# NCCL's header only: libtorch_cuda brings the library, and it must be that one.
+find_path(NCCL_INCLUDE nccl.h HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${LIBTORCH_DIR}/../nvidia/nccl/include)
+_polysketch_need(NCCL_INCLUDE "nccl.h")
+target_include_directories(polysketch_cuda SYSTEM PRIVATE ${NCCL_INCLUDE})
+target_compile_definitions(polysketch_cuda PRIVATE USE_DISTRIBUTED USE_C10D_NCCL $<$<COMPILE_LANGUAGE:CXX>:_GLIBCXX_ASSERTIONS>)
 target_compile_options(polysketch_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Werror;-fstack-protector-strong>
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra;-Werror=all-warnings;--expt-relaxed-constexpr;-lineinfo>)

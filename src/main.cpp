@@ -119,6 +119,7 @@ int run(int argc, char** argv) {
   commands::add_config(app);
   commands::add_checkpoint(app);
   commands::add_report(app);
+  commands::add_launch(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

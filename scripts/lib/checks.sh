@@ -94,7 +94,7 @@ check_format() {
 check_shell() {
   local files
   cd "$source_dir" || return 1
-  mapfile -t files < <(sources 'scripts/*' '.ci/*' | xargs grep -lE '^#!.*\bbash|^# shellcheck shell=bash')
+  mapfile -t files < <(sources 'scripts/*' 'tests/launch/*' '.ci/*' | xargs grep -lE '^#!.*\bbash|^# shellcheck shell=bash')
   # Names that one file sets and another, which sources it, uses look unused or unset.
   shellcheck -x -S warning -e SC2034,SC2154 "${files[@]}"
 }

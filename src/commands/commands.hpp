@@ -21,5 +21,6 @@ void add_bench_attention(CLI::App& bench);  ///< `bench attention` and `bench cr
 void add_config(CLI::App& app);
 void add_checkpoint(CLI::App& app);
 void add_report(CLI::App& app);
+void add_launch(CLI::App& app);
 
 }  // namespace polysketch::commands

@@ -5,10 +5,13 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
+#include <nccl.h>
 
+#include <chrono>
 #include <cstring>
 #include <exception>
 #include <string>
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
 #include "kernels/cuda/cross_entropy.hpp"
 #include "support/cuda_module.hpp"
@@ -115,11 +118,30 @@ bool cross_entropy(const CudaCrossEntropy* arguments, int32_t device) {
   });
 }
 
+void* create_nccl(void* store, int32_t rank, int32_t world, int32_t device, int64_t timeout) {
+  return guarded<void*>(nullptr, [&]() -> void* {
+    const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
+    auto options = c10d::ProcessGroupNCCL::Options::create();
+    options->timeout = std::chrono::milliseconds(timeout);
+    auto shared = c10::intrusive_ptr<c10d::Store>::reclaim_copy(static_cast<c10d::Store*>(store));
+    auto group = c10::make_intrusive<c10d::ProcessGroupNCCL>(shared, rank, world, options);
+    const at::Device bound(at::kCUDA, static_cast<c10::DeviceIndex>(device));
+    group->setBoundDeviceId(bound);
+    group->eagerConnectSingleDevice(bound);
+    return static_cast<c10d::Backend*>(group.release());
+  });
+}
+
+int32_t nccl_version() {
+  int version = 0;
+  return ncclGetVersion(&version) == ncclSuccess ? version : -1;
+}
+
 const char* last_error() { return error_text.c_str(); }
 
 constexpr CudaModule kModule = {CudaModule::kVersion, device_count,         device_name,         multiprocessors, compute_capability,
                                 allocated_bytes,      peak_allocated_bytes, peak_reserved_bytes, reset_peak,      free_total_bytes,
-                                synchronize,          cross_entropy,        last_error};
+                                synchronize,          cross_entropy,        create_nccl,         nccl_version,    last_error};
 
 }  // namespace
 }  // namespace polysketch

@@ -3,9 +3,11 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
+#include "kernels/kernels.hpp"
 #include "support/error.hpp"
 #include "support/philox.hpp"
 
@@ -59,9 +61,9 @@ void fill_normal(T* data, int64_t count, uint64_t seed, uint64_t index, double d
 
 }  // namespace
 
-size_t Parameters::add(std::string name, std::vector<int64_t> shape, Initializer initializer, bool decay) {
-  require(!master_.defined(), "Parameters::add after allocate");
-  ParameterInfo info{std::move(name), std::move(shape), initializer, decay, size_, 1};
+size_t Parameters::add(std::string name, std::vector<int64_t> shape, Initializer initializer, bool decay, bool forward_wide) {
+  require(!gradient_.defined(), "Parameters::add after allocate");
+  ParameterInfo info{std::move(name), std::move(shape), initializer, decay, forward_wide, size_, 1};
   for (const int64_t extent : info.shape) info.count *= extent;
   size_ += (info.count + kAlignment - 1) / kAlignment * kAlignment;
   count_ += info.count;
@@ -69,38 +71,112 @@ size_t Parameters::add(std::string name, std::vector<int64_t> shape, Initializer
   return infos_.size() - 1;
 }
 
-void Parameters::allocate(const at::Device& device, at::ScalarType compute_type, at::ScalarType master_type) {
+// Buckets from the end of the buffer to its beginning, of equal size but for the last, which takes what is left.
+void Parameters::divide() {
+  const int64_t unit = sharding_.world == 1 ? kAlignment : kernels::kSquareBlock * sharding_.world;
+  size_ = (size_ + unit - 1) / unit * unit;
+  const int64_t step = std::max(unit, sharding_.bucket_elements / unit * unit);
+  for (int64_t end = size_; end > 0; end = buckets_.back().begin) buckets_.push_back({std::max<int64_t>(0, end - step), end});
+  for (const FlatRange& bucket : buckets_) {
+    const int64_t part = bucket.count() / sharding_.world, begin = bucket.begin + sharding_.rank * part;
+    owned_.push_back({begin, begin + part});
+  }
+}
+
+void Parameters::allocate(const at::Device& device, at::ScalarType compute_type, at::ScalarType master_type,
+                          const ParameterSharding& sharding) {
+  sharding_ = sharding;
+  divide();
   const auto options = at::TensorOptions().device(device).dtype(master_type);
-  master_ = at::zeros({size_}, options);
   gradient_ = at::zeros({size_}, options);
-  compute_ = compute_type == master_type ? master_ : at::zeros({size_}, options.dtype(compute_type));
+  masters_sharded_ = sharding.masters && sharding.world > 1 && compute_type != master_type;
+  if (!masters_sharded_) {
+    master_ = at::zeros({size_}, options);
+    compute_ = compute_type == master_type ? master_ : at::zeros({size_}, options.dtype(compute_type));
+    return;
+  }
+  master_ = at::zeros({size_ / sharding_.world}, options);
+  compute_ = at::zeros({size_}, options.dtype(compute_type));
+  int64_t wide = 0;
+  for (const ParameterInfo& info : infos_) {
+    wide_offsets_.push_back(info.forward_wide ? wide : -1);
+    if (info.forward_wide) wide += (info.count + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  wide_ = at::zeros({wide}, options);
 }
 
 void Parameters::initialize(uint64_t seed) {
   at::NoGradGuard no_grad;
-  at::Tensor host = master_.is_cpu() ? master_ : at::zeros({size_}, master_.options().device(at::kCPU));
   for (size_t i = 0; i < infos_.size(); ++i) {
     const ParameterInfo& info = infos_[i];
-    at::Tensor values = view(host, i);
+    const auto host = at::TensorOptions().dtype(gradient_.scalar_type());
     if (info.initializer == Initializer::zeros || info.initializer == Initializer::ones) {
-      values.fill_(info.initializer == Initializer::ones ? 1 : 0);
+      assign(i, at::full(info.shape, info.initializer == Initializer::ones ? 1 : 0, host));
       continue;
     }
+    at::Tensor values = at::empty(info.shape, host);
     const double deviation = 1 / std::sqrt(static_cast<double>(info.shape.back()));
     const bool truncated = info.initializer == Initializer::lecun_normal;
-    if (host.scalar_type() == at::kDouble) {
+    if (values.scalar_type() == at::kDouble) {
       fill_normal(values.data_ptr<double>(), info.count, seed, i, deviation, truncated);
     } else {
       fill_normal(values.data_ptr<float>(), info.count, seed, i, deviation, truncated);
     }
+    assign(i, values);
   }
-  if (!host.is_same(master_)) master_.copy_(host);
-  refresh_compute();
+}
+
+void Parameters::assign(size_t index, const at::Tensor& value) {
+  at::NoGradGuard no_grad;
+  const ParameterInfo& info = infos_.at(index);
+  const at::Tensor flat = value.reshape({-1}).to(gradient_.device());
+  if (!masters_sharded_) {
+    master_.narrow(0, info.offset, info.count).copy_(flat);
+    if (!compute_.is_same(master_)) compute_.narrow(0, info.offset, info.count).copy_(flat);
+    return;
+  }
+  compute_.narrow(0, info.offset, info.count).copy_(flat);
+  if (info.forward_wide) wide_.narrow(0, wide_offsets_[index], info.count).copy_(flat);
+  for (size_t i = 0; i < owned_.size(); ++i) {
+    const int64_t begin = std::max(owned_[i].begin, info.offset), end = std::min(owned_[i].end, info.offset + info.count);
+    if (begin < end)
+      owned_master(i).narrow(0, begin - owned_[i].begin, end - begin).copy_(flat.narrow(0, begin - info.offset, end - begin));
+  }
+}
+
+at::Tensor Parameters::owned_master(size_t range) const {
+  const FlatRange& owned = owned_.at(range);
+  if (!masters_sharded_) return master_.narrow(0, owned.begin, owned.count());
+  int64_t before = 0;
+  for (size_t i = 0; i < range; ++i) before += owned_[i].count();
+  return master_.narrow(0, before, owned.count());
+}
+
+void Parameters::publish(const FlatRange& bucket, const at::Tensor& masters) {
+  at::NoGradGuard no_grad;
+  if (!masters_sharded_) {
+    at::Tensor own = master_.narrow(0, bucket.begin, bucket.count());
+    if (own.data_ptr() != masters.data_ptr()) own.copy_(masters);
+    if (!compute_.is_same(master_)) compute_.narrow(0, bucket.begin, bucket.count()).copy_(masters);
+    return;
+  }
+  compute_.narrow(0, bucket.begin, bucket.count()).copy_(masters);
+  for (size_t i = 0; i < infos_.size(); ++i) {
+    const ParameterInfo& info = infos_[i];
+    const int64_t begin = std::max(bucket.begin, info.offset), end = std::min(bucket.end, info.offset + info.count);
+    if (!info.forward_wide || begin >= end) continue;
+    wide_.narrow(0, wide_offsets_[i] + begin - info.offset, end - begin).copy_(masters.narrow(0, begin - bucket.begin, end - begin));
+  }
+}
+
+at::Tensor& Parameters::flat_master() {
+  require(!masters_sharded_, "this process keeps only a part of the masters");
+  return master_;
 }
 
 void Parameters::refresh_compute() {
   at::NoGradGuard no_grad;
-  if (!compute_.is_same(master_)) compute_.copy_(master_);
+  if (!masters_sharded_ && !compute_.is_same(master_)) compute_.copy_(master_);
 }
 
 size_t Parameters::index(const std::string& name) const {
@@ -115,7 +191,11 @@ at::Tensor Parameters::view(const at::Tensor& flat, size_t index) const {
   return flat.narrow(0, info.offset, info.count).view(info.shape);
 }
 
-at::Tensor Parameters::master(size_t index) const { return view(master_, index); }
+at::Tensor Parameters::master(size_t index) const {
+  if (!masters_sharded_) return view(master_, index);
+  require(infos_[index].forward_wide, "the whole masters of a sharded parameter were asked for");
+  return wide_.narrow(0, wide_offsets_[index], infos_[index].count).view(infos_[index].shape);
+}
 at::Tensor Parameters::gradient(size_t index) const { return view(gradient_, index); }
 at::Tensor Parameters::compute(size_t index) const { return view(compute_, index); }
 

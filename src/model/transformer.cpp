@@ -48,14 +48,14 @@ Transformer::Transformer(const Options& options) : options_(options) {
   const AttentionShape shape{m.heads, m.width / m.heads};
   embedding_ = parameters_.add("embedding.weight", {m.vocabulary, m.width}, Initializer::embedding, true);
   for (int64_t layer = 0; layer < m.layers; ++layer) {
-    const auto add = [&](const std::string& name, std::vector<int64_t> extents, Initializer initializer) {
+    const auto add = [&](const std::string& name, std::vector<int64_t> extents, Initializer initializer, bool forward_wide = true) {
       const bool matrix = extents.size() > 1;
-      return parameters_.add(fmt::format("blocks.{}.{}", layer, name), std::move(extents), initializer, matrix);
+      return parameters_.add(fmt::format("blocks.{}.{}", layer, name), std::move(extents), initializer, matrix, forward_wide);
     };
     Block block;
     block.gain1 = add("norm1.gain", {m.width}, Initializer::ones);
     block.bias1 = add("norm1.bias", {m.width}, Initializer::zeros);
-    block.qkv = add("attention.qkv.weight", {3 * m.width, m.width}, Initializer::lecun_normal);
+    block.qkv = add("attention.qkv.weight", {3 * m.width, m.width}, Initializer::lecun_normal, false);
     block.attention =
         make_attention(options_.attention, shape, at::TensorOptions().dtype(options_.wide).device(options_.device), {options_.seed, layer});
     for (const AttentionParameter& parameter : block.attention->parameters()) {
@@ -63,17 +63,17 @@ Transformer::Transformer(const Options& options) : options_(options) {
       const Initializer start = parameter.value.dim() > 1 ? Initializer::lecun_normal : ones ? Initializer::ones : Initializer::zeros;
       block.attention_parameters.push_back(add("attention." + parameter.name, parameter.value.sizes().vec(), start));
     }
-    block.out = add("attention.out.weight", {m.width, m.width}, Initializer::lecun_normal);
+    block.out = add("attention.out.weight", {m.width, m.width}, Initializer::lecun_normal, false);
     block.gain2 = add("norm2.gain", {m.width}, Initializer::ones);
     block.bias2 = add("norm2.bias", {m.width}, Initializer::zeros);
-    block.up = add("glu.up.weight", {2 * m.hidden, m.width}, Initializer::lecun_normal);
-    block.down = add("glu.down.weight", {m.width, m.hidden}, Initializer::lecun_normal);
+    block.up = add("glu.up.weight", {2 * m.hidden, m.width}, Initializer::lecun_normal, false);
+    block.down = add("glu.down.weight", {m.width, m.hidden}, Initializer::lecun_normal, false);
     blocks_.push_back(std::move(block));
   }
   final_gain_ = parameters_.add("norm.gain", {m.width}, Initializer::ones, false);
   final_bias_ = parameters_.add("norm.bias", {m.width}, Initializer::zeros, false);
   logit_bias_ = parameters_.add("logit_bias", {m.vocabulary}, Initializer::zeros, false);
-  parameters_.allocate(options_.device, options_.compute, options_.wide);
+  parameters_.allocate(options_.device, options_.compute, options_.wide, options_.sharding);
   for (Block& block : blocks_) {
     std::vector<AttentionParameter> learned = block.attention->parameters();
     for (size_t i = 0; i < learned.size(); ++i) learned[i].value.set_data(parameters_.master(block.attention_parameters[i]));

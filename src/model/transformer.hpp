@@ -46,7 +46,8 @@ class Transformer {
     at::ScalarType compute = at::kFloat;  ///< type of matrix products
     at::ScalarType wide = at::kFloat;     ///< fp64 in tests
     uint64_t seed = 1;
-    bool initialize = true;  ///< false: the caller loads the parameters
+    bool initialize = true;      ///< false: the caller loads the parameters
+    ParameterSharding sharding;  ///< among the processes of a run
   };
 
   explicit Transformer(const Options& options);

@@ -40,9 +40,14 @@ struct CudaModule {
   bool (*synchronize)(int32_t device);
   /// Enqueues on LibTorch's current stream of the device on which the pointers lie.
   bool (*cross_entropy)(const CudaCrossEntropy* arguments, int32_t device);
+  /// A c10d::ProcessGroupNCCL of `world` processes that meet at `store` (a c10d::Store*, not taken over), as a c10d::Backend* whose one
+  /// reference is the caller's. Null on failure. timeout: of an exchange, milliseconds.
+  void* (*create_nccl)(void* store, int32_t rank, int32_t world, int32_t device, int64_t timeout);
+  /// Version of the NCCL that is loaded, as NCCL counts: 22809 is 2.28.9.
+  int32_t (*nccl_version)();
   const char* (*last_error)();  ///< of this thread's last failed call; valid until the next
 
-  static constexpr int32_t kVersion = 1;
+  static constexpr int32_t kVersion = 2;
 };
 
 /// GPUs that the driver shows. Asks the driver alone: fast, and 0 without a driver.

@@ -4,7 +4,9 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "kernels/kernels.hpp"
 #include "model/ops.hpp"
@@ -17,25 +19,73 @@ bool has_kernels(const at::Tensor& flat) { return flat.is_cpu() && flat.scalar_t
 
 }  // namespace
 
-AdamW::AdamW(Parameters& parameters, const OptimizerConfig& config) : parameters_(parameters), config_(config) {
-  first_ = at::zeros_like(parameters_.flat_master());
-  second_ = at::zeros_like(parameters_.flat_master());
-  const auto& infos = parameters_.infos();
-  for (size_t i = 0; i < infos.size(); ++i) {
-    const int64_t end = i + 1 < infos.size() ? infos[i + 1].offset : parameters_.flat_master().numel();
-    if (!ranges_.empty() && ranges_.back().decay == infos[i].decay) {
-      ranges_.back().end = end;
-    } else {
-      ranges_.push_back({infos[i].offset, end, infos[i].decay});
+AdamW::AdamW(Parameters& parameters, const OptimizerConfig& config, Collectives* sharded_over)
+    : parameters_(parameters), config_(config), sharded_over_(parameters.world() > 1 ? sharded_over : nullptr) {
+  const int64_t size = parameters_.flat_gradient().numel();
+  const std::vector<FlatRange> ranges = sharded() ? parameters_.owned() : std::vector<FlatRange>{{0, size}};
+  int64_t kept = 0;
+  for (size_t range = 0; range < ranges.size(); ++range) {
+    const auto& infos = parameters_.infos();
+    for (size_t i = 0; i < infos.size(); ++i) {
+      const int64_t next = i + 1 < infos.size() ? infos[i + 1].offset : size;
+      const int64_t begin = std::max(ranges[range].begin, infos[i].offset), end = std::min(ranges[range].end, next);
+      if (begin >= end) continue;
+      if (!pieces_.empty() && pieces_.back().range == range && pieces_.back().decay == infos[i].decay) {
+        pieces_.back().count += end - begin;
+      } else {
+        pieces_.push_back({begin, kept + begin - ranges[range].begin, end - begin, range, begin - ranges[range].begin, infos[i].decay});
+      }
     }
+    kept += ranges[range].count();
   }
+  first_ = at::zeros({kept}, parameters_.flat_gradient().options());
+  second_ = at::zeros_like(first_);
+}
+
+at::Tensor AdamW::master_of(const Piece& piece) {
+  if (!sharded()) return parameters_.flat_master().narrow(0, piece.flat, piece.count);
+  return parameters_.owned_master(piece.range).narrow(0, piece.within, piece.count);
+}
+
+// Squares are added up in blocks of fixed size, and the blocks in order, wherever they were computed.
+double AdamW::norm_by_kernels() {
+  const at::Tensor& gradient = parameters_.flat_gradient();
+  const int64_t count = gradient.numel(), blocks = (count + kernels::kSquareBlock - 1) / kernels::kSquareBlock;
+  std::vector<double> partial(static_cast<size_t>(blocks), 0.0);
+  const float* g = gradient.data_ptr<float>();
+  const auto sum = [&](int64_t first, int64_t last) {
+    at::parallel_for(first, last, 4, [&](int64_t begin, int64_t end) { kernels::sum_of_squares(g, count, partial.data(), begin, end); });
+  };
+  if (sharded()) {
+    for (const FlatRange& range : parameters_.owned()) sum(range.begin / kernels::kSquareBlock, range.end / kernels::kSquareBlock);
+    sharded_over_->all_reduce(partial, ReduceOperation::sum, "gradient norm");
+  } else {
+    sum(0, blocks);
+  }
+  double all = 0;
+  for (const double value : partial) all += value;
+  return std::sqrt(all);
+}
+
+at::Tensor AdamW::square_sum_of_owned() const {
+  const at::Tensor& gradient = parameters_.flat_gradient();
+  at::Tensor sum = at::zeros({1}, gradient.options());
+  for (const FlatRange& range : parameters_.owned()) sum += gradient.narrow(0, range.begin, range.count()).square().sum();
+  return sum;
 }
 
 AdamW::Result AdamW::step(double learning_rate, int64_t update) {
   at::NoGradGuard no_grad;
-  at::Tensor& gradient = parameters_.flat_gradient();
+  const at::Tensor& gradient = parameters_.flat_gradient();
   if (!has_kernels(gradient)) {
-    const at::Tensor norm = at::norm(gradient);
+    at::Tensor norm;
+    if (sharded()) {
+      norm = square_sum_of_owned();
+      sharded_over_->all_reduce(norm, ReduceOperation::sum, "gradient norm")->wait();
+      norm = norm.sqrt().squeeze();
+    } else {
+      norm = at::norm(gradient);
+    }
     if (gradient.scalar_type() == at::kFloat) {
       step_fused(learning_rate, update, norm);
     } else {
@@ -43,13 +93,7 @@ AdamW::Result AdamW::step(double learning_rate, int64_t update) {
     }
     return {norm, true};
   }
-  const int64_t count = gradient.numel(), blocks = (count + kernels::kSquareBlock - 1) / kernels::kSquareBlock;
-  std::vector<double> partial(static_cast<size_t>(blocks));
-  const float* g = gradient.data_ptr<float>();
-  at::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) { kernels::sum_of_squares(g, count, partial.data(), begin, end); });
-  double sum = 0;
-  for (const double value : partial) sum += value;
-  const double norm = std::sqrt(sum);
+  const double norm = norm_by_kernels();
   Result result{at::scalar_tensor(norm, at::kDouble), std::isfinite(norm)};
   if (result.applied) {
     const double scale = config_.clip > 0 ? std::min(1.0, config_.clip / (norm + 1e-6)) : 1.0;
@@ -61,23 +105,52 @@ AdamW::Result AdamW::step(double learning_rate, int64_t update) {
 void AdamW::step_with_kernels(double learning_rate, int64_t update, float gradient_scale) {
   at::Tensor& compute = parameters_.flat_compute();
   const bool copies = compute.scalar_type() == at::kBFloat16;
-  for (const Range& range : ranges_) {
+  for (const Piece& piece : pieces_) {
     kernels::AdamWStep a{};
-    a.parameter = parameters_.flat_master().data_ptr<float>();
-    a.first_moment = first_.data_ptr<float>();
-    a.second_moment = second_.data_ptr<float>();
-    a.gradient = parameters_.flat_gradient().data_ptr<float>();
-    a.copy = copies ? static_cast<kernels::bf16*>(compute.data_ptr()) : nullptr;
+    a.parameter = master_of(piece).data_ptr<float>();
+    a.first_moment = first_.data_ptr<float>() + piece.kept;
+    a.second_moment = second_.data_ptr<float>() + piece.kept;
+    a.gradient = parameters_.flat_gradient().data_ptr<float>() + piece.flat;
+    a.copy = copies ? static_cast<kernels::bf16*>(compute.data_ptr()) + piece.flat : nullptr;
     a.gradient_scale = &gradient_scale;
     a.learning_rate = learning_rate;
     a.beta1 = config_.beta1;
     a.beta2 = config_.beta2;
     a.epsilon = config_.epsilon;
-    a.weight_decay = range.decay ? config_.weight_decay : 0;
+    a.weight_decay = piece.decay ? config_.weight_decay : 0;
     a.correction1 = 1 - std::pow(config_.beta1, static_cast<double>(update));
     a.correction2 = 1 - std::pow(config_.beta2, static_cast<double>(update));
     a.zero_gradient = true;
-    at::parallel_for(range.begin, range.end, 65536, [&](int64_t begin, int64_t end) { kernels::adamw_step(a, begin, end); });
+    at::parallel_for(0, piece.count, 65536, [&](int64_t begin, int64_t end) { kernels::adamw_step(a, begin, end); });
+  }
+  finish_update(/*copies_written=*/true);
+}
+
+// After the pieces: gradients are zero everywhere, and what others have updated is fetched from them, a bucket ahead of its use.
+void AdamW::finish_update(bool copies_written) {
+  if (!sharded()) {
+    if (!copies_written) {
+      parameters_.flat_gradient().zero_();
+      parameters_.refresh_compute();
+    }
+    return;
+  }
+  parameters_.flat_gradient().zero_();
+  const auto& buckets = parameters_.buckets();
+  std::vector<at::Tensor> whole(buckets.size());
+  std::vector<Pending> pending(buckets.size());
+  const auto begin = [&](size_t i) {
+    const at::Tensor own = parameters_.owned_master(i);
+    whole[i] = parameters_.masters_sharded() ? at::empty({buckets[i].count()}, own.options())
+                                             : parameters_.flat_master().narrow(0, buckets[i].begin, buckets[i].count());
+    pending[i] = sharded_over_->all_gather(whole[i], own, "parameters " + std::to_string(i));
+  };
+  for (size_t i = 0; i < buckets.size(); ++i) {
+    if (i == 0) begin(0);
+    if (i + 1 < buckets.size()) begin(i + 1);
+    pending[i]->wait();
+    parameters_.publish(buckets[i], whole[i]);
+    whole[i].reset();
   }
 }
 
@@ -88,14 +161,13 @@ void AdamW::step_fused(double learning_rate, int64_t update, const at::Tensor& n
   const at::Tensor refuse = at::logical_not(at::isfinite(norm)).to(at::kFloat);
   const at::Tensor count = at::full_like(norm, static_cast<double>(update));
   at::Tensor& gradient = parameters_.flat_gradient();
-  for (const Range& range : ranges_) {
-    const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.end - range.begin); };
-    at::_fused_adamw_({part(parameters_.flat_master())}, {part(gradient)}, {part(first_)}, {part(second_)}, {}, {count}, learning_rate,
-                      config_.beta1, config_.beta2, range.decay ? config_.weight_decay : 0, config_.epsilon, /*amsgrad=*/false,
-                      /*maximize=*/false, scale, refuse);
+  for (const Piece& piece : pieces_) {
+    const auto moment = [&](const at::Tensor& all) { return all.narrow(0, piece.kept, piece.count); };
+    at::_fused_adamw_({master_of(piece)}, {gradient.narrow(0, piece.flat, piece.count)}, {moment(first_)}, {moment(second_)}, {}, {count},
+                      learning_rate, config_.beta1, config_.beta2, piece.decay ? config_.weight_decay : 0, config_.epsilon,
+                      /*amsgrad=*/false, /*maximize=*/false, scale, refuse);
   }
-  gradient.zero_();
-  parameters_.refresh_compute();
+  finish_update(/*copies_written=*/false);
 }
 
 // One tensor operation after another, in any precision: the plain version.
@@ -103,21 +175,20 @@ void AdamW::step_generic(double learning_rate, int64_t update, const at::Tensor&
   at::Tensor& gradient = parameters_.flat_gradient();
   const at::Tensor finite = norm.isfinite();
   if (config_.clip > 0) gradient.mul_(at::clamp_max(config_.clip / (norm + 1e-6), 1.0));
-  for (const Range& range : ranges_) {
-    const auto part = [&](at::Tensor& flat) { return flat.narrow(0, range.begin, range.end - range.begin); };
-    at::Tensor g = part(gradient), p = part(parameters_.flat_master()), m = part(first_), v = part(second_);
+  for (const Piece& piece : pieces_) {
+    at::Tensor g = gradient.narrow(0, piece.flat, piece.count), p = master_of(piece);
+    at::Tensor m = first_.narrow(0, piece.kept, piece.count), v = second_.narrow(0, piece.kept, piece.count);
     at::Tensor new_m = at::lerp(m, g, 1 - config_.beta1);
     at::Tensor new_v = v.mul(config_.beta2).addcmul_(g, g, 1 - config_.beta2);
     const double c1 = 1 - std::pow(config_.beta1, static_cast<double>(update)),
                  c2 = 1 - std::pow(config_.beta2, static_cast<double>(update));
     at::Tensor change = new_m.div(c1).div_(new_v.div(c2).sqrt_().add_(config_.epsilon));
-    if (range.decay) change.add_(p, config_.weight_decay);
+    if (piece.decay) change.add_(p, config_.weight_decay);
     p.copy_(at::where(finite, p.sub(change, learning_rate), p));
     m.copy_(at::where(finite, new_m, m));
     v.copy_(at::where(finite, new_v, v));
   }
-  gradient.zero_();
-  parameters_.refresh_compute();
+  finish_update(/*copies_written=*/false);
 }
 
 }  // namespace polysketch

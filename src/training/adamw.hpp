@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config/config.hpp"
+#include "distributed/collectives.hpp"
 #include "model/parameters.hpp"
 
 namespace polysketch {
@@ -14,9 +15,13 @@ namespace polysketch {
 /// AdamW with decoupled decay on matrices only, bias-corrected moments, epsilon outside the root (METHOD §4, golden README "train"), on the
 /// flat buffers: the norm reads the gradients once, the step walks masters, moments and gradients once, writes the compute copies and
 /// leaves the gradients zero.
+///
+/// Sharded over processes (ZeRO-1) each keeps the moments of Parameters::owned() only, updates that part, and gets the rest from its
+/// owners. On the CPU the update equals the unsharded one bit for bit.
 class AdamW {
  public:
-  AdamW(Parameters& parameters, const OptimizerConfig& config);
+  /// `sharded_over`: null for an optimiser that keeps all.
+  AdamW(Parameters& parameters, const OptimizerConfig& config, Collectives* sharded_over = nullptr);
 
   /// What one update did.
   struct Result {
@@ -24,24 +29,34 @@ class AdamW {
     bool applied = true;       ///< false: the norm was not finite and nothing was changed (known at once on the CPU only)
   };
 
-  /// One update with the gradients as they are. `update` counts from 1 (bias correction). No wait for the device.
+  /// One update with the gradients as they are; sharded, with those of owned(), the others are taken for undefined. `update` counts from 1
+  /// (bias correction). No wait for the device.
   Result step(double learning_rate, int64_t update);
 
-  at::Tensor& first_moment() { return first_; }    ///< flat, fp32, laid out like the masters
-  at::Tensor& second_moment() { return second_; }  ///< flat
+  bool sharded() const { return sharded_over_ != nullptr; }
+  at::Tensor& first_moment() { return first_; }    ///< fp32: flat, laid out like the masters; sharded: the ranges of owned() in turn
+  at::Tensor& second_moment() { return second_; }  ///< likewise
 
  private:
-  struct Range {
-    int64_t begin, end;
+  /// Elements that are updated alike: `flat` in the gradients, `kept` in the moments.
+  struct Piece {
+    int64_t flat, kept, count;
+    size_t range;    ///< of owned(); sharded only
+    int64_t within;  ///< first element, counted from the begin of that range
     bool decay;
   };
+  at::Tensor master_of(const Piece& piece);
+  at::Tensor square_sum_of_owned() const;
+  double norm_by_kernels();
   void step_with_kernels(double learning_rate, int64_t update, float gradient_scale);
   void step_fused(double learning_rate, int64_t update, const at::Tensor& norm);
   void step_generic(double learning_rate, int64_t update, const at::Tensor& norm);
+  void finish_update(bool copies_written);
 
   Parameters& parameters_;
   OptimizerConfig config_;
-  std::vector<Range> ranges_;
+  Collectives* sharded_over_;
+  std::vector<Piece> pieces_;
   at::Tensor first_, second_;
 };
 

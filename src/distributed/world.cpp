@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "distributed/world.hpp"
+
+#include <ATen/ATen.h>
+#include <arpa/inet.h>
+#include <c10/util/Logging.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <torch/csrc/distributed/c10d/FileStore.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "distributed/failure_watch.hpp"
+#include "distributed/group_collectives.hpp"
+#include "support/build_info.hpp"
+#include "support/cuda_module.hpp"
+#include "support/log.hpp"
+
+namespace polysketch {
+namespace {
+
+using namespace std::chrono_literals;
+using StorePointer = c10::intrusive_ptr<c10d::Store>;
+
+[[noreturn]] void fail_to_meet(const std::string& text) { throw UserError(ExitCode::distributed, text); }
+
+/// A listening socket on one address only: c10d's store has no password, so who can reach it can speak to it.
+int listen_on(const std::string& address, int64_t port) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  const int problem = ::getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &found);
+  if (problem != 0) fail_to_meet(fmt::format("{}:{}: cannot be resolved: {}: set MASTER_ADDR", address, port, ::gai_strerror(problem)));
+  int reason = 0;
+  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+    const int fd = ::socket(one->ai_family, one->ai_socktype | SOCK_CLOEXEC, one->ai_protocol);
+    if (fd < 0) continue;
+    const int yes = 1;
+    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (::bind(fd, one->ai_addr, one->ai_addrlen) == 0 && ::listen(fd, 1024) == 0) {
+      ::freeaddrinfo(found);
+      return fd;
+    }
+    reason = errno;
+    ::close(fd);
+  }
+  ::freeaddrinfo(found);
+  if (reason == EADDRNOTAVAIL) return -1;  // the name of this machine elsewhere, as in a container: let c10d listen everywhere
+  fail_to_meet(fmt::format("{}:{}: cannot listen: {}{}", address, port, std::strerror(reason),
+                           reason == EADDRINUSE ? ": another process has the port: choose another MASTER_PORT" : ""));
+}
+
+std::string text_of(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
+std::vector<uint8_t> bytes_of(const std::string& text) { return {text.begin(), text.end()}; }
+
+class StoreBoard final : public NoticeBoard {
+ public:
+  explicit StoreBoard(StorePointer store) : store_(std::move(store)) {}
+  void put(const std::string& key, const std::string& text) override { store_->set(key, bytes_of(text)); }
+  std::string get(const std::string& key) override { return store_->check({key}) ? text_of(store_->get(key)) : ""; }
+
+ private:
+  StorePointer store_;
+};
+
+std::string own_host() {
+  char name[256] = "";
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+std::string list_ranks(const std::vector<int64_t>& ranks) {
+  return fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, ", "));
+}
+
+}  // namespace
+
+std::string own_address_towards(const std::string& host, int64_t port) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_DGRAM;
+  const int problem = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
+  if (problem != 0) {
+    fail_to_meet(fmt::format("{}: cannot be resolved: {}: set MASTER_ADDR to a name or address that this machine knows", host,
+                             ::gai_strerror(problem)));
+  }
+  std::string address;
+  for (const addrinfo* one = found; one != nullptr && address.empty(); one = one->ai_next) {
+    const int fd = ::socket(one->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) continue;
+    sockaddr_storage own{};
+    socklen_t size = sizeof own;
+    // Nothing is sent: connecting only chooses the route, and with it the address on this side.
+    if (::connect(fd, one->ai_addr, one->ai_addrlen) == 0 && ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) == 0) {
+      char text[NI_MAXHOST] = "";
+      if (::getnameinfo(reinterpret_cast<const sockaddr*>(&own), size, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0) address = text;
+    }
+    ::close(fd);
+  }
+  ::freeaddrinfo(found);
+  if (address.empty()) fail_to_meet(fmt::format("{}: there is no route from this machine: check the network, or MASTER_ADDR", host));
+  return address;
+}
+
+struct World::State {
+  Options options;
+  StorePointer store;
+  std::shared_ptr<OperationLog> log = std::make_shared<OperationLog>();
+  std::unique_ptr<FailureWatch> watch;
+  c10::intrusive_ptr<c10d::Backend> tensors, host;
+  std::unique_ptr<Collectives> collectives;
+  std::vector<std::string> hosts, names;
+  std::string dump_folder;
+  std::atomic<int64_t> step{0};
+  std::atomic<bool> failed{false};
+  int exceptions = std::uncaught_exceptions();
+
+  bool connected() const { return store != nullptr; }
+  bool serves() const { return options.place.file.empty() && !options.place.agent_store && options.place.rank == 0; }
+  std::string meeting_place() const {
+    const Place& place = options.place;
+    return place.file.empty() ? fmt::format("{}:{}", place.host, place.port) : place.file;
+  }
+  double limit() const {
+    const double start = static_cast<double>(options.config.timeout);
+    return step > 1 ? std::min(start, static_cast<double>(options.config.step_timeout)) : start;
+  }
+
+  void open_store();
+  void meet();
+  void connect_groups();
+  std::string describe_failure(const std::string& operation, const std::string& error);
+  [[noreturn]] void fail(const OperationRecord& record, const std::string& error);
+  void stuck(const std::string& text);
+  void dump();
+};
+
+void World::State::open_store() {
+  const Place& place = options.place;
+  const auto timeout = std::chrono::seconds(options.config.timeout);
+  // Where the store outlives an attempt, the keys of one must not be taken for another's.
+  const bool outlives = place.agent_store || !place.file.empty();
+  const std::string prefix = fmt::format("polysketch/{}", outlives ? place.attempt : 0);
+  try {
+    if (!place.file.empty()) {
+      auto file = c10::make_intrusive<c10d::FileStore>(place.file, static_cast<int>(place.world));
+      file->setTimeout(timeout);
+      store = c10::make_intrusive<c10d::PrefixStore>(prefix, file);
+      return;
+    }
+    c10d::TCPStoreOptions tcp;
+    tcp.port = static_cast<uint16_t>(place.port);
+    tcp.isServer = serves();
+    tcp.numWorkers = static_cast<size_t>(place.world);
+    tcp.waitWorkers = false;  // who is absent is found out below, by name
+    tcp.timeout = timeout;
+    if (tcp.isServer) {
+      const std::string& wanted = options.config.address;
+      const int fd = listen_on(wanted.empty() ? place.host : wanted, place.port);
+      if (fd >= 0) tcp.masterListenFd = fd;
+    }
+    const std::string server = tcp.isServer && !options.config.address.empty() ? options.config.address : place.host;
+    store = c10::make_intrusive<c10d::PrefixStore>(prefix, c10::make_intrusive<c10d::TCPStore>(server, tcp));
+  } catch (const UserError&) {
+    throw;
+  } catch (const std::exception& error) {
+    const std::string reason = std::string(error.what()).substr(0, std::string(error.what()).find('\n'));
+    fail_to_meet(
+        fmt::format("{}: rank {} cannot reach the place where the {} processes meet ({}): is rank 0 running, and is the port open?",
+                    meeting_place(), place.rank, place.world, reason));
+  }
+}
+
+// Every process leaves its card; each then waits for all cards and so knows by name who is missing.
+void World::State::meet() {
+  const Place& place = options.place;
+  const nlohmann::json card{{"host", own_host()}, {"process", ::getpid()}, {"world", place.world}};
+  const auto key = [](int64_t rank) { return fmt::format("card/{}", rank); };
+  try {
+    const std::string world = std::to_string(place.world);
+    const std::string first = text_of(store->compareSet("world", bytes_of(""), bytes_of(world)));
+    if (first != world) {
+      fail_to_meet(fmt::format("rank {} counts {} processes, the others {}: start all with the same WORLD_SIZE", place.rank, world, first));
+    }
+    if (store->add(fmt::format("taken/{}", place.rank), 1) != 1) {
+      const std::string other = store->check({key(place.rank)}) ? text_of(store->get(key(place.rank))) : "another process";
+      fail_to_meet(fmt::format("rank {} is taken twice, by this process ({}) and by {}: give each process its own RANK", place.rank,
+                               card.dump(), other));
+    }
+    store->set(key(place.rank), bytes_of(card.dump()));
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(options.config.timeout);
+    std::vector<int64_t> absent;
+    for (auto pause = 10ms;; pause = std::min<std::chrono::milliseconds>(500ms, 2 * pause)) {
+      absent.clear();
+      for (int64_t rank = 0; rank < place.world; ++rank) {
+        if (!store->check({key(rank)})) absent.push_back(rank);
+      }
+      if (absent.empty()) break;
+      if (std::chrono::steady_clock::now() > until) {
+        fail_to_meet(fmt::format("{}: after {} s {} of {} did not come: look at the output of the missing processes", meeting_place(),
+                                 options.config.timeout, list_ranks(absent), place.world));
+      }
+      std::this_thread::sleep_for(pause);
+    }
+    for (int64_t rank = 0; rank < place.world; ++rank) {
+      const nlohmann::json other = nlohmann::json::parse(text_of(store->get(key(rank))));
+      hosts.push_back(other.at("host"));
+      names.push_back(fmt::format("rank {} ({}, process {})", rank, hosts.back(), other.at("process").get<int64_t>()));
+    }
+  } catch (const UserError&) {
+    throw;
+  } catch (const std::exception& error) {
+    fail_to_meet(fmt::format("{}: rank {} lost the place where the processes meet: {}", meeting_place(), place.rank,
+                             std::string(error.what()).substr(0, 200)));
+  }
+}
+
+void World::State::connect_groups() {
+  const Place& place = options.place;
+  const int rank = static_cast<int>(place.rank), world = static_cast<int>(place.world);
+  const auto timeout = std::chrono::milliseconds(1000 * options.config.timeout);
+  const std::string address =
+      !options.config.address.empty() ? options.config.address : (place.file.empty() ? own_address_towards(place.host, place.port) : "");
+  const auto gloo = [&](const std::string& name) {
+    auto group = c10d::ProcessGroupGloo::Options::create(timeout);
+    group->devices.push_back(address.empty() ? c10d::ProcessGroupGloo::createDefaultDevice(/*lazyInit=*/false)
+                                             : c10d::ProcessGroupGloo::createDeviceForHostname(address, /*lazyInit=*/false));
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store), rank, world, group);
+  };
+  std::string doing = "connecting the hosts over Gloo";
+  std::string transport = "gloo";
+  try {
+    host = gloo("host");
+    if (options.device.is_cuda()) {
+      doing = "connecting the GPUs over NCCL";
+      transport = "nccl";
+      const CudaModule& module = load_cuda_module();
+      auto nccl_store = c10::make_intrusive<c10d::PrefixStore>("nccl", store);
+      auto* raw =
+          static_cast<c10d::Backend*>(module.create_nccl(nccl_store.get(), rank, world, options.device.index(), timeout.count() + 60'000));
+      if (raw == nullptr) throw std::runtime_error(module.last_error());
+      tensors = c10::intrusive_ptr<c10d::Backend>::reclaim(raw);
+    } else {
+      tensors = gloo("tensors");
+    }
+    GroupOptions group;
+    group.tensors = tensors;
+    group.host = host;
+    group.transport = transport;
+    group.log = log;
+    group.fail = [this](const OperationRecord& record, const std::string& error) { fail(record, error); };
+    group.limit = [this] { return limit(); };
+    collectives = make_group_collectives(std::move(group));
+    // Connections are made at the first exchange: one now, so that what is wrong with them shows here.
+    doing = "the first exchange";
+    for (const auto& where : {at::Device(at::kCPU), options.device}) {
+      at::Tensor one = at::ones({world}, at::TensorOptions().dtype(at::kFloat).device(where));
+      collectives->all_reduce(one, ReduceOperation::sum, "first contact")->wait();
+      require(one.sum().item<float>() == static_cast<float>(world) * static_cast<float>(world), "the first exchange gave a wrong sum");
+    }
+  } catch (const UserError&) {
+    throw;
+  } catch (const std::exception& error) {
+    fail_to_meet(fmt::format("{} of {} processes failed on rank {}: {}: can all machines reach {}? set distributed.address", doing, world,
+                             rank, std::string(error.what()).substr(0, 300), address.empty() ? own_host() : address));
+  }
+}
+
+void World::State::dump() {
+  if (dump_folder.empty()) return;
+  const std::string path = fmt::format("{}/collectives-rank{}.txt", dump_folder, options.place.rank);
+  std::ofstream file(path, std::ios::trunc);
+  file << names.at(static_cast<size_t>(options.place.rank)) << ", the last " << OperationLog::kKept << " exchanges:\n" << log->text();
+  if (file.flush()) log_info(fmt::format("the last exchanges of this process: {}", path));
+}
+
+std::string World::State::describe_failure(const std::string& operation, const std::string& error) {
+  dump();
+  const std::string blame = watch ? watch->diagnose() : "it is not known who is to blame";
+  const std::string where = step > 0 ? fmt::format("step {}: ", step.load()) : "before the first step: ";
+  std::string reason = error.substr(0, error.find('\n'));
+  if (const size_t bracket = reason.find("] "); reason.starts_with('[') && bracket != std::string::npos) reason.erase(0, bracket + 2);
+  return fmt::format("{}{} failed on rank {} of {} ({}): {}; the same command continues from the last checkpoint", where, operation,
+                     options.place.rank, options.place.world, reason, blame);
+}
+
+void World::State::fail(const OperationRecord& record, const std::string& error) {
+  failed = true;
+  const std::string text = describe_failure(fmt::format("{} '{}'", record.operation, record.what), error);
+  if (watch) watch->announce_end(ExitCode::distributed, text);
+  throw UserError(ExitCode::distributed, text);
+}
+
+// On the watch's thread: the one that computes is held up in an exchange and cannot be woken.
+void World::State::stuck(const std::string& text) {
+  if (failed.exchange(true)) return;  // the other thread has noticed by itself
+  const std::string line = describe_failure("an exchange", text);
+  watch->announce_end(ExitCode::distributed, line);
+  std::fflush(stdout);
+  std::fprintf(stderr, "ERROR %d: %s\n", static_cast<int>(ExitCode::distributed), line.c_str());
+  std::_Exit(static_cast<int>(ExitCode::distributed));
+}
+
+World::World(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+std::unique_ptr<World> World::alone() {
+  auto state = std::make_unique<State>();
+  state->hosts = {own_host()};
+  state->names = {fmt::format("rank 0 ({}, process {})", state->hosts.front(), ::getpid())};
+  state->collectives = make_lone_collectives();
+  return std::unique_ptr<World>(new World(std::move(state)));
+}
+
+std::unique_ptr<World> World::join(const Options& options) {
+  if (options.place.source == "none") return alone();
+  // c10d warns with a call stack for each connection that ends. What matters of it is in our own lines.
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+  auto state = std::make_unique<State>();
+  State* s = state.get();
+  s->options = options;
+  s->open_store();
+  s->meet();
+  FailureWatch::Options watch;
+  watch.rank = options.place.rank;
+  watch.world = options.place.world;
+  watch.names = s->names;
+  watch.board_name = s->meeting_place();
+  watch.serves_board = s->serves();
+  watch.on_stuck = [s](const std::string& text) { s->stuck(text); };
+  s->watch = std::make_unique<FailureWatch>(std::make_shared<StoreBoard>(s->store->clone()), s->log, watch);
+  s->watch->set_limit(s->limit());
+  std::unique_ptr<World> world(new World(std::move(state)));
+  s->connect_groups();
+  return world;
+}
+
+World::~World() {
+  State& s = *state_;
+  if (!s.connected()) return;
+  bool good = !s.failed && std::uncaught_exceptions() <= s.exceptions;
+  if (good) {
+    try {
+      std::vector<double> nothing{0};
+      s.collectives->all_reduce(nothing, ReduceOperation::sum, "farewell");
+      // The process that serves the store stays until nobody needs it.
+      if (s.serves()) {
+        for (int64_t rank = 1; rank < size(); ++rank) s.store->wait({fmt::format("gone/{}", rank)}, 5s);
+      }
+      s.watch->stop();
+      s.store->set(fmt::format("gone/{}", rank()), bytes_of("1"));
+    } catch (const std::exception& error) {
+      log_warning(fmt::format("the processes did not part in order: {}", std::string(error.what()).substr(0, 200)));
+      good = false;
+    }
+  }
+  s.watch->stop();
+  s.collectives.reset();
+  if (good) {
+    s.tensors.reset();
+    s.host.reset();
+  } else {
+    // Groups with an unfinished exchange would wait for it: they are left to the end of the process.
+    (void)s.tensors.release();
+    (void)s.host.release();
+    (void)s.store.release();
+  }
+}
+
+int64_t World::rank() const { return state_->options.place.rank; }
+int64_t World::size() const { return state_->options.place.world; }
+const Place& World::place() const { return state_->options.place; }
+Collectives& World::collectives() { return *state_->collectives; }
+const std::vector<std::string>& World::hosts() const { return state_->hosts; }
+const std::string& World::name_of(int64_t rank) const { return state_->names.at(static_cast<size_t>(rank)); }
+void World::dump_into(const std::string& folder) { state_->dump_folder = folder; }
+
+void World::at_step(int64_t step) {
+  State& s = *state_;
+  s.step = step;
+  s.log->at_step(step);
+  if (s.watch) s.watch->set_limit(s.limit());
+}
+
+void World::announce_end(ExitCode code, const std::string& reason) {
+  State& s = *state_;
+  if (!s.watch || s.failed.exchange(true)) return;
+  s.watch->announce_end(code, reason);
+}
+
+void World::require_alike(const std::vector<std::pair<std::string, std::string>>& facts) {
+  if (size() == 1) return;
+  const nlohmann::json own(facts);
+  std::vector<std::vector<std::pair<std::string, std::string>>> all;
+  for (const std::string& text : collectives().all_gather_text(own.dump(), "what must be alike"))
+    all.push_back(nlohmann::json::parse(text));
+  std::string problems;
+  for (size_t i = 0; i < facts.size(); ++i) {
+    std::map<std::string, std::vector<int64_t>> who;
+    for (size_t rank = 0; rank < all.size(); ++rank)
+      who[i < all[rank].size() ? all[rank][i].second : ""].push_back(static_cast<int64_t>(rank));
+    if (who.size() == 1) continue;
+    // The value of most, of the lower ranks where two have as many.
+    const auto most = std::max_element(who.begin(), who.end(), [](const auto& a, const auto& b) {
+      return a.second.size() != b.second.size() ? a.second.size() < b.second.size() : a.second.front() > b.second.front();
+    });
+    for (const auto& [value, ranks] : who) {
+      if (value == most->first) continue;
+      std::string where;
+      for (const int64_t rank : ranks) where += (where.empty() ? "" : ", ") + name_of(rank);
+      problems += fmt::format("{}{} of {} is {}, that of {} is {}", problems.empty() ? "" : "; ", facts[i].first, where, value,
+                              list_ranks(most->second), most->first);
+    }
+  }
+  if (problems.empty()) return;
+  throw UserError(ExitCode::config, fmt::format("the processes are not alike: {}: start all with the same program and files", problems));
+}
+
+}  // namespace polysketch

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/config.hpp"
+#include "distributed/collectives.hpp"
+#include "launch/place.hpp"
+#include "support/error.hpp"
+
+namespace polysketch {
+
+/// The processes of a run, connected (issue: training over NCCL and Gloo through LibTorch's c10d).
+class World {
+ public:
+  struct Options {
+    Place place;
+    DistributedConfig config;
+    at::Device device = at::kCPU;  ///< on which tensors lie; a GPU: NCCL for them, Gloo for what is on the host
+  };
+
+  /// A process alone: no socket is opened.
+  static std::unique_ptr<World> alone();
+
+  /// Meets the others at the place and connects with them. Without a launcher's variables: alone(). Within `timeout` seconds it either
+  /// succeeds or throws UserError 76 saying who is absent or taken twice, which processes count another number of processes, whether
+  /// the port is taken or the host cannot be reached.
+  static std::unique_ptr<World> join(const Options& options);
+
+  /// Closes connections after a barrier if all went well. After a failure, or during an exception, it lets everything lie.
+  ~World();
+
+  int64_t rank() const;
+  int64_t size() const;
+  bool leads() const { return rank() == 0; }
+  const Place& place() const;
+  Collectives& collectives();
+
+  /// Compares what must be alike everywhere, as (name, value). Throws UserError 78 on every process naming the ranks that differ from most.
+  void require_alike(const std::vector<std::pair<std::string, std::string>>& facts);
+
+  /// From here on messages name this step, and exchanges are given `step_timeout` once the first is done. Counted from 1.
+  void at_step(int64_t step);
+
+  /// Where the last exchanges are written when one fails.
+  void dump_into(const std::string& folder);
+
+  /// Tells the others that this process ends by an error of its own, so that they can say so. To be called before that error leaves.
+  void announce_end(ExitCode code, const std::string& reason);
+
+  /// Hosts of all processes.
+  const std::vector<std::string>& hosts() const;
+  /// "rank 1 (host, process 123)".
+  const std::string& name_of(int64_t rank) const;
+
+ private:
+  struct State;
+  explicit World(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+/// The address of this machine from which `host` is reached; "127.0.0.1" for a host on this machine that is called so. Throws UserError 76
+/// if the host's name cannot be resolved.
+std::string own_address_towards(const std::string& host, int64_t port);
+
+}  // namespace polysketch

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/processors.hpp"
+
+#include <sched.h>
+
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace polysketch {
+namespace {
+
+int64_t allowed_processors() {
+  // A fixed cpu_set_t ends at 1024 processors.
+  for (size_t count = 1024; count <= (1 << 20); count *= 2) {
+    cpu_set_t* set = CPU_ALLOC(count);
+    const size_t bytes = CPU_ALLOC_SIZE(count);
+    const bool known = ::sched_getaffinity(0, bytes, set) == 0;
+    const int64_t allowed = known ? CPU_COUNT_S(bytes, set) : 0;
+    CPU_FREE(set);
+    if (known) return std::max<int64_t>(1, allowed);
+  }
+  return std::max<int64_t>(1, std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+int64_t usable_processors() {
+  const int64_t allowed = allowed_processors();
+  // Inside a container this is the container's own group; elsewhere the root group, which has no such file.
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  int64_t period = 0;
+  if (!(file >> quota >> period) || quota == "max" || period <= 0) return allowed;
+  const int64_t microseconds = std::atoll(quota.c_str());
+  return microseconds <= 0 ? allowed : std::clamp<int64_t>((microseconds + period - 1) / period, 1, allowed);
+}
+
+}  // namespace polysketch

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <poll.h>
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/child_process.hpp"
+#include "launch/lines.hpp"
+#include "launch/rank_end.hpp"
+
+namespace polysketch {
+
+/// Standard output and error of this process, to which lines of ranks and messages of the launcher go. If both are the same terminal, pipe
+/// or file they share one queue, so that lines stay whole.
+class Screen {
+ public:
+  explicit Screen(int64_t world);
+
+  void add_line(int64_t rank, bool error, std::string_view line);  ///< behind `[rank] `, in colour on a terminal
+  void add_message(const std::string& text);                       ///< to standard error
+  /// Ranks must wait with more. Never after never_wait(), from when on lines that find no room are dropped: a rank that is to save and end
+  /// must not be kept from it by a reader that does not read.
+  bool full(bool error) const { return waits_ && queue(error).full(); }
+  void never_wait() { waits_ = false; }
+  bool empty() const { return out_.empty() && err_.empty(); }
+  void add_descriptors(std::vector<pollfd>& descriptors) const;  ///< those to which something is to be written
+  void write_some();
+  /// Standard output is lost for another reason than that nobody reads it.
+  bool lost_output() const;
+
+ private:
+  LineQueue& queue(bool error) { return error && !same_ ? err_ : out_; }
+  const LineQueue& queue(bool error) const { return error && !same_ ? err_ : out_; }
+
+  LineQueue out_, err_;
+  bool same_, colour_, warned_ = false, waits_ = true;
+  size_t digits_;
+};
+
+/// `rank-N.log` in the folder.
+std::filesystem::path rank_log_path(const std::filesystem::path& folder, int64_t rank);
+
+/// The processes of one attempt, and what is still on its way from them. The destructor leaves none of them alive, nor any process that
+/// they started.
+class RankGroup {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  /// log_folder: exists; empty: no files.
+  RankGroup(Screen& screen, std::filesystem::path log_folder, int64_t attempt);
+  ~RankGroup();
+  RankGroup(const RankGroup&) = delete;
+  RankGroup& operator=(const RankGroup&) = delete;
+
+  /// Throws UserError as ChildProcess does.
+  void start(int64_t rank, const std::vector<std::string>& command, const std::map<std::string, std::string>& variables);
+  std::vector<int64_t> running() const;
+  void send(int signal);  ///< to the ranks that still run, not to what they started
+  void kill_all();        ///< with what they started
+
+  /// Ranks that have ended since the last call. What they started is killed: it would hold the pipes.
+  std::vector<RankEnd> collect_ended();
+  const std::vector<RankEnd>& ends() const { return ends_; }  ///< in the order in which they were seen
+
+  void add_descriptors(std::vector<pollfd>& descriptors) const;  ///< those to read, unless the screen is full
+  void read_output();
+  /// When to come back although nothing happens: an ended rank's pipes are held open by a process that left its group.
+  std::optional<Clock::time_point> next_deadline() const;
+  bool finished() const;  ///< all have ended and all they wrote is on the screen's queues
+
+ private:
+  struct Rank;
+  void read(Rank& rank, bool error);
+
+  Screen& screen_;
+  std::filesystem::path log_folder_;
+  int64_t attempt_;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+  std::vector<RankEnd> ends_;
+};
+
+}  // namespace polysketch
