@@ -11,6 +11,7 @@
 #include "distributed/cluster_cost.hpp"
 #include "model/accelerator.hpp"
 #include "model/cost.hpp"
+#include "model/parameters.hpp"
 #include "support/error.hpp"
 #include "support/units.hpp"
 #include "training/trainer.hpp"
@@ -150,8 +151,11 @@ Prediction predict(const Basis& basis, const Cluster& cluster, int64_t batch_tok
     backward_flops += piece.flops_per_token;
   }
   work.before = static_cast<double>(sequences * context) * basis.seconds_per_flop * basis.order.flops_per_token() - backward_flops * last;
+  ReductionPlan plan = basis.plan;
+  plan.unit = bucket_unit(cluster.world());
+  plan.bucket_elements = bucket_step(basis.config.distributed.bucket_bytes / 4, cluster.world());  // the key counts fp32
   work.optimizer = optimizer_bytes(basis.cost.parameters, basis.bf16, basis.plan.sharded ? cluster.world() : 1) / basis.memory_bandwidth;
-  result.step = step_cost(work, basis.plan, cluster);
+  result.step = step_cost(work, plan, cluster);
   result.tokens_per_second = static_cast<double>(batch_tokens) / result.step.step;
   return result;
 }
@@ -213,14 +217,15 @@ void assume_the_rest(Basis& basis, const Prediction& prediction) {
     basis.assume(fmt::format("exchanges beside backward run at {:g} times their own speed and do not slow it down; one at a time",
                              basis.plan.overlap),
                  "--overlap");
-    basis.assume(fmt::format("gradients travel in {}, in buckets of {}, one larger gradient in one piece; the embedding's is complete "
-                             "last, so it is always exposed",
-                             distributed.reduce_type == ReduceType::bf16 ? "bf16" : "fp32", format_bytes(distributed.bucket_bytes)),
-                 "--set distributed.reduce_type, distributed.bucket_bytes");
-    if (distributed.reduce == Reduce::canonical)
-      basis.assume("canonical reduction is not modelled: predicted as if it were fast", "--set distributed.reduce=fast");
-    basis.assume(basis.plan.sharded ? fmt::format("sharded optimiser: the all-gather of {:g} bytes a parameter hides behind nothing",
-                                                  basis.plan.gather_bytes)
+    const bool narrow = distributed.reduce_type == ReduceType::bf16, canonical = basis.plan.canonical_shards > 0;
+    basis.assume(
+        fmt::format("gradients travel in {}, in {} buckets of about {}; those of the embedding are complete last, so always exposed",
+                    narrow && !canonical ? "bf16" : "fp32", prediction.step.buckets.size(), format_bytes(distributed.bucket_bytes)),
+        "--set distributed.reduce_type, distributed.bucket_bytes");
+    if (canonical)
+      basis.assume(fmt::format("canonical reduction: the gradients of all {} shards travel, after backward", basis.plan.canonical_shards),
+                   "--set distributed.reduce=fast");
+    basis.assume(basis.plan.sharded ? "sharded optimiser: the all-gather of the masters (fp32), bucket by bucket, hides behind nothing"
                                     : "optimiser not sharded: each GPU updates everything",
                  "--set distributed.shard_optimizer");
   }
@@ -238,10 +243,11 @@ ordered_json cluster_plan(const Config& config, const ClusterArguments& argument
   Basis basis{.config = config,
               .gpu = *find_accelerator(arguments.gpu),
               .cluster = {},
-              .plan = {.bucket_elements = config.distributed.bucket_bytes / 4,  // the key counts fp32
+              .plan = {.bucket_elements = 0,  // depends on the number of processes
+                       .unit = 1,
                        .element_bytes = config.distributed.reduce_type == ReduceType::bf16 ? 2.0 : 4.0,
                        .sharded = config.distributed.shard_optimizer,
-                       .gather_bytes = bf16 ? 2.0 : 4.0,
+                       .canonical_shards = config.distributed.reduce == Reduce::canonical ? config.distributed.shards : 0,
                        .overlap = arguments.overlap},
               .cost = model_cost(config.model, config.attention, config.training.precision, context, context),
               .order = work_order(config.model, config.attention, context),
@@ -258,44 +264,44 @@ ordered_json cluster_plan(const Config& config, const ClusterArguments& argument
   const double gradient_bytes = static_cast<double>(basis.cost.parameters) * basis.plan.element_bytes;
   const int64_t activations =
       model_cost(config.model, config.attention, config.training.precision, context, here.rows * context).activation_bytes;
+  const int64_t kept = basis.plan.canonical_shards / world;  // gradients of its own shards
   const double total = here.tokens_per_second, gpus = static_cast<double>(world);
-  ordered_json json{
-      {"prediction", true},
-      {"nodes", arguments.nodes},
-      {"gpus_per_node", arguments.gpus},
-      {"gpus", world},
-      {"gpu", basis.gpu.name},
-      {"batch_tokens", config.training.batch_tokens},
-      {"micro_batch_tokens", here.rows * context},
-      {"micro_batches", here.micro_batches},
-      {"flops_per_second_per_gpu", 1 / basis.seconds_per_flop},
-      {"link_between_nodes", link_json(basis.cluster.between)},
-      {"link_inside_node", link_json(basis.cluster.inside)},
-      {"route", arguments.route},
-      {"sharded_optimizer", basis.plan.sharded},
-      {"gradient_bytes", gradient_bytes},
-      {"buckets", step.buckets.size()},
-      {"all_reduce_seconds", all_reduce_seconds(basis.cluster, gradient_bytes)},
-      {"reduce_scatter_seconds", reduce_scatter_seconds(basis.cluster, gradient_bytes)},
-      {"all_gather_seconds", all_gather_seconds(basis.cluster, static_cast<double>(basis.cost.parameters) * basis.plan.gather_bytes)},
-      {"compute_seconds", step.compute},
-      {"communication_seconds", step.communication},
-      {"hidden_seconds", step.hidden},
-      {"exposed_seconds", step.exposed},
-      {"hidden_fraction", step.communication > 0 ? ordered_json(step.hidden / step.communication) : ordered_json()},
-      {"optimizer_seconds", step.optimizer},
-      {"parameter_gather_seconds", step.gather},
-      {"data_wait_seconds", 0},
-      {"step_seconds", step.step},
-      {"tokens_per_second", total},
-      {"tokens_per_second_per_gpu", total / gpus},
-      {"tokens_per_second_of_one_gpu", alone},
-      {"scaling_efficiency", total / gpus / alone},
-      {"steps", config.training.steps},
-      {"run_seconds", step.step * static_cast<double>(config.training.steps)},
-      {"memory_of_a_gpu", basis.gpu.memory_bytes},
-      {"memory", memory_json(gpu_memory(basis.cost.parameters, bf16, activations, 1))},
-      {"memory_sharded", memory_json(gpu_memory(basis.cost.parameters, bf16, activations, world))}};
+  ordered_json json{{"prediction", true},
+                    {"nodes", arguments.nodes},
+                    {"gpus_per_node", arguments.gpus},
+                    {"gpus", world},
+                    {"gpu", basis.gpu.name},
+                    {"batch_tokens", config.training.batch_tokens},
+                    {"micro_batch_tokens", here.rows * context},
+                    {"micro_batches", here.micro_batches},
+                    {"flops_per_second_per_gpu", 1 / basis.seconds_per_flop},
+                    {"link_between_nodes", link_json(basis.cluster.between)},
+                    {"link_inside_node", link_json(basis.cluster.inside)},
+                    {"route", arguments.route},
+                    {"sharded_optimizer", basis.plan.sharded},
+                    {"gradient_bytes", gradient_bytes},
+                    {"buckets", step.buckets.size()},
+                    {"all_reduce_seconds", all_reduce_seconds(basis.cluster, gradient_bytes)},
+                    {"reduce_scatter_seconds", reduce_scatter_seconds(basis.cluster, gradient_bytes)},
+                    {"all_gather_seconds", all_gather_seconds(basis.cluster, 4 * static_cast<double>(basis.cost.parameters))},
+                    {"compute_seconds", step.compute},
+                    {"communication_seconds", step.communication},
+                    {"hidden_seconds", step.hidden},
+                    {"exposed_seconds", step.exposed},
+                    {"hidden_fraction", step.communication > 0 ? ordered_json(step.hidden / step.communication) : ordered_json()},
+                    {"optimizer_seconds", step.optimizer},
+                    {"parameter_gather_seconds", step.gather},
+                    {"data_wait_seconds", 0},
+                    {"step_seconds", step.step},
+                    {"tokens_per_second", total},
+                    {"tokens_per_second_per_gpu", total / gpus},
+                    {"tokens_per_second_of_one_gpu", alone},
+                    {"scaling_efficiency", total / gpus / alone},
+                    {"steps", config.training.steps},
+                    {"run_seconds", step.step * static_cast<double>(config.training.steps)},
+                    {"memory_of_a_gpu", basis.gpu.memory_bytes},
+                    {"memory", memory_json(gpu_memory(basis.cost.parameters, bf16, activations, 1, kept))},
+                    {"memory_sharded", memory_json(gpu_memory(basis.cost.parameters, bf16, activations, world, kept))}};
   json["timeline"] = ordered_json::array();
   for (const Bucket& bucket : step.buckets)
     json["timeline"].push_back({{"elements", bucket.elements}, {"ready", bucket.ready}, {"start", bucket.start}, {"end", bucket.end}});

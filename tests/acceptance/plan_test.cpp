@@ -65,12 +65,16 @@ TEST(PlanForManyGpus, SmallMediumLarge) {
     EXPECT_GT(n("hidden_seconds"), 0);
     EXPECT_GT(n("exposed_seconds"), 0);
     EXPECT_LT(n("scaling_efficiency"), 1);
-    double elements = 0;
-    for (const Row& bucket : c.at("timeline")) elements += bucket.at("elements").get<double>();
-    EXPECT_EQ(elements, parameters) << "every gradient travels once";
+    int64_t elements = 0;
+    for (const Row& bucket : c.at("timeline")) elements += bucket.at("elements").get<int64_t>();
+    EXPECT_EQ(elements % (128 * 16384), 0) << "every process has whole blocks of the norm";
+    EXPECT_LT(elements - whole.at("parameters").get<int64_t>(), 128 * 16384) << "every gradient travels once, and some padding";
     EXPECT_EQ(c.at("timeline").size(), c.at("buckets").get<size_t>());
-    EXPECT_EQ(c.at("timeline").back().at("elements"), whole.at("embedding_parameters").get<int64_t>() - 32000)
-        << "the embedding, last and alone";
+    const double backward_end = c.at("timeline").back().at("ready").get<double>();
+    expect_equal(c.at("timeline").back().at("end").get<double>() - backward_end, n("exposed_seconds"), "exposed");
+    double embedding = 0;  // buckets that are complete with backward hold all of it
+    for (const Row& bucket : c.at("timeline")) embedding += bucket.at("ready") == backward_end ? bucket.at("elements").get<double>() : 0;
+    EXPECT_GE(embedding, whole.at("embedding_parameters").get<double>() - 32000);
     EXPECT_EQ(c.at("memory").at("weight_bytes"), whole.at("weight_bytes"));
     EXPECT_EQ(c.at("memory").at("optimizer_bytes"), whole.at("optimizer_bytes"));
     EXPECT_LT(c.at("memory_sharded").at("total_bytes").get<double>(), c.at("memory").at("total_bytes").get<double>());
@@ -93,7 +97,7 @@ TEST(PlanForManyGpus, EveryFlagCounts) {
 
   const Row sharded = cluster(with(with(kSmall, kMany), {"--set", "distributed.shard_optimizer=true"}));
   EXPECT_GT(sharded.at("parameter_gather_seconds").get<double>(), 0);
-  EXPECT_EQ(sharded.at("parameter_gather_seconds"), sharded.at("all_gather_seconds"));
+  EXPECT_GT(sharded.at("parameter_gather_seconds").get<double>(), sharded.at("all_gather_seconds").get<double>()) << "bucket by bucket";
   expect_equal(sharded.at("step_seconds").get<double>(),
                sharded.at("compute_seconds").get<double>() + sharded.at("exposed_seconds").get<double>() +
                    sharded.at("optimizer_seconds").get<double>() + sharded.at("parameter_gather_seconds").get<double>(),
@@ -238,7 +242,7 @@ TEST(PlanForManyGpus, TellsPeopleWhatItAssumes) {
   EXPECT_THAT(plan(with(kSmall, {"--links", "2"})).out, HasSubstr("--links: nothing goes that way here"));
   EXPECT_THAT(plan(with(kLarge, {"--gpu", "L40S", "--set", "training.micro_batch_tokens=512Ki"})).out, HasSubstr(": MORE than the "));
   EXPECT_THAT(plan(with(kSmall, {"--gpus", "2", "--set", "distributed.reduce=canonical"})).out,
-              HasSubstr("canonical reduction is not modelled"));
+              HasSubstr("canonical reduction: the gradients of all 8 shards"));
 }
 
 }  // namespace
