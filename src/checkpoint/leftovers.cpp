@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include "support/durable_file.hpp"
+#include "support/error.hpp"
 #include "support/log.hpp"
 
 namespace polysketch {
@@ -112,6 +113,14 @@ void delete_checkpoint(const fs::path& checkpoints, const fs::path& victim, int6
   std::error_code error;
   fs::remove_all(trash, error);
   if (error) log_warning(fmt::format("{}: cannot be removed: {}", trash.string(), error.message()));
+}
+
+void delete_if_possible(const fs::path& checkpoints, const fs::path& victim, int64_t step) {
+  try {
+    delete_checkpoint(checkpoints, victim, step);
+  } catch (const UserError& error) {
+    log_warning(fmt::format("{}: an old checkpoint stays: {}", victim.string(), error.what()));
+  }
 }
 
 }  // namespace polysketch

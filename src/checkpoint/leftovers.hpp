@@ -28,4 +28,7 @@ void remove_leftovers(const std::filesystem::path& checkpoints);
 /// Moves the folder to its trash name, makes that durable, then deletes it: a crash in between leaves no half checkpoint that looks whole.
 void delete_checkpoint(const std::filesystem::path& checkpoints, const std::filesystem::path& victim, int64_t step);
 
+/// The same where a newer checkpoint is safe already: one that stays costs space, not the run, so failure is a warning.
+void delete_if_possible(const std::filesystem::path& checkpoints, const std::filesystem::path& victim, int64_t step);
+
 }  // namespace polysketch

@@ -44,7 +44,15 @@ bool is_plain_name(const std::string& name) {
 
 bool is_sha256(const std::string& text) { return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos; }
 
-FileRecord parse_file(const json& entry) {
+}  // namespace
+
+json to_json(const FileRecord& file) {
+  json crc = json::object();
+  for (const auto& [tensor, value] : file.crc32c) crc[tensor] = value;
+  return {{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}, {"crc32c", std::move(crc)}};
+}
+
+FileRecord file_from_json(const json& entry) {
   if (!entry.is_object()) refuse("has an entry of 'files' that is no object");
   FileRecord file;
   file.name = text_at(entry, "name");
@@ -60,21 +68,15 @@ FileRecord parse_file(const json& entry) {
   return file;
 }
 
-}  // namespace
-
 std::string manifest_text(const Manifest& manifest) {
   json files = json::array();
   for (const FileRecord& file : manifest.files) {
     require(is_plain_name(file.name), "a file of a checkpoint must have a plain name");
-    json crc = json::object();
-    for (const auto& [tensor, value] : file.crc32c) crc[tensor] = value;
-    files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}, {"crc32c", std::move(crc)}});
+    files.push_back(to_json(file));
   }
-  json document{{"format", format_name},
-                {"format_version", Manifest::format_version},
-                {"step", manifest.step},
-                {"files", std::move(files)},
-                {"state", manifest.state}};
+  json document{{"format", format_name},     {"format_version", Manifest::format_version},
+                {"step", manifest.step},     {"writers", manifest.writers},
+                {"files", std::move(files)}, {"state", manifest.state}};
   document["sha256"] = sha256_hex(document.dump());
   return document.dump(1) + "\n";
 }
@@ -101,9 +103,10 @@ Manifest parse_manifest(std::string_view text, const std::filesystem::path& path
 
   Manifest manifest;
   manifest.step = static_cast<int64_t>(count_at(document, "step"));
+  if (document.contains("writers")) manifest.writers = static_cast<int64_t>(count_at(document, "writers"));  // older ones had one
   std::set<std::string> names;
   for (const json& entry : member(document, "files", json::value_t::array)) {
-    manifest.files.push_back(parse_file(entry));
+    manifest.files.push_back(file_from_json(entry));
     if (!names.insert(manifest.files.back().name).second) refuse(fmt::format("lists {} twice", manifest.files.back().name));
   }
   manifest.state = member(document, "state", json::value_t::object);

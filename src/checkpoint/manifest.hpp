@@ -10,6 +10,10 @@
 
 namespace polysketch {
 
+/// A file as manifest.json lists it, and as writers tell it to each other. file_from_json throws std::invalid_argument with the defect.
+nlohmann::json to_json(const FileRecord& file);
+FileRecord file_from_json(const nlohmann::json& entry);
+
 /// The text of manifest.json. Besides what Manifest holds it has `format`, `format_version` and `sha256`: the hash of the compact,
 /// key-sorted dump of all the rest. Every later version of the format keeps these three and their rule, so that a manifest of a newer
 /// program can be told from a damaged one.

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "checkpoint/checkpoint_store.hpp"
+#include "checkpoint/shared_folder.hpp"
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/log.hpp"
@@ -43,7 +44,19 @@ std::string owner_text(int fd) {
 
 }  // namespace
 
-RunLock::RunLock(const fs::path& run_directory) {
+RunLock::RunLock(const fs::path& run_directory, const Peers& peers) {
+  try {
+    together(peers, [&] {
+      if (peers.first()) take(run_directory);
+    });
+    check_shared(run_directory, peers);
+  } catch (...) {
+    release();
+    throw;
+  }
+}
+
+void RunLock::take(const fs::path& run_directory) {
   polysketch::create_directories(run_directory);
   const fs::path path = run_directory / "lock";
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -58,7 +71,7 @@ RunLock::RunLock(const fs::path& run_directory) {
     if (error == EINTR) continue;
     if (error == EWOULDBLOCK) {
       const std::string owner = owner_text(fd_);
-      ::close(fd_);
+      ::close(std::exchange(fd_, -1));
       throw UserError(ExitCode::cannot_create,
                       fmt::format("{}: the run folder is in use by {}; wait for it, stop it, or choose another run.directory",
                                   run_directory.string(), owner));
@@ -67,9 +80,7 @@ RunLock::RunLock(const fs::path& run_directory) {
                             std::strerror(error)));
     return;
   }
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
-  const std::string owner = fmt::format("process {} on host {}\n", ::getpid(), host.data());
+  const std::string owner = fmt::format("process {} on host {}\n", ::getpid(), host_name());
   // The text only serves the message above: a file system too full for it must not stop a run that can still read and report.
   if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
     log_warning(fmt::format("{}: cannot note the owner: {}", path.string(), std::strerror(errno)));
@@ -78,13 +89,16 @@ RunLock::RunLock(const fs::path& run_directory) {
   held.insert(identity_of(fd_));
 }
 
-RunLock::~RunLock() {
+RunLock::~RunLock() { release(); }
+
+void RunLock::release() {
+  if (fd_ < 0) return;
   {
     const std::lock_guard guard(held_mutex);
     held.erase(identity_of(fd_));
   }
   // The file stays: removing it would let a third process lock a new one while a second still waits on the old.
-  ::close(fd_);
+  ::close(std::exchange(fd_, -1));
 }
 
 bool holds_run_lock(const fs::path& run_directory) {

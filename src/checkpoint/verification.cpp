@@ -4,9 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <future>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/leftovers.hpp"
@@ -66,9 +69,8 @@ std::string content_defect(const fs::path& checkpoint, const FileRecord& file) {
   return file.crc32c.empty() ? fmt::format("{}: changed since it was written (SHA-256)", file.name) : trace_damage(path, file);
 }
 
-}  // namespace
-
-Manifest read_manifest(const fs::path& checkpoint) {
+/// The text of manifest.json. Throws UserError 66 or 81.
+std::string read_manifest_text(const fs::path& checkpoint) {
   std::error_code error;
   if (!fs::is_directory(checkpoint, error)) {
     throw UserError(ExitCode::missing_input, fmt::format("{}: no such checkpoint folder", checkpoint.string()));
@@ -76,33 +78,54 @@ Manifest read_manifest(const fs::path& checkpoint) {
   const fs::path path = checkpoint / "manifest.json";
   if (!fs::is_regular_file(fs::symlink_status(path, error))) refuse(checkpoint, "has no manifest.json, so it was never completed");
   try {
-    return parse_manifest(read_file(path, largest_manifest), path);
-  } catch (const std::invalid_argument& defect) {
-    refuse(checkpoint, defect.what());
-  } catch (const NewerFormat&) {
-    throw;
+    return read_file(path, largest_manifest);
   } catch (const UserError& unreadable) {
     refuse(checkpoint, unreadable.what());
   }
 }
 
-CheckpointStore::Loaded verify_checkpoint(const fs::path& checkpoint) {
-  CheckpointStore::Loaded loaded{0, checkpoint, read_manifest(checkpoint)};
+Manifest parse_manifest_of(const fs::path& checkpoint, const std::string& text) {
+  try {
+    return parse_manifest(text, checkpoint / "manifest.json");
+  } catch (const std::invalid_argument& defect) {
+    refuse(checkpoint, defect.what());
+  }
+}
+
+/// The first defect among the files, empty if there is none. Sizes of all come first, then contents, as many at once as there are cores.
+std::string first_defect(const fs::path& checkpoint, const std::vector<FileRecord>& files) {
+  for (const FileRecord& file : files) check_size(checkpoint, file);
+  std::vector<std::string> defects(files.size());
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next++; i < files.size(); i = next++) defects[i] = content_defect(checkpoint, files[i]);
+  };
+  std::vector<std::future<void>> workers;
+  const size_t most = std::min<size_t>(files.size(), std::max(1U, std::thread::hardware_concurrency()));
+  for (size_t i = 0; i < most; ++i) workers.push_back(std::async(std::launch::async, work));
+  for (auto& worker : workers) worker.get();
+  const auto first = std::find_if(defects.begin(), defects.end(), [](const std::string& defect) { return !defect.empty(); });
+  return first == defects.end() ? std::string() : *first;
+}
+
+}  // namespace
+
+Manifest read_manifest(const fs::path& checkpoint) { return parse_manifest_of(checkpoint, read_manifest_text(checkpoint)); }
+
+CheckpointStore::Loaded verify_checkpoint(const fs::path& checkpoint, const Peers& peers) {
+  // All go by one text: a damaged or newer manifest is then the same to all.
+  const std::string text = exchange(peers, [&] { return peers.first() ? read_manifest_text(checkpoint) : std::string(); })[0];
+  CheckpointStore::Loaded loaded{0, checkpoint, parse_manifest_of(checkpoint, text)};
   loaded.step = loaded.manifest.step;
   const auto named = step_of_name(fs::path(checkpoint / "").parent_path().filename().string());
   if (named && *named != loaded.step) refuse(checkpoint, fmt::format("manifest.json is that of step {}", loaded.step));
-  for (const FileRecord& file : loaded.manifest.files) check_size(checkpoint, file);
-
-  std::vector<std::future<std::string>> checks;
-  checks.reserve(loaded.manifest.files.size());
-  for (const FileRecord& file : loaded.manifest.files) {
-    checks.push_back(std::async(std::launch::async, [&checkpoint, &file] { return content_defect(checkpoint, file); }));
+  std::vector<FileRecord> own;
+  for (size_t i = 0; i < loaded.manifest.files.size(); ++i) {
+    if (std::cmp_equal(i % static_cast<size_t>(peers.world), peers.rank)) own.push_back(loaded.manifest.files[i]);
   }
-  std::vector<std::string> defects;
-  defects.reserve(checks.size());
-  for (auto& check : checks) defects.push_back(check.get());
-  const auto first = std::find_if(defects.begin(), defects.end(), [](const std::string& defect) { return !defect.empty(); });
-  if (first != defects.end()) refuse(checkpoint, *first);
+  together(peers, [&] {
+    if (const std::string defect = first_defect(checkpoint, own); !defect.empty()) refuse(checkpoint, defect);
+  });
   return loaded;
 }
 

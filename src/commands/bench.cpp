@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +12,9 @@
 #include "attention/softmax.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "config/rules.hpp"
+#include "distributed/gradient_reducer.hpp"
+#include "distributed/world.hpp"
 #include "model/cost.hpp"
 #include "model/device.hpp"
 #include "support/median.hpp"
@@ -33,16 +37,27 @@ void run_step(const Arguments& arguments) {
   const Config config = arguments.config.resolve().config;
   const TrainingConfig& training = config.training;
   const int64_t context = config.data.context, sequences = training.batch_tokens / context;
-  const at::Device device = open_device(training.device, training.threads);
-  const int64_t rows = micro_batch_rows(training, context, sequences, device.is_cuda());
+  // Under a launcher the step is shared, as in training.
+  const auto world = join_launched_world(config.distributed, training.device, training.threads,
+                                         [&](const Place& place) { require_valid_world(config, place.world); });
+  const at::Device device = world->device();
+  const int64_t own = sequences / world->size();
+  const int64_t rows = micro_batch_rows(training, context, own, device.is_cuda());
+  const bool sharded = config.distributed.shard_optimizer;
   Transformer::Options options;
+  options.sharding = {.rank = world->rank(),
+                      .world = world->size(),
+                      .bucket_elements = config.distributed.bucket_bytes / static_cast<int64_t>(sizeof(float)),
+                      .masters = sharded};
   options.model = config.model;
   options.attention = config.attention;
   options.device = device;
   options.compute = training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
   options.seed = static_cast<uint64_t>(config.run.seed);
   Transformer model(options);
-  AdamW optimizer(model.parameters(), config.optimizer);
+  AdamW optimizer(model.parameters(), config.optimizer, sharded ? &world->collectives() : nullptr);
+  GradientReducer reducer(model.parameters(), world->collectives(), config.distributed.reduce_type, sharded);
+  const auto ready = [&](size_t parameter) { reducer.ready(parameter); };
 
   Philox random(options.seed, RandomPurpose::test);
   at::Tensor ids = at::empty({rows, context + 1}, at::kLong);
@@ -52,19 +67,27 @@ void run_step(const Arguments& arguments) {
   const ModelInput input{
       .ids = ids.narrow(1, 0, context).contiguous(), .targets = ids.narrow(1, 1, context).contiguous(), .documents = {}, .dropout = {}};
 
-  std::vector<double> seconds;
+  std::vector<double> seconds, hidden;
   double loss = 0;
   for (int step = 0; step < arguments.warmup + arguments.steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
     at::Tensor nats = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
-    for (int64_t done = 0; done < sequences; done += rows)
-      nats += model.forward_backward(input, 1.0 / static_cast<double>(training.batch_tokens));
+    for (int64_t done = 0; done < own; done += rows) {
+      const bool last = world->size() > 1 && done + rows >= own;
+      if (last) reducer.begin();
+      nats += model.forward_backward(input, 1.0 / static_cast<double>(training.batch_tokens),
+                                     last ? std::function<void(size_t)>(ready) : nullptr);
+    }
+    if (world->size() > 1) reducer.finish();
     optimizer.step(1e-4, step + 1);
     loss = nats.item<double>() / static_cast<double>(training.batch_tokens);
     synchronize(device);
     const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (step >= arguments.warmup) seconds.push_back(taken);
+    if (step < arguments.warmup) continue;
+    seconds.push_back(taken);
+    if (reducer.times().communication > 0) hidden.push_back(reducer.times().hidden_share());
   }
+  if (!world->leads()) return;
   const double middle = median(seconds), speed = static_cast<double>(training.batch_tokens) / middle;
   const ModelCost cost = model_cost(config.model, config.attention, training.precision, context, rows * context);
   const double peak = peak_flops(device, options.compute);
@@ -91,8 +114,11 @@ void run_step(const Arguments& arguments) {
                               {"precision", training.precision == Precision::bf16 ? "bf16" : "fp32"},
                               {"attention", to_json(config).at("attention").at("kind")},
                               {"attention_backend", backend},
+                              {"processes", world->size()},
+                              {"threads", at::get_num_threads()},
                               {"device", device_name(device)}};
-  if (peak > 0) json["mfu"] = cost.flops_per_token * speed / peak;
+  if (!hidden.empty()) json["communication_hidden"] = median(hidden);
+  if (peak > 0) json["mfu"] = cost.flops_per_token * speed / peak / static_cast<double>(world->size());
   if (arguments.json) {
     std::cout << json.dump() << "\n";
     return;
@@ -116,6 +142,7 @@ void add_bench(CLI::App& app) {
   step->add_flag("--json", arguments->json, "print one JSON object");
   step->callback([arguments] { run_step(*arguments); });
   add_bench_attention(*command);
+  add_bench_distributed(*command);
 }
 
 }  // namespace polysketch::commands

@@ -142,8 +142,18 @@ ordered_json describe(const fs::path& path) {
       files.push_back({{"file", file.name}, {"bytes", file.bytes}});
     }
   }
-  return {{"path", checkpoint.string()}, {"step", manifest.step}, {"files", std::move(files)}, {"state", manifest.state}};
+  ordered_json groups = ordered_json::array();
+  for (const std::string& name : groups_of(manifest.files)) {
+    const TensorSet set(checkpoint, manifest.files, name);
+    uint64_t bytes = 0;
+    for (const TensorInfo& tensor : set.tensors()) bytes += tensor.bytes;
+    groups.push_back({{"name", name}, {"files", set.files()}, {"tensors", set.tensors().size()}, {"bytes", bytes}});
+  }
+  return {{"path", checkpoint.string()}, {"step", manifest.step},     {"writers", manifest.writers},
+          {"groups", std::move(groups)}, {"files", std::move(files)}, {"state", manifest.state}};
 }
+
+std::string plural(int64_t count, const char* one, const char* several) { return fmt::format("{} {}", count, count == 1 ? one : several); }
 
 void print_tensors(const ordered_json& file) {
   size_t width = 0;
@@ -170,7 +180,14 @@ void inspect(const std::string& path, bool as_json) {
     fmt::print("{}\n", description.dump(2));
     return;
   }
-  if (description.contains("step")) fmt::print("{}\nstep {}\n", description["path"].get<std::string>(), description["step"].get<int64_t>());
+  if (description.contains("step")) {
+    fmt::print("{}\nstep {}, written by {}\n", description["path"].get<std::string>(), description["step"].get<int64_t>(),
+               plural(description["writers"].get<int64_t>(), "process", "processes"));
+    for (const auto& group : description["groups"]) {
+      fmt::print("{}: {} in {}, {}\n", group["name"].get<std::string>(), plural(group["tensors"].get<int64_t>(), "tensor", "tensors"),
+                 plural(group["files"].get<int64_t>(), "file", "files"), format_bytes(group["bytes"].get<int64_t>()));
+    }
+  }
   for (const auto& file : description["files"]) {
     fmt::print("{}  {}\n", file["file"].get<std::string>(), format_bytes(file["bytes"].get<int64_t>()));
     if (file.contains("tensors")) print_tensors(file);

@@ -17,7 +17,8 @@ void add_tokenizer(CLI::App& app);
 void add_data(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_bench(CLI::App& app);
-void add_bench_attention(CLI::App& bench);  ///< `bench attention` and `bench crossover`
+void add_bench_attention(CLI::App& bench);    ///< `bench attention` and `bench crossover`
+void add_bench_distributed(CLI::App& bench);  ///< `bench collectives` and `bench scaling`
 void add_config(CLI::App& app);
 void add_checkpoint(CLI::App& app);
 void add_report(CLI::App& app);

@@ -92,8 +92,8 @@ LoadedModel load_model(const ModelArguments& arguments) {
   options.seed = static_cast<uint64_t>(loaded.config.run.seed);  // random sketches and features are drawn from it
   loaded.model = std::make_unique<Transformer>(options);
   loaded.model->at_step(std::max<int64_t>(0, TrainState::from_json(state.at("train")).step - 1));
-  const fs::path file = loaded.checkpoint.directory / "model.safetensors";
-  load_tensors(loaded.model->parameters(), loaded.model->parameters().flat_master(), TensorFile(file), "", file.string());
+  const TensorSet set(loaded.checkpoint.directory, loaded.checkpoint.manifest.files, "model");
+  load_tensors(loaded.model->parameters(), loaded.model->parameters().flat_master(), set, "");
   loaded.model->parameters().refresh_compute();
   return loaded;
 }

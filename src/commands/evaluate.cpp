@@ -4,13 +4,16 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "data/corpus.hpp"
+#include "distributed/world.hpp"
 #include "evaluation/perplexity.hpp"
 #include "reporting/progress_bar.hpp"
 #include "support/exit.hpp"
+#include "support/hash.hpp"
 #include "support/stop_signal.hpp"
 #include "support/units.hpp"
 
@@ -78,9 +81,27 @@ void print(const Perplexity& p, const Config& config, const PerplexityOptions& o
       config.data.mask_documents ? "documents masked" : "packed", tokenizer.sha256().substr(0, 12), p.seconds);
 }
 
+/// What tells one checkpoint from another: the hashes of its files.
+std::string checkpoint_identity(const CheckpointStore::Loaded& checkpoint) {
+  Sha256 hash;
+  for (const FileRecord& file : checkpoint.manifest.files) hash.update(file.sha256.data(), file.sha256.size());
+  return fmt::format("step {} {}", checkpoint.step, hash.hex().substr(0, 16));
+}
+
 void run_perplexity(const Arguments& arguments) {
   StopSignal::install();
-  LoadedModel loaded = load_model(arguments.model);
+  // Under a launcher the processes share the windows among themselves; which of them is which is known without the run.
+  ModelArguments model = arguments.model;
+  const auto world = join_launched_world(DistributedConfig{}, model.device, 0);
+  if (world->device().is_cuda()) model.device = fmt::format("cuda:{}", world->device().index());
+  LoadedModel loaded;
+  try {
+    loaded = load_model(model);
+  } catch (const UserError& error) {
+    world->announce_end(error.code(), error.what());
+    throw;
+  }
+  world->require_alike({{"the checkpoint", checkpoint_identity(loaded.checkpoint)}});
   const Config& config = loaded.config;
   PerplexityOptions options;
   options.split = parse_split(arguments.split);
@@ -90,14 +111,20 @@ void run_perplexity(const Arguments& arguments) {
   if (options.stride > options.context)
     throw UserError(ExitCode::usage, "--stride: must not be larger than the window, or tokens would be skipped");
   options.stop = [] { return StopSignal::requested(); };
-  ProgressBar bar("perplexity", options.max_tokens, "tokens");
-  options.progress = [&](int64_t tokens) { bar.update(tokens); };
+  options.collectives = &world->collectives();
+  std::optional<ProgressBar> bar;
+  if (world->leads()) {
+    bar.emplace("perplexity", options.max_tokens, "tokens");
+    options.progress = [&](int64_t tokens) { bar->update(tokens); };
+  }
   const Corpus corpus = Corpus::open(config.data);
   const auto measured = measure_perplexity(*loaded.model, config.data, corpus, *loaded.tokenizer, options);
   if (!measured) {
     set_exit_code(ExitCode::stopped);
     return;
   }
+  if (!world->leads()) return;
+  bar.reset();
   print(*measured, config, options, *loaded.tokenizer, arguments, loaded.checkpoint);
 }
 

@@ -120,6 +120,7 @@ struct EvaluationConfig {
 
 struct CheckpointConfig {
   int64_t every = 1000;  ///< steps; 0: only at the end and on a stop
+  int64_t minutes = 0;   ///< also after so many minutes since the last; 0: no
   int64_t keep_last = 3;
   int64_t keep_every = 0;  ///< also keep every checkpoint at a multiple of this step; 0: none
 };

@@ -187,6 +187,9 @@ void list_evaluation(FieldList& keys, EvaluationConfig& evaluation) {
 
 void list_checkpoint(FieldList& keys, CheckpointConfig& checkpoint) {
   keys.count("checkpoint.every", checkpoint.every, "steps", 0, "Steps between two checkpoints; 0: only at the end and on a stop.");
+  keys.count("checkpoint.minutes", checkpoint.minutes, "minutes", 0,
+             "Also save when so many minutes have gone by since the last checkpoint, by the clock of rank 0; 0: no.")
+      .most = 100'000;
   keys.count("checkpoint.keep_last", checkpoint.keep_last, "checkpoints", 1, "How many of the newest checkpoints stay.");
   keys.count("checkpoint.keep_every", checkpoint.keep_every, "steps", 0,
              "Checkpoints at multiples of this step stay for good; 0: none do.");

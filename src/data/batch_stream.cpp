@@ -166,7 +166,7 @@ Batch BatchStream::next() {
   const auto start = Clock::now();
   const auto waited = [&] { state.seconds_waited = state.seconds_waited + std::chrono::duration<double>(Clock::now() - start).count(); };
   while (state.ready.empty() && !state.error) {
-    if (StopSignal::requested()) {
+    if (state.options.world == 1 && StopSignal::requested()) {
       waited();
       return {};
     }

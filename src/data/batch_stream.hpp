@@ -51,7 +51,8 @@ class BatchStream {
   ~BatchStream();
 
   /// The next rows of this process. Waits if they are not ready. Throws UserError of a reader's thread here. When a stop is
-  /// requested (StopSignal) while waiting, returns a batch with rows == 0.
+  /// requested (StopSignal) while waiting, returns a batch with rows == 0; but not one of several processes, whose step all the others
+  /// have begun too.
   Batch next();
 
   double seconds_waited() const;        ///< total time next() had to wait

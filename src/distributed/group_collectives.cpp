@@ -36,6 +36,8 @@ class GroupPending final : public PendingExchange {
     if (!tensors_.empty() && !tensors_.front().is_cpu()) return;
     ended_ = std::make_shared<std::atomic<double>>(0);
     // When an exchange ended is known to the thread that did it, not to the one that asks later.
+    // Messages between two have no future.
+    if (record_.operation == "send" || record_.operation == "receive") return;
     if (const auto future = work_->getFuture()) {
       future->addCallback([ended = ended_, log = options_.log, sequence = record_.sequence](c10::ivalue::Future& done) {
         if (done.hasError()) return;

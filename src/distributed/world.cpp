@@ -328,7 +328,11 @@ std::unique_ptr<World> World::alone() {
 }
 
 std::unique_ptr<World> World::join(const Options& options) {
-  if (options.place.source == "none") return alone();
+  if (options.place.source == "none") {
+    auto world = alone();
+    world->state_->options.device = options.device;
+    return world;
+  }
   // c10d warns with a call stack for each connection that ends. What matters of it is in our own lines.
   if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = c10::GLOG_ERROR;
   auto state = std::make_unique<State>();
@@ -385,6 +389,7 @@ World::~World() {
 int64_t World::rank() const { return state_->options.place.rank; }
 int64_t World::size() const { return state_->options.place.world; }
 const Place& World::place() const { return state_->options.place; }
+at::Device World::device() const { return state_->options.device; }
 Collectives& World::collectives() { return *state_->collectives; }
 const std::vector<std::string>& World::hosts() const { return state_->hosts; }
 const std::string& World::name_of(int64_t rank) const { return state_->names.at(static_cast<size_t>(rank)); }

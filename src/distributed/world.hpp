@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,6 +40,7 @@ class World {
   int64_t size() const;
   bool leads() const { return rank() == 0; }
   const Place& place() const;
+  at::Device device() const;
   Collectives& collectives();
 
   /// Compares what must be alike everywhere, as (name, value). Throws UserError 78 on every process naming the ranks that differ from most.
@@ -63,6 +65,12 @@ class World {
   explicit World(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
+
+/// The world of a process as its launcher says (find_place), with a device, threads and processors of its own: of W processes on a machine
+/// each gets one GPU, or its share of the processors unless `threads` are given. Lines for people come from rank 0 alone, warnings from
+/// all. check is called with the place before anything is connected.
+std::unique_ptr<World> join_launched_world(const DistributedConfig& config, const std::string& device, int64_t threads,
+                                           const std::function<void(const Place&)>& check = {});
 
 /// The address of this machine from which `host` is reached; "127.0.0.1" for a host on this machine that is called so. Throws UserError 76
 /// if the host's name cannot be resolved.

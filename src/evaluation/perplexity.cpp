@@ -45,21 +45,42 @@ double Perplexity::per_word() const { return std::exp(nats / static_cast<double>
 std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data, const Corpus& corpus, const Tokenizer& tokenizer,
                                              const PerplexityOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  EvaluationStream stream(data, corpus, options.split, tokenizer,
-                          {.context = options.context, .stride = options.stride, .max_tokens = options.max_tokens});
+  Collectives* all = options.collectives != nullptr && options.collectives->world() > 1 ? options.collectives : nullptr;
+  EvaluationStream::Options order;
+  order.context = options.context;
+  order.stride = options.stride;
+  order.max_tokens = options.max_tokens;
+  order.rank = all ? all->rank() : 0;
+  order.world = all ? all->world() : 1;
+  EvaluationStream stream(data, corpus, options.split, tokenizer, order);
   const auto rows = static_cast<size_t>(std::max<int64_t>(1, options.batch_tokens / options.context));
   Perplexity result;
   std::vector<EvaluationWindow> windows;
   for (bool more = true; more;) {
-    if (options.stop && options.stop()) return std::nullopt;
-    EvaluationWindow window;
-    more = stream.next(window);
-    if (more) windows.push_back(std::move(window));
-    if (windows.empty() || (more && windows.size() < rows)) continue;
+    bool stop = options.stop && options.stop();
+    while (!stop && windows.size() < rows) {
+      EvaluationWindow window;
+      if (!stream.next(window)) break;
+      windows.push_back(std::move(window));
+    }
+    more = !windows.empty();
+    if (all) {  // processes may have different numbers of windows; all go on until the last has none
+      std::vector<double> said{stop ? 1.0 : 0.0, more ? 1.0 : 0.0};
+      all->all_reduce(said, ReduceOperation::max, "validation goes on");
+      stop = said[0] > 0;
+      more = said[1] > 0;
+    }
+    if (stop) return std::nullopt;
+    if (windows.empty()) continue;
     const ModelInput input = make_input(windows, options.context, data.mask_documents, model.options().device);
     result.nats += model.losses(input).to(at::kDouble).sum().item<double>();
     windows.clear();
     if (options.progress) options.progress(stream.counts().scored);
+  }
+  if (all) {
+    std::vector<double> nats{result.nats};
+    all->all_reduce(nats, ReduceOperation::sum, "nats");
+    result.nats = nats[0];
   }
   result.counts = stream.counts();
   if (result.counts.scored == 0) {

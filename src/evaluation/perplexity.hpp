@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/batch_stream.hpp"
+#include "distributed/collectives.hpp"
 #include "model/transformer.hpp"
 
 namespace polysketch {
@@ -29,11 +30,12 @@ struct Perplexity {
 
 struct PerplexityOptions {
   Split split = Split::validation;
-  int64_t context = 1024;       ///< N
-  int64_t stride = 0;           ///< 0: N (non-overlapping windows)
-  int64_t max_tokens = 0;       ///< 0: the whole split
-  int64_t batch_tokens = 8192;  ///< of one forward
-  std::function<bool()> stop;   ///< polled between forwards
+  int64_t context = 1024;              ///< N
+  int64_t stride = 0;                  ///< 0: N (non-overlapping windows)
+  int64_t max_tokens = 0;              ///< 0: the whole split
+  int64_t batch_tokens = 8192;         ///< of one forward
+  std::function<bool()> stop;          ///< polled between forwards; of several processes one that says yes stops all
+  Collectives* collectives = nullptr;  ///< the processes that share the work: each scores its windows, all get the same figures
   std::function<void(int64_t tokens)> progress;
 };
 

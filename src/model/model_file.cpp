@@ -29,19 +29,45 @@ std::string describe(const TensorInfo& info) { return fmt::format("{} [{}]", saf
 
 }  // namespace
 
-std::vector<TensorView> tensor_views(const Parameters& parameters, const at::Tensor& flat, const std::string& prefix, at::Tensor& storage) {
-  storage = flat.to(at::kCPU).contiguous();
-  const auto* bytes = static_cast<const char*>(storage.data_ptr());
-  std::vector<TensorView> views;
-  for (const ParameterInfo& info : parameters.infos()) {
-    views.push_back({prefix + info.name, data_type(storage.scalar_type()), info.shape,
-                     bytes + static_cast<size_t>(info.offset) * storage.element_size()});
+TensorGroup tensor_group(const std::string& name, const Parameters& parameters, const std::vector<NamedBuffer>& buffers, const Peers& peers,
+                         std::vector<at::Tensor>& storage) {
+  const at::ScalarType type = buffers.at(0).second.scalar_type();
+  TensorGroup group{name, {}, {{"format", "pt"}}};
+  const auto ranges = written_elements(parameters, type, buffers.size(), peers.rank, peers.world);
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    const auto [begin, end] = ranges[i];
+    storage.push_back(buffers[i].second.narrow(0, begin, end - begin).to(at::kCPU).contiguous());
+    const at::Tensor& own = storage.back();
+    const auto* bytes = static_cast<const char*>(own.data_ptr());
+    for (const ParameterInfo& info : parameters.infos()) {
+      const bool mine = info.offset >= begin && info.offset + info.count <= end;
+      const void* data = mine ? bytes + (info.offset - begin) * static_cast<int64_t>(own.element_size()) : nullptr;
+      group.tensors.push_back({buffers[i].first + info.name, data_type(type), info.shape, data});
+    }
   }
-  return views;
+  return group;
 }
 
-void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFile& file, const std::string& prefix,
-                  const std::string& where) {
+std::vector<std::pair<int64_t, int64_t>> written_elements(const Parameters& parameters, at::ScalarType type, size_t buffers, int64_t rank,
+                                                          int64_t world) {
+  const auto& infos = parameters.infos();
+  std::vector<uint64_t> bytes;
+  for (size_t i = 0; i < buffers; ++i) {
+    for (const ParameterInfo& info : infos) bytes.push_back(static_cast<uint64_t>(info.count * size_of(data_type(type))));
+  }
+  const std::vector<int64_t> owners = share_out(bytes, world);
+  std::vector<std::pair<int64_t, int64_t>> ranges(buffers, {0, 0});
+  for (size_t i = 0; i < owners.size(); ++i) {
+    if (owners[i] != rank) continue;
+    auto& [begin, end] = ranges[i / infos.size()];
+    const ParameterInfo& info = infos[i % infos.size()];
+    if (begin == end) begin = info.offset;
+    end = info.offset + info.count;
+  }
+  return ranges;
+}
+
+void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorSet& set, const std::string& prefix) {
   at::Tensor host = flat.is_cpu() ? flat : at::zeros(flat.sizes(), flat.options().device(at::kCPU));
   const DataType type = data_type(host.scalar_type());
   std::vector<std::string> differences;
@@ -49,14 +75,14 @@ void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFil
   for (const ParameterInfo& info : parameters.infos()) {
     const TensorInfo wanted{prefix + info.name, type, info.shape, 0, 0};
     expected.insert(wanted.name);
-    const TensorInfo* found = file.find(wanted.name);
+    const TensorInfo* found = set.find(wanted.name);
     if (found == nullptr) {
       differences.push_back(wanted.name + " is missing");
     } else if (found->shape != wanted.shape || found->type != wanted.type) {
       differences.push_back(fmt::format("{} is {}, the model wants {}", wanted.name, describe(*found), describe(wanted)));
     }
   }
-  for (const TensorInfo& found : file.tensors()) {
+  for (const TensorInfo& found : set.tensors()) {
     if (found.name.starts_with(prefix) && !expected.contains(found.name))
       differences.push_back(found.name + " is not a parameter of this model");
   }
@@ -64,15 +90,16 @@ void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFil
     const size_t shown = std::min<size_t>(differences.size(), 10);
     std::string text = fmt::format("{}", fmt::join(differences.begin(), differences.begin() + static_cast<std::ptrdiff_t>(shown), "; "));
     if (shown < differences.size()) text += fmt::format("; and {} more", differences.size() - shown);
-    throw UserError(ExitCode::no_checkpoint, fmt::format("{}: does not fit the model: {}: check model.* and attention.*", where, text));
+    throw UserError(ExitCode::no_checkpoint,
+                    fmt::format("{}: does not fit the model: {}: check model.* and attention.*", set.where(), text));
   }
   auto* bytes = static_cast<char*>(host.data_ptr());
   for (const ParameterInfo& info : parameters.infos()) {
-    const TensorInfo& found = *file.find(prefix + info.name);
-    file.read(found, bytes + static_cast<size_t>(info.offset) * host.element_size());
+    const TensorInfo& found = *set.find(prefix + info.name);
+    set.read(found, bytes + static_cast<size_t>(info.offset) * host.element_size());
     if (!at::isfinite(host.narrow(0, info.offset, info.count)).all().item<bool>()) {
       throw UserError(ExitCode::no_checkpoint,
-                      fmt::format("{}: {} holds values that are not finite: use an older checkpoint", where, found.name));
+                      fmt::format("{}: {} holds values that are not finite: use an older checkpoint", set.where(), found.name));
     }
   }
   if (!host.is_same(flat)) flat.copy_(host);

@@ -1,23 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <filesystem>
-#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "checkpoint/tensor_file.hpp"
+#include "checkpoint/peers.hpp"
+#include "checkpoint/tensor_set.hpp"
 #include "model/parameters.hpp"
 
 namespace polysketch {
 
-/// One safetensors entry for every parameter, cut out of a flat buffer laid out like the masters (masters themselves, or a moment), under
-/// `prefix` + parameter name. The buffer is copied to the host if it is not there; `storage` keeps that copy alive.
-std::vector<TensorView> tensor_views(const Parameters& parameters, const at::Tensor& flat, const std::string& prefix, at::Tensor& storage);
+/// A flat buffer laid out like the masters (masters themselves, or a moment), whose tensors are saved under `first` + parameter name.
+using NamedBuffer = std::pair<std::string, at::Tensor>;
 
-/// Fills a flat buffer from the entries of a file. Throws UserError 81 listing up to ten tensors that are missing, superfluous (with this
-/// prefix) or of another shape or type, and 81 when a value is not finite.
-void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorFile& file, const std::string& prefix,
-                  const std::string& where);
+/// One entry for every parameter of every buffer, with data where this process is the one to write it (share_out): only that is copied to
+/// the host, if it is not there. `storage` keeps the copies alive. The rest of the buffers need not be up to date.
+TensorGroup tensor_group(const std::string& name, const Parameters& parameters, const std::vector<NamedBuffer>& buffers, const Peers& peers,
+                         std::vector<at::Tensor>& storage);
+
+/// Elements [first, second) of each of `buffers` buffers that process `rank` of `world` writes, from the first of a parameter to the last
+/// of another; 0, 0 if none. What tensor_group() reads.
+std::vector<std::pair<int64_t, int64_t>> written_elements(const Parameters& parameters, at::ScalarType type, size_t buffers, int64_t rank,
+                                                          int64_t world);
+
+/// Fills a flat buffer from the entries of a checkpoint. Throws UserError 81 listing up to ten tensors that are missing, superfluous (with
+/// this prefix) or of another shape or type, and 81 when a value is not finite.
+void load_tensors(const Parameters& parameters, at::Tensor flat, const TensorSet& set, const std::string& prefix);
 
 }  // namespace polysketch

@@ -4,9 +4,11 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
+#include "distributed/replica_check.hpp"
 #include "evaluation/perplexity.hpp"
 #include "model/device.hpp"
 #include "support/log.hpp"
@@ -59,25 +61,51 @@ void Trainer::record(const std::string& event, nlohmann::ordered_json fields) {
   for (const auto& sink : sinks_) sink->record(row);
 }
 
+int64_t Trainer::sequences_per_sum() const { return sequences_per_step_ / (canonical() ? config_.distributed.shards : world_->size()); }
+
 Trainer::StepOutcome Trainer::train_step() {
   const auto start = Clock::now();
   const double waited_before = batches_->seconds_waited();
   const double scale = 1.0 / static_cast<double>(config_.training.batch_tokens);
-  at::Tensor nats = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
-  uint64_t digest = state_.digest;
+  const auto rank = static_cast<size_t>(world_->rank());
+  const int64_t own = sequences_per_step_ / world_->size(), per_sum = sequences_per_sum(), sums = own / per_sum;
+  StepFacts facts(world_->size(), canonical() ? config_.distributed.shards : world_->size());
+  std::vector<at::Tensor> nats(static_cast<size_t>(sums));
+  for (at::Tensor& sum : nats) sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   model_->at_step(state_.step);
-  for (int64_t done = 0; done < sequences_per_step_; done += rows_) {
+  world_->at_step(state_.step + 1);
+  for (int64_t done = 0; done < own; done += rows_) {
     const Batch batch = batches_->next();
     if (batch.rows == 0) {  // a stop was asked for while waiting for data: this step has not happened
       model_->parameters().flat_gradient().zero_();
       return StepOutcome::stopped;
     }
-    digest += batch.digest;
-    nats += model_->forward_backward(to_input(batch), scale);
+    facts.digest += batch.digest;
+    std::function<void(size_t)> ready;
+    if (reducer_ && done + rows_ == own) {
+      reducer_->begin();
+      ready = [this](size_t parameter) { reducer_->ready(parameter); };
+    }
+    nats[static_cast<size_t>(done / per_sum)] += model_->forward_backward(to_input(batch), scale, ready);
+    if (reduction_ && (done + rows_) % per_sum == 0) reduction_->take();
   }
+  facts.waiting[rank] = batches_->seconds_waited() - waited_before;
+  facts.computing[rank] = seconds_since(start) - facts.waiting[rank];
+  const auto computed = Clock::now();
+  if (reducer_) reducer_->finish();
+  if (reduction_) reduction_->finish();
+  for (int64_t i = 0; i < sums; ++i) {
+    facts.nats[static_cast<size_t>(world_->rank() * sums + i)] = nats[static_cast<size_t>(i)].item<double>();
+  }
+  facts.stop = StopSignal::requested();
+  const int64_t minutes = config_.checkpoint.minutes;
+  facts.save = world_->leads() && minutes > 0 && seconds_since(saved_at_) >= 60.0 * static_cast<double>(minutes);
+  const StepFacts all = agree(world_->collectives(), facts);
+  const double exchanging = seconds_since(computed);
+
   const double rate = learning_rate(config_.schedule, state_.step, config_.training.steps);
   const AdamW::Result update = optimizer_->step(rate, state_.step + 1);
-  const double loss = nats.item<double>() * scale, norm = update.gradient_norm.item<double>();
+  const double loss = all.total_nats() * scale, norm = update.gradient_norm.item<double>();
   if (!std::isfinite(loss) || !std::isfinite(norm)) {
     throw UserError(ExitCode::numeric,
                     fmt::format("step {}: loss {} and gradient norm {} are not finite (sequences {} to {}); no update was made, the last "
@@ -87,7 +115,7 @@ Trainer::StepOutcome Trainer::train_step() {
   state_.step += 1;
   state_.sequences += sequences_per_step_;
   state_.tokens += config_.training.batch_tokens;
-  state_.digest = digest;
+  state_.digest += all.digest;
 
   const double seconds = seconds_since(start);
   const double speed = static_cast<double>(config_.training.batch_tokens) / seconds;
@@ -97,17 +125,43 @@ Trainer::StepOutcome Trainer::train_step() {
                                 {"gradient_norm", norm},
                                 {"tokens_per_second", speed},
                                 {"seconds_per_step", seconds},
-                                {"data_wait_fraction", (batches_->seconds_waited() - waited_before) / seconds}};
-  const double peak = peak_flops(device_, model_->options().compute);
+                                {"data_wait_fraction", *std::max_element(all.waiting.begin(), all.waiting.end()) / seconds}};
+  const double peak = peak_flops(device_, model_->options().compute) * static_cast<double>(world_->size());
   if (peak > 0) {
     fields["mfu"] = cost_.flops_per_token * speed / peak;
     fields["mfu_causal"] = cost_.flops_per_token_causal * speed / peak;
+  }
+  if (!alone()) {
+    fields["exchange_fraction"] = exchanging / seconds;
+    if (reducer_ && reducer_->times().communication > 0) {
+      fields["communication_seconds"] = reducer_->times().communication;
+      fields["communication_hidden"] = reducer_->times().hidden_share();
+    }
+    fields["slowest_rank"] = std::max_element(all.computing.begin(), all.computing.end()) - all.computing.begin();
+    fields["computing_seconds"] = all.computing;
   }
   fields["peak_bytes"] = peak_memory_bytes(device_);
   fields["token_digest"] = digest_text(state_.digest);
   fields["epoch"] = batches_->epoch();
   record("step", std::move(fields));
+  after_update(all);
   return StepOutcome::done;
+}
+
+// What only several processes have to look after. Decisions come from `all` alone.
+void Trainer::after_update(const StepFacts& all) {
+  save_agreed_ = all.save;
+  stop_agreed_ = all.stop;
+  if (alone()) return;
+  // All wait for the slowest: what the fastest waited is what exchanges and waiting for others took.
+  const double slowest = *std::max_element(all.computing.begin(), all.computing.end());
+  std::vector<double> waited{reducer_ ? reducer_->times().communication : slowest};
+  if (stragglers_) {
+    world_->collectives().all_reduce(waited, ReduceOperation::min, "time of exchanges");
+    if (const auto who = stragglers_->look(all.computing, waited[0]); who && world_->leads()) log_warning("straggler: " + *who);
+  }
+  const int64_t every = config_.distributed.check_replicas;
+  if (every > 0 && state_.step % every == 0) require_equal_replicas(*world_, model_->parameters());
 }
 
 bool Trainer::validate() {
@@ -117,6 +171,7 @@ bool Trainer::validate() {
                                   .max_tokens = evaluation.tokens,
                                   .batch_tokens = rows_ * config_.data.context,
                                   .stop = [] { return StopSignal::requested(); },
+                                  .collectives = &world_->collectives(),
                                   .progress = {}};
   const auto measured = measure_perplexity(*model_, config_.data, *corpus_, *tokenizer_, options);
   if (!measured) return false;
@@ -133,30 +188,46 @@ bool Trainer::validate() {
 }
 
 ExitCode Trainer::finish(bool stopped) {
-  if (saved_step_ != state_.step) save();
+  while (saved_step_ != state_.step) save();  // no training goes on that could save later: a failure is tried again at once
   record(stopped ? "stop" : "end", {{"token_digest", digest_text(state_.digest)}});
   for (const auto& sink : sinks_) sink->flush();
   if (!stopped) return ExitCode::done;
-  log_info(fmt::format("stopped after step {} by signal {}, everything saved: the same command continues the run", state_.step,
-                       StopSignal::number()));
+  if (world_->leads()) {
+    const int number = StopSignal::number();
+    log_info(fmt::format("stopped after step {} by {}, everything saved: the same command continues the run", state_.step,
+                         number > 0 ? fmt::format("signal {}", number) : "a signal to another process"));
+  }
   return ExitCode::stopped;
 }
 
 ExitCode Trainer::run() {
+  try {
+    return train();
+  } catch (const UserError& error) {
+    world_->announce_end(error.code(), error.what());
+    throw;
+  } catch (const std::exception& error) {
+    world_->announce_end(ExitCode::internal, error.what());
+    throw;
+  }
+}
+
+ExitCode Trainer::train() {
   const auto due = [&](int64_t every) { return every > 0 && state_.step % every == 0; };
   const auto validation_due = [&] {
     return config_.evaluation.every > 0 && state_.step > 0 && state_.last_validation != state_.step &&
            (due(config_.evaluation.every) || state_.step == config_.training.steps);
   };
   if (state_.step >= config_.training.steps && !validation_due()) {
-    log_info(fmt::format("nothing to do: the run is at step {} of {}", state_.step, config_.training.steps));
+    if (world_->leads()) log_info(fmt::format("nothing to do: the run is at step {} of {}", state_.step, config_.training.steps));
     return ExitCode::done;
   }
   if (validation_due() && !validate()) return finish(/*stopped=*/true);  // a stop had interrupted it
   while (state_.step < config_.training.steps) {
-    if (StopSignal::requested() || train_step() == StepOutcome::stopped) return finish(/*stopped=*/true);
+    if ((alone() && StopSignal::requested()) || train_step() == StepOutcome::stopped) return finish(/*stopped=*/true);
+    if (!alone() && stop_agreed_) return finish(/*stopped=*/true);
     if (validation_due() && !validate()) return finish(/*stopped=*/true);
-    if (due(config_.checkpoint.every)) save();
+    if (due(config_.checkpoint.every) || save_agreed_) save();
   }
   return finish(/*stopped=*/false);
 }

@@ -7,11 +7,15 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <set>
 
+#include "config/keys.hpp"
+#include "config/rules.hpp"
 #include "model/device.hpp"
 #include "model/model_file.hpp"
 #include "support/build_info.hpp"
 #include "support/durable_file.hpp"
+#include "support/hash.hpp"
 #include "support/log.hpp"
 #include "support/units.hpp"
 #include "training/trainer.hpp"
@@ -31,10 +35,30 @@ nlohmann::ordered_json pairs_to_json(const std::vector<std::pair<std::string, st
 // tokens nor an update.
 bool may_change(const std::string& difference) {
   static constexpr std::array free_sections{
-      "run.name",       "run.directory", "evaluation.",         "checkpoint.",     "logging.",         "data.root",
-      "data.cache",     "data.threads",  "data.tokenizer.path", "training.device", "training.threads", "training.micro_batch_tokens",
-      "model.recompute"};
+      "run.name", "run.directory", "evaluation.", "checkpoint.", "logging.", "data.root", "data.cache", "data.threads",
+      "data.tokenizer.path", "training.device", "training.threads", "training.micro_batch_tokens", "model.recompute",
+      // How several processes work together, but not in which order and type they add up.
+      "distributed.address", "distributed.timeout", "distributed.step_timeout", "distributed.bucket_bytes", "distributed.shard_optimizer",
+      "distributed.check_replicas", "distributed.straggler", "distributed.bind_cpus"};
   return std::any_of(free_sections.begin(), free_sections.end(), [&](const char* start) { return difference.starts_with(start); });
+}
+
+// Keys that may differ between the processes of a run: each machine has its own paths and devices.
+bool may_differ_between_processes(const std::string& key) {
+  static constexpr std::array own{"data.root",       "data.cache",       "data.threads",        "data.tokenizer.path",
+                                  "training.device", "training.threads", "distributed.address", "logging."};
+  return std::any_of(own.begin(), own.end(), [&](const char* start) { return key.starts_with(start); });
+}
+
+// Names and sizes of the files of the training split: what a process must not have otherwise than the others. Not their content, which may
+// take hours to read; the digest of the tokens of every step goes into the checkpoint.
+std::string data_fingerprint(const Corpus& corpus) {
+  Sha256 hash;
+  for (const CorpusFile& file : corpus.files(Split::train)) {
+    const std::string line = fmt::format("{}\n{}\n", file.name, file.bytes);
+    hash.update(line.data(), line.size());
+  }
+  return hash.hex();
 }
 
 }  // namespace
@@ -42,11 +66,37 @@ bool may_change(const std::string& difference) {
 Trainer::~Trainer() = default;
 
 Trainer::Trainer(const ResolvedConfig& resolved, const Options& options) : config_(resolved.config), run_folder_(config_.run.directory) {
+  // The world comes before everything else, so that an error of one process is told to all.
+  world_ = join_launched_world(config_.distributed, config_.training.device, config_.training.threads,
+                               [this](const Place& place) { require_valid_world(config_, place.world); });
+  device_ = world_->device();
+  try {
+    set_up(resolved, options);
+  } catch (const UserError& error) {
+    world_->announce_end(error.code(), error.what());
+    throw;
+  }
+}
+
+void Trainer::compare_processes() {
+  if (alone()) return;
+  std::vector<std::pair<std::string, std::string>> facts{{"the program", sha256_file("/proc/self/exe")},
+                                                         {"the tokenizer", tokenizer_->sha256()},
+                                                         {"the list of training files", data_fingerprint(*corpus_)}};
+  Config copy = config_;
+  for (const Field& field : list_fields(copy)) {
+    if (!may_differ_between_processes(field.path)) facts.emplace_back(field.path, field.text());
+  }
+  world_->require_alike(facts);
+}
+
+void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
   prepare_folder(resolved);
   const int64_t context = config_.data.context;
   corpus_ = std::make_unique<Corpus>(Corpus::open(config_.data));
   tokenizer_ = std::make_unique<Tokenizer>(config_.data.tokenizer.path);
   tokenizer_->require_fits(config_.model.vocabulary, config_.data.cleaning);
+  compare_processes();
   sequences_per_step_ = config_.training.batch_tokens / context;
   checkpoints_ = std::make_unique<CheckpointStore>(run_folder_, config_.checkpoint);
 
@@ -56,9 +106,15 @@ Trainer::Trainer(const ResolvedConfig& resolved, const Options& options) : confi
     check_unchanged(*found, options);
     state_ = TrainState::from_json(found->manifest.state.at("train"));
   }
-  device_ = open_device(config_.training.device, config_.training.threads);
-  rows_ = micro_batch_rows(config_.training, context, sequences_per_step_, device_.is_cuda());
+  rows_ = micro_batch_rows(config_.training, context, sequences_per_sum(), device_.is_cuda());
+  if (sequences_per_sum() % rows_ != 0) {
+    throw UserError(ExitCode::config,
+                    fmt::format("training.micro_batch_tokens: {} sequences do not divide the {} that {} has: use 0, or a divisor", rows_,
+                                sequences_per_sum(), canonical() ? "a shard" : "a process"));
+  }
   BatchStream::Options order;
+  order.rank = world_->rank();
+  order.world = world_->size();
   order.sequences_per_step = sequences_per_step_;
   order.rows_per_batch = rows_;
   order.start_sequence = state_.sequences;
@@ -66,7 +122,7 @@ Trainer::Trainer(const ResolvedConfig& resolved, const Options& options) : confi
   if (state_.step < config_.training.steps) batches_ = std::make_unique<BatchStream>(config_.data, *corpus_, *tokenizer_, order);
   build_model();
   if (found) restore(*found);
-
+  if (!world_->leads()) return;
   sinks_.push_back(make_jsonl_sink(run_folder_ + "/metrics.jsonl", state_.step));
   if (config_.logging.tensorboard) sinks_.push_back(make_tensorboard_sink(run_folder_ + "/tensorboard"));
   sinks_.push_back(make_console_sink({.total_steps = config_.training.steps,
@@ -78,8 +134,10 @@ Trainer::Trainer(const ResolvedConfig& resolved, const Options& options) : confi
 
 void Trainer::prepare_folder(const ResolvedConfig& resolved) {
   create_directories(run_folder_);
+  world_->dump_into(run_folder_);
+  attach_log_file(run_folder_ + (world_->leads() ? "/log.txt" : fmt::format("/log-rank{}.txt", world_->rank())));
+  if (!world_->leads()) return;
   lock_ = std::make_unique<RunLock>(run_folder_);
-  attach_log_file(run_folder_ + "/log.txt");
   write_file_durably(run_folder_ + "/config.yaml", to_yaml(resolved));
   const nlohmann::ordered_json about{{"build", pairs_to_json(build_info())}, {"machine", pairs_to_json(machine_info())}};
   write_file_durably(run_folder_ + "/run.json", about.dump(2) + "\n");
@@ -93,8 +151,21 @@ void Trainer::build_model() {
   options.compute = config_.training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
   options.seed = static_cast<uint64_t>(config_.run.seed);
   options.initialize = state_.step == 0;
+  const DistributedConfig& distributed = config_.distributed;
+  options.sharding = {.rank = world_->rank(),
+                      .world = world_->size(),
+                      .bucket_elements = distributed.bucket_bytes / static_cast<int64_t>(sizeof(float)),
+                      .masters = distributed.shard_optimizer};
   model_ = std::make_unique<Transformer>(options);
-  optimizer_ = std::make_unique<AdamW>(model_->parameters(), config_.optimizer);
+  Parameters& parameters = model_->parameters();
+  Collectives& collectives = world_->collectives();
+  optimizer_ = std::make_unique<AdamW>(parameters, config_.optimizer, distributed.shard_optimizer ? &collectives : nullptr);
+  if (canonical()) {
+    reduction_ = std::make_unique<CanonicalReduction>(parameters, collectives, distributed.shards);
+  } else if (!alone()) {
+    reducer_ = std::make_unique<GradientReducer>(parameters, collectives, distributed.reduce_type, distributed.shard_optimizer);
+  }
+  if (!alone() && distributed.straggler > 0) stragglers_ = std::make_unique<Stragglers>(*world_, distributed.straggler);
   cost_ = model_cost(config_.model, config_.attention, config_.training.precision, config_.data.context, rows_ * config_.data.context);
 }
 
@@ -127,13 +198,12 @@ void Trainer::check_unchanged(const CheckpointStore::Loaded& checkpoint, const O
 
 void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
   Parameters& parameters = model_->parameters();
-  const auto load = [&](const char* name, const std::vector<std::pair<std::string, at::Tensor>>& targets) {
-    const fs::path path = checkpoint.directory / name;
-    const TensorFile file(path);
-    for (const auto& [prefix, flat] : targets) load_tensors(parameters, flat, file, prefix, path.string());
+  const auto load = [&](const char* group, const std::vector<NamedBuffer>& targets) {
+    const TensorSet set(checkpoint.directory, checkpoint.manifest.files, group);
+    for (const auto& [prefix, flat] : targets) load_tensors(parameters, flat, set, prefix);
   };
-  load("model.safetensors", {{"", parameters.flat_master()}});
-  load("optimizer.safetensors", {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}});
+  load("model", {{"", parameters.flat_master()}});
+  load("optimizer", {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}});
   parameters.refresh_compute();
   model_->at_step(std::max<int64_t>(0, state_.step - 1));
   saved_step_ = state_.step;
@@ -143,24 +213,18 @@ void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
 
 void Trainer::save() {
   const auto start = std::chrono::steady_clock::now();
-  const Parameters& parameters = model_->parameters();
-  CheckpointStore::Save save(*checkpoints_, state_.step);
-  std::vector<FileRecord> files;
-  at::Tensor masters, first, second;
-  files.push_back(write_safetensors(save.directory() / "model.safetensors",
-                                    tensor_views(parameters, model_->parameters().flat_master(), "", masters), {{"format", "pt"}}));
-  std::vector<TensorView> moments = tensor_views(parameters, optimizer_->first_moment(), "first_moment.", first);
-  for (TensorView& view : tensor_views(parameters, optimizer_->second_moment(), "second_moment.", second))
-    moments.push_back(std::move(view));
-  files.push_back(write_safetensors(save.directory() / "optimizer.safetensors", moments));
-  int64_t bytes = 0;
-  for (const FileRecord& file : files) bytes += static_cast<int64_t>(file.bytes);
-  save.commit(std::move(files), {{"train", state_.to_json()},
-                                 {"config", to_json(config_)},
-                                 {"tokenizer_sha256", tokenizer_->sha256()},
-                                 {"device", device_name(device_)},
-                                 {"build", pairs_to_json(build_info())},
-                                 {"machine", pairs_to_json(machine_info())}});
+  Parameters& parameters = model_->parameters();
+  const Peers& peers = checkpoints_->peers();
+  std::vector<at::Tensor> storage;
+  const std::vector<TensorGroup> groups{
+      tensor_group("model", parameters, {{"", parameters.flat_master()}}, peers, storage),
+      tensor_group("optimizer", parameters,
+                   {{"first_moment.", optimizer_->first_moment()}, {"second_moment.", optimizer_->second_moment()}}, peers, storage)};
+  const nlohmann::json state{
+      {"train", state_.to_json()},      {"config", to_json(config_)},           {"tokenizer_sha256", tokenizer_->sha256()},
+      {"device", device_name(device_)}, {"build", pairs_to_json(build_info())}, {"machine", pairs_to_json(machine_info())}};
+  uint64_t bytes = 0;
+  if (!save_attempts_.attempt(state_.step, [&] { bytes = checkpoints_->save(state_.step, groups, state); })) return;
   saved_step_ = state_.step;
   record("checkpoint", {{"path", checkpoints_->path_of(state_.step).string()},
                         {"bytes", bytes},
@@ -177,6 +241,12 @@ void Trainer::announce() const {
                        config_.training.steps, format_count(config_.training.steps * config_.training.batch_tokens),
                        cost_.flops_per_token / 1e9));
   log_info(fmt::format("device: {}, {}", device_name(device_), config_.training.precision == Precision::bf16 ? "bf16" : "fp32"));
+  if (world_->place().source != "none") {
+    log_info(fmt::format("processes: {} on {} machines (found by {}), over {}; {} buckets of gradients{}{}", world_->size(),
+                         std::set<std::string>(world_->hosts().begin(), world_->hosts().end()).size(), world_->place().source,
+                         world_->collectives().transport(), model_->parameters().buckets().size(), canonical() ? ", canonical order" : "",
+                         optimizer_->sharded() ? ", optimiser sharded" : ""));
+  }
   for (const auto& sink : sinks_) {
     sink->record({"start",
                   state_.step,

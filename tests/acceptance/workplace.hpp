@@ -37,7 +37,8 @@ inline ProcessResult polysketch(const Words& arguments, const Words& environment
 /// The program while it runs; it dies with this object.
 class RunningProgram {
  public:
-  explicit RunningProgram(const Words& arguments) {
+  /// environment: NAME=VALUE, added to that of the test.
+  explicit RunningProgram(const Words& arguments, const Words& environment = {}) {
     Words command{program().string()};
     command.insert(command.end(), arguments.begin(), arguments.end());
     std::vector<char*> pointers;
@@ -46,6 +47,7 @@ class RunningProgram {
     errors_ = (folder_ / "stderr").string();
     process_ = fork();
     if (process_ == 0) {
+      for (const std::string& variable : environment) putenv(const_cast<char*>(variable.c_str()));
       dup2(open("/dev/null", O_RDWR), STDIN_FILENO);
       dup2(open("/dev/null", O_RDWR), STDOUT_FILENO);
       dup2(open(errors_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);

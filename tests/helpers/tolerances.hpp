@@ -40,6 +40,13 @@ inline constexpr double kSingleNetwork = 5e-6;
 /// The same with bf16 products: activations, weights and cotangents round to 2^-9 at each of a dozen products.
 inline constexpr double kBrainNetwork = 3e-2;
 
+/// Three fp32 numbers of size 1 added up in any order, against fp64: two roundings of 2^-23.
+inline constexpr double kThreeSums = 3e-7;
+
+/// Losses of a run in fp32, relative, over 200 steps, whatever the number of processes: gradients are added up in another order, a
+/// difference of 2^-24 of each sum that training neither damps nor, in so short a run, multiplies.
+inline constexpr double kLossAcrossWorlds = 1e-6;
+
 /// The same bf16 arithmetic in another order: only the last rounding of a result can differ.
 inline constexpr double kReorderedBrain = 4e-3;
 
