@@ -179,6 +179,11 @@ TEST(PlanForManyGpus, ReadsWhatWasMeasured) {
   const Row c = Row::parse(result.out).at("cluster");
   const double optimizer = 36 * b.at("parameters").get<double>() / 3.35e12;
   expect_equal(c.at("compute_seconds").get<double>(), (b.at("seconds_per_step").get<double>() - optimizer) / 4, "a quarter of the tokens");
+  Row two = b;
+  two["processes"] = 2;
+  write_text(step, two.dump());
+  EXPECT_THAT(tiny_plan({"--gpus", "4"}).err, HasSubstr("was measured on 2 processes"));
+  write_text(step, bench.out);
   const ProcessResult other = tiny_plan({"--set", "data.context=128"});
   EXPECT_EQ(other.exit_code, 65);
   EXPECT_THAT(other.err, HasSubstr("was measured with context 64, the configuration has 128"));
