@@ -11,6 +11,7 @@
 #include "distributed/cluster_cost.hpp"
 #include "model/accelerator.hpp"
 #include "model/cost.hpp"
+#include "model/parameters.hpp"
 #include "support/error.hpp"
 #include "support/units.hpp"
 #include "training/trainer.hpp"
@@ -54,6 +55,11 @@ void set_links(Basis& basis, const ClusterArguments& arguments) {
   cluster = {.nodes = arguments.nodes, .gpus = arguments.gpus, .inside = {}, .between = {}, .route = Route::hierarchical};
   if (arguments.route == "ring") cluster.route = Route::ring;
   const bool many = arguments.nodes > 1, measured = !arguments.collectives.empty();
+  const double one = arguments.interconnect.empty() ? 0 : bandwidth_argument("--interconnect", arguments.interconnect);
+  const double both = arguments.intranode.empty() ? basis.gpu.link_bandwidth : bandwidth_argument("--intranode", arguments.intranode);
+  const double latency = latency_argument("--latency", arguments.latency);
+  const double inside_latency = latency_argument("--intranode-latency", arguments.intranode_latency);
+  const bool inside = arguments.gpus > 1 && (many || !measured);  // the link inside is as given or as the data sheet says
   if (measured) {
     const MeasuredCollectives collectives = read_measured_collectives(arguments.collectives);
     (many ? cluster.between : cluster.inside) = collectives.fit.link;
@@ -62,26 +68,28 @@ void set_links(Basis& basis, const ClusterArguments& arguments) {
                     many ? "between nodes, of a whole node" : "inside the node, of a GPU", format_bandwidth(collectives.fit.link.bandwidth),
                     format_moment(collectives.fit.link.latency), collectives.transport, collectives.world, 100 * collectives.fit.error),
         "--collectives");
-  }
-  if (many && !measured) {
-    if (arguments.interconnect.empty())
+  } else if (many) {
+    if (one == 0)
       throw UserError(ExitCode::usage, "--interconnect: say what a link between nodes carries, like 400Gb, or give --collectives FILE");
-    const double one = bandwidth_argument("--interconnect", arguments.interconnect);
-    cluster.between = {latency_argument("--latency", arguments.latency), one * static_cast<double>(arguments.links)};
+    cluster.between = {latency, one * static_cast<double>(arguments.links)};
     basis.assume(fmt::format("link between nodes, of a whole node: {} a direction ({} of {}), reached in full",
                              format_bandwidth(cluster.between.bandwidth), arguments.links, format_bandwidth(one)),
                  "--interconnect, --links, --collectives");
-    basis.assume(fmt::format("a message between nodes takes {} besides its bytes", format_moment(cluster.between.latency)),
-                 "--latency, --collectives");
+    basis.assume(fmt::format("a message between nodes takes {} besides its bytes", format_moment(latency)), "--latency, --collectives");
   }
-  if (arguments.gpus > 1 && (many || !measured)) {
-    const double both = arguments.intranode.empty() ? basis.gpu.link_bandwidth : bandwidth_argument("--intranode", arguments.intranode);
-    cluster.inside = {latency_argument("--intranode-latency", arguments.intranode_latency), both / 2};
+  if (inside) {
+    cluster.inside = {inside_latency, both / 2};
     basis.assume(fmt::format("link inside a node, of a GPU: {} a direction ({} both ways{}), reached in full", format_bandwidth(both / 2),
                              format_bandwidth(both), arguments.intranode.empty() ? ", data sheet" : ""),
                  "--intranode");
-    basis.assume(fmt::format("a message inside a node takes {} besides its bytes", format_moment(cluster.inside.latency)),
-                 "--intranode-latency");
+    basis.assume(fmt::format("a message inside a node takes {} besides its bytes", format_moment(inside_latency)), "--intranode-latency");
+  }
+  const std::pair<const char*, bool> unused[] = {{"--interconnect", !many}, {"--links", !many},
+                                                 {"--latency", !many},      {"--route", !many || arguments.gpus == 1},
+                                                 {"--intranode", !inside},  {"--intranode-latency", !inside}};
+  for (const auto& [flag, idle] : unused) {
+    if (idle && arguments.wrote(flag))
+      basis.assume(fmt::format("{}: nothing goes that way here, so it changes nothing", flag), "--nodes, --gpus");
   }
   if (many && arguments.gpus > 1) {
     basis.assume(cluster.route == Route::ring
@@ -143,8 +151,11 @@ Prediction predict(const Basis& basis, const Cluster& cluster, int64_t batch_tok
     backward_flops += piece.flops_per_token;
   }
   work.before = static_cast<double>(sequences * context) * basis.seconds_per_flop * basis.order.flops_per_token() - backward_flops * last;
+  ReductionPlan plan = basis.plan;
+  plan.unit = bucket_unit(cluster.world());
+  plan.bucket_elements = bucket_step(basis.config.distributed.bucket_bytes / 4, cluster.world());  // the key counts fp32
   work.optimizer = optimizer_bytes(basis.cost.parameters, basis.bf16, basis.plan.sharded ? cluster.world() : 1) / basis.memory_bandwidth;
-  result.step = step_cost(work, basis.plan, cluster);
+  result.step = step_cost(work, plan, cluster);
   result.tokens_per_second = static_cast<double>(batch_tokens) / result.step.step;
   return result;
 }
@@ -192,7 +203,7 @@ ordered_json link_json(const Link& link) {
   return {{"latency_seconds", link.latency}, {"bytes_per_second", link.bandwidth}};
 }
 
-void assume_the_rest(Basis& basis, const ClusterArguments& arguments, const Prediction& prediction) {
+void assume_the_rest(Basis& basis, const Prediction& prediction) {
   const DistributedConfig& distributed = basis.config.distributed;
   basis.assume(fmt::format("optimiser: {:g} bytes a parameter at {}, memory bandwidth reached in full",
                            optimizer_bytes(basis.cost.parameters, basis.bf16, basis.plan.sharded ? basis.cluster.world() : 1) /
@@ -206,21 +217,21 @@ void assume_the_rest(Basis& basis, const ClusterArguments& arguments, const Pred
     basis.assume(fmt::format("exchanges beside backward run at {:g} times their own speed and do not slow it down; one at a time",
                              basis.plan.overlap),
                  "--overlap");
-    basis.assume(fmt::format("gradients travel in {}, in buckets of {}, one larger gradient in one piece; the embedding's is complete "
-                             "last, so it is always exposed",
-                             distributed.reduce_type == ReduceType::bf16 ? "bf16" : "fp32", format_bytes(distributed.bucket_bytes)),
-                 "--set distributed.reduce_type, distributed.bucket_bytes");
-    if (distributed.reduce == Reduce::canonical)
-      basis.assume("canonical reduction is not modelled: predicted as if it were fast", "--set distributed.reduce=fast");
-    basis.assume(basis.plan.sharded ? fmt::format("sharded optimiser: the all-gather of {:g} bytes a parameter hides behind nothing",
-                                                  basis.plan.gather_bytes)
+    const bool narrow = distributed.reduce_type == ReduceType::bf16, canonical = basis.plan.canonical_shards > 0;
+    basis.assume(
+        fmt::format("gradients travel in {}, in {} buckets of about {}; those of the embedding are complete last, so always exposed",
+                    narrow && !canonical ? "bf16" : "fp32", prediction.step.buckets.size(), format_bytes(distributed.bucket_bytes)),
+        "--set distributed.reduce_type, distributed.bucket_bytes");
+    if (canonical)
+      basis.assume(fmt::format("canonical reduction: the gradients of all {} shards travel, after backward", basis.plan.canonical_shards),
+                   "--set distributed.reduce=fast");
+    basis.assume(basis.plan.sharded ? "sharded optimiser: the all-gather of the masters (fp32), bucket by bucket, hides behind nothing"
                                     : "optimiser not sharded: each GPU updates everything",
                  "--set distributed.shard_optimizer");
   }
   basis.assume("data never has to be waited for; no stragglers, no faults", "");
   basis.assume("whole run: steps alone, without start, validation and checkpoints", "");
   basis.assume("memory: without what NCCL, cuBLAS and the allocator keep for themselves", "");
-  if (arguments.nodes == 1 && !arguments.interconnect.empty()) basis.assume("one node: the link between nodes is not used", "--nodes");
 }
 
 }  // namespace
@@ -232,10 +243,11 @@ ordered_json cluster_plan(const Config& config, const ClusterArguments& argument
   Basis basis{.config = config,
               .gpu = *find_accelerator(arguments.gpu),
               .cluster = {},
-              .plan = {.bucket_elements = config.distributed.bucket_bytes / 4,  // the key counts fp32
+              .plan = {.bucket_elements = 0,  // depends on the number of processes
+                       .unit = 1,
                        .element_bytes = config.distributed.reduce_type == ReduceType::bf16 ? 2.0 : 4.0,
                        .sharded = config.distributed.shard_optimizer,
-                       .gather_bytes = bf16 ? 2.0 : 4.0,
+                       .canonical_shards = config.distributed.reduce == Reduce::canonical ? config.distributed.shards : 0,
                        .overlap = arguments.overlap},
               .cost = model_cost(config.model, config.attention, config.training.precision, context, context),
               .order = work_order(config.model, config.attention, context),
@@ -246,50 +258,50 @@ ordered_json cluster_plan(const Config& config, const ClusterArguments& argument
   set_links(basis, arguments);
   const Prediction here = predict(basis, basis.cluster, config.training.batch_tokens);
   const double alone = predict(basis, Cluster{}, config.training.batch_tokens).tokens_per_second;
-  assume_the_rest(basis, arguments, here);
+  assume_the_rest(basis, here);
 
   const StepCost& step = here.step;
   const double gradient_bytes = static_cast<double>(basis.cost.parameters) * basis.plan.element_bytes;
   const int64_t activations =
       model_cost(config.model, config.attention, config.training.precision, context, here.rows * context).activation_bytes;
+  const int64_t kept = basis.plan.canonical_shards / world;  // gradients of its own shards
   const double total = here.tokens_per_second, gpus = static_cast<double>(world);
-  ordered_json json{
-      {"prediction", true},
-      {"nodes", arguments.nodes},
-      {"gpus_per_node", arguments.gpus},
-      {"gpus", world},
-      {"gpu", basis.gpu.name},
-      {"batch_tokens", config.training.batch_tokens},
-      {"micro_batch_tokens", here.rows * context},
-      {"micro_batches", here.micro_batches},
-      {"flops_per_second_per_gpu", 1 / basis.seconds_per_flop},
-      {"link_between_nodes", link_json(basis.cluster.between)},
-      {"link_inside_node", link_json(basis.cluster.inside)},
-      {"route", arguments.route},
-      {"sharded_optimizer", basis.plan.sharded},
-      {"gradient_bytes", gradient_bytes},
-      {"buckets", step.buckets.size()},
-      {"all_reduce_seconds", all_reduce_seconds(basis.cluster, gradient_bytes)},
-      {"reduce_scatter_seconds", reduce_scatter_seconds(basis.cluster, gradient_bytes)},
-      {"all_gather_seconds", all_gather_seconds(basis.cluster, static_cast<double>(basis.cost.parameters) * basis.plan.gather_bytes)},
-      {"compute_seconds", step.compute},
-      {"communication_seconds", step.communication},
-      {"hidden_seconds", step.hidden},
-      {"exposed_seconds", step.exposed},
-      {"hidden_fraction", step.communication > 0 ? ordered_json(step.hidden / step.communication) : ordered_json()},
-      {"optimizer_seconds", step.optimizer},
-      {"parameter_gather_seconds", step.gather},
-      {"data_wait_seconds", 0},
-      {"step_seconds", step.step},
-      {"tokens_per_second", total},
-      {"tokens_per_second_per_gpu", total / gpus},
-      {"tokens_per_second_of_one_gpu", alone},
-      {"scaling_efficiency", total / gpus / alone},
-      {"steps", config.training.steps},
-      {"run_seconds", step.step * static_cast<double>(config.training.steps)},
-      {"memory_of_a_gpu", basis.gpu.memory_bytes},
-      {"memory", memory_json(gpu_memory(basis.cost.parameters, bf16, activations, 1))},
-      {"memory_sharded", memory_json(gpu_memory(basis.cost.parameters, bf16, activations, world))}};
+  ordered_json json{{"prediction", true},
+                    {"nodes", arguments.nodes},
+                    {"gpus_per_node", arguments.gpus},
+                    {"gpus", world},
+                    {"gpu", basis.gpu.name},
+                    {"batch_tokens", config.training.batch_tokens},
+                    {"micro_batch_tokens", here.rows * context},
+                    {"micro_batches", here.micro_batches},
+                    {"flops_per_second_per_gpu", 1 / basis.seconds_per_flop},
+                    {"link_between_nodes", link_json(basis.cluster.between)},
+                    {"link_inside_node", link_json(basis.cluster.inside)},
+                    {"route", arguments.route},
+                    {"sharded_optimizer", basis.plan.sharded},
+                    {"gradient_bytes", gradient_bytes},
+                    {"buckets", step.buckets.size()},
+                    {"all_reduce_seconds", all_reduce_seconds(basis.cluster, gradient_bytes)},
+                    {"reduce_scatter_seconds", reduce_scatter_seconds(basis.cluster, gradient_bytes)},
+                    {"all_gather_seconds", all_gather_seconds(basis.cluster, 4 * static_cast<double>(basis.cost.parameters))},
+                    {"compute_seconds", step.compute},
+                    {"communication_seconds", step.communication},
+                    {"hidden_seconds", step.hidden},
+                    {"exposed_seconds", step.exposed},
+                    {"hidden_fraction", step.communication > 0 ? ordered_json(step.hidden / step.communication) : ordered_json()},
+                    {"optimizer_seconds", step.optimizer},
+                    {"parameter_gather_seconds", step.gather},
+                    {"data_wait_seconds", 0},
+                    {"step_seconds", step.step},
+                    {"tokens_per_second", total},
+                    {"tokens_per_second_per_gpu", total / gpus},
+                    {"tokens_per_second_of_one_gpu", alone},
+                    {"scaling_efficiency", total / gpus / alone},
+                    {"steps", config.training.steps},
+                    {"run_seconds", step.step * static_cast<double>(config.training.steps)},
+                    {"memory_of_a_gpu", basis.gpu.memory_bytes},
+                    {"memory", memory_json(gpu_memory(basis.cost.parameters, bf16, activations, 1, kept))},
+                    {"memory_sharded", memory_json(gpu_memory(basis.cost.parameters, bf16, activations, world, kept))}};
   json["timeline"] = ordered_json::array();
   for (const Bucket& bucket : step.buckets)
     json["timeline"].push_back({{"elements", bucket.elements}, {"ready", bucket.ready}, {"start", bucket.start}, {"end", bucket.end}});

@@ -25,7 +25,8 @@ struct ClusterArguments {
   double mfu = 0.4, overlap = 1;
   bool scaling = false;
   std::vector<CLI::Option*> options;
-  bool given() const;  ///< whether the user wrote any of them
+  bool given() const;                           ///< whether the user wrote any of them
+  bool wrote(const std::string& option) const;  ///< whether the user wrote this one
 };
 void add_cluster_arguments(CLI::App& command, ClusterArguments& arguments, CLI::Option* tokens_per_second);
 

@@ -11,6 +11,10 @@ bool ClusterArguments::given() const {
   return std::any_of(options.begin(), options.end(), [](const CLI::Option* option) { return option->count() > 0; });
 }
 
+bool ClusterArguments::wrote(const std::string& option) const {
+  return std::any_of(options.begin(), options.end(), [&](const CLI::Option* one) { return one->check_name(option) && one->count() > 0; });
+}
+
 void add_cluster_arguments(CLI::App& command, ClusterArguments& a, CLI::Option* tokens_per_second) {
   const auto add = [&](CLI::Option* option) {
     option->group("Many GPUs (a prediction; docs/cluster-cost.md)");

@@ -63,6 +63,11 @@ MeasuredStep read_measured_step(const std::string& file, const Config& config) {
                     fmt::format("{}: was measured with {} {}, the configuration has {}: run 'bench step' with this configuration", file,
                                 key, step.value(key, json()).dump(), value.dump()));
   }
+  if (const json processes = step.value("processes", json(1)); processes != 1) {
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("{}: was measured on {} processes: run 'bench step' alone, so that no exchange is in its time", file,
+                                processes.dump()));
+  }
   const double flops = positive(step, "flops_per_token", file, kStep);
   if (std::abs(flops / cost.flops_per_token - 1) > 1e-9) {
     throw UserError(ExitCode::bad_data,

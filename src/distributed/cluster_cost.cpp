@@ -66,28 +66,52 @@ LinkFit fit_link(int64_t members, const std::vector<MeasuredExchange>& exchanges
   return fit;
 }
 
-std::vector<Bucket> simulate_reduction(const std::vector<BackwardPiece>& backward, const ReductionPlan& plan, const Cluster& cluster) {
+namespace {
+
+double exchange_seconds(const ReductionPlan& plan, const Cluster& cluster, int64_t elements) {
+  const double numbers = static_cast<double>(elements);
+  if (plan.canonical_shards > 0) return all_gather_seconds(cluster, static_cast<double>(plan.canonical_shards) * numbers * 4);
+  return plan.sharded ? reduce_scatter_seconds(cluster, numbers * plan.element_bytes)
+                      : all_reduce_seconds(cluster, numbers * plan.element_bytes);
+}
+
+std::vector<Bucket> cut(const std::vector<BackwardPiece>& backward, const ReductionPlan& plan) {
+  require(plan.bucket_elements > 0 && plan.unit > 0, "simulate_reduction: a bucket has no size");
+  int64_t all = 0;
+  for (const BackwardPiece& piece : backward) {
+    for (const int64_t elements : piece.gradients) all += elements;
+  }
   std::vector<Bucket> buckets;
+  Bucket open{.elements = (all + plan.unit - 1) / plan.unit * plan.unit - all};
   double now = 0;
-  Bucket open;
   for (const BackwardPiece& piece : backward) {
     now += piece.seconds;
-    for (const int64_t elements : piece.gradients) {
-      if (open.elements > 0 && open.elements + elements > plan.bucket_elements) {
-        buckets.push_back(open);
-        open = {};
+    for (int64_t left : piece.gradients) {
+      while (left > 0) {
+        if (open.elements >= plan.bucket_elements) {
+          buckets.push_back(open);
+          open = {};
+        }
+        const int64_t taken = std::min(left, plan.bucket_elements - open.elements);
+        open.elements += taken;
+        open.ready = now;
+        left -= taken;
       }
-      open.elements += elements;
-      open.ready = now;
     }
   }
   if (open.elements > 0) buckets.push_back(open);
+  return buckets;
+}
 
-  const double backward_end = now;
-  double channel = 0;
+}  // namespace
+
+std::vector<Bucket> simulate_reduction(const std::vector<BackwardPiece>& backward, const ReductionPlan& plan, const Cluster& cluster) {
+  std::vector<Bucket> buckets = cut(backward, plan);
+  double backward_end = 0, channel = 0;
+  for (const BackwardPiece& piece : backward) backward_end += piece.seconds;
   for (Bucket& bucket : buckets) {
-    const double bytes = static_cast<double>(bucket.elements) * plan.element_bytes;
-    const double work = plan.sharded ? reduce_scatter_seconds(cluster, bytes) : all_reduce_seconds(cluster, bytes);
+    if (plan.canonical_shards > 0) bucket.ready = backward_end;
+    const double work = exchange_seconds(plan, cluster, bucket.elements);
     bucket.start = std::max(bucket.ready, channel);
     const double done_beside = std::max(0.0, backward_end - bucket.start) * plan.overlap;
     bucket.end = work <= done_beside ? bucket.start + (work > 0 ? work / plan.overlap : 0)
@@ -102,17 +126,14 @@ StepCost step_cost(const StepWork& work, const ReductionPlan& plan, const Cluste
   cost.buckets = simulate_reduction(work.backward, plan, cluster);
   double backward = 0;
   for (const BackwardPiece& piece : work.backward) backward += piece.seconds;
-  int64_t parameters = 0;
   for (const Bucket& bucket : cost.buckets) {
-    const double bytes = static_cast<double>(bucket.elements) * plan.element_bytes;
-    cost.communication += plan.sharded ? reduce_scatter_seconds(cluster, bytes) : all_reduce_seconds(cluster, bytes);
-    parameters += bucket.elements;
+    cost.communication += exchange_seconds(plan, cluster, bucket.elements);
+    if (plan.sharded) cost.gather += all_gather_seconds(cluster, static_cast<double>(bucket.elements) * 4);
   }
   // The channel never rests between the end of backward and that of the last bucket: all are ready then.
   cost.exposed = cost.buckets.empty() ? 0 : std::max(0.0, cost.buckets.back().end - backward);
   cost.hidden = std::max(0.0, cost.communication - cost.exposed);
   cost.compute = work.before + backward;
-  cost.gather = plan.sharded ? all_gather_seconds(cluster, static_cast<double>(parameters) * plan.gather_bytes) : 0;
   cost.optimizer = work.optimizer;
   cost.step = cost.compute + cost.exposed + cost.optimizer + cost.gather;
   return cost;
@@ -120,14 +141,14 @@ StepCost step_cost(const StepWork& work, const ReductionPlan& plan, const Cluste
 
 double optimizer_bytes(int64_t parameters, bool bf16, int64_t shards) {
   const double all = static_cast<double>(parameters);
-  return all / static_cast<double>(shards) * (32 + (bf16 ? 6 : 0)) + 4 * all;
+  return all / static_cast<double>(shards) * 32 + all * (4 + (bf16 ? 6 : 0));
 }
 
-GpuMemory gpu_memory(int64_t parameters, bool bf16, int64_t activation_bytes, int64_t shards) {
+GpuMemory gpu_memory(int64_t parameters, bool bf16, int64_t activation_bytes, int64_t shards, int64_t kept_gradients) {
   const int64_t share = (parameters + shards - 1) / shards;
   // In fp32 the masters are what computes, so every process needs them whole.
   return {.weights = bf16 ? 2 * parameters + 4 * share : 4 * parameters,
-          .gradients = 4 * parameters,
+          .gradients = 4 * parameters * (1 + kept_gradients),
           .optimizer = 8 * share,
           .activations = activation_bytes};
 }

@@ -64,13 +64,14 @@ struct BackwardPiece {
   std::vector<int64_t> gradients;
 };
 
-/// How gradients travel.
+/// How gradients travel: as GradientReducer, CanonicalReduction and the sharded AdamW do it.
 struct ReductionPlan {
-  int64_t bucket_elements = 0;  ///< a bucket is closed before it would have more; a gradient that is larger is one of its own
-  double element_bytes = 4;     ///< of a number on its way
-  bool sharded = false;         ///< reduce-scatter now, all-gather of the parameters after the optimiser (ZeRO-1), instead of all-reduce
-  double gather_bytes = 4;      ///< of a parameter in that all-gather
-  double overlap = 1;           ///< speed of exchanges while backward still runs, as a share of their speed alone; 0: they wait for its end
+  int64_t bucket_elements = 0;   ///< of each bucket but the last; a bucket ends in the middle of a gradient if need be
+  int64_t unit = 1;              ///< the whole is padded to a multiple of this; the padding travels in the first bucket
+  double element_bytes = 4;      ///< of a number on its way
+  bool sharded = false;          ///< reduce-scatter now and an all-gather of the masters (fp32) after the optimiser, instead of all-reduce
+  int64_t canonical_shards = 0;  ///< M: instead, after backward, an all-gather of M gradients; 0: no canonical reduction
+  double overlap = 1;  ///< speed of exchanges while backward still runs, as a share of their speed alone; 0: they wait for its end
 };
 
 /// Gradients that travel together. Times count from the start of the last micro-batch's backward.
@@ -104,14 +105,16 @@ struct StepCost {
 StepCost step_cost(const StepWork& work, const ReductionPlan& plan, const Cluster& cluster);
 
 /// Bytes that one optimiser step of the program reads and writes on the GPU (src/training/adamw.cpp): for a number of this process's share
-/// 4 for the norm, 16 read and 12 written by AdamW, 6 more for the bf16 copy; for every number 4 to clear its gradient.
+/// 4 for the norm, 16 read and 12 written by AdamW; for every number 4 to clear its gradient, and 6 for the bf16 copy of a master.
 double optimizer_bytes(int64_t parameters, bool bf16, int64_t shards);
 
-/// Memory of one GPU. shards: among how many processes moments (and, in bf16, masters) are cut up; 1: each has all.
+/// Memory of one GPU.
 struct GpuMemory {
   int64_t weights = 0, gradients = 0, optimizer = 0, activations = 0;
   int64_t total() const { return weights + gradients + optimizer + activations; }
 };
-GpuMemory gpu_memory(int64_t parameters, bool bf16, int64_t activation_bytes, int64_t shards);
+/// shards: among how many processes moments (and, in bf16, masters) are cut up; 1: each has all. kept_gradients: of canonical reduction,
+/// its shards on one process; else 0.
+GpuMemory gpu_memory(int64_t parameters, bool bf16, int64_t activation_bytes, int64_t shards, int64_t kept_gradients = 0);
 
 }  // namespace polysketch

@@ -61,6 +61,13 @@ void fill_normal(T* data, int64_t count, uint64_t seed, uint64_t index, double d
 
 }  // namespace
 
+int64_t bucket_unit(int64_t world) { return world == 1 ? kAlignment : kernels::kSquareBlock * world; }
+
+int64_t bucket_step(int64_t bucket_elements, int64_t world) {
+  const int64_t unit = bucket_unit(world);
+  return std::max(unit, bucket_elements / unit * unit);
+}
+
 size_t Parameters::add(std::string name, std::vector<int64_t> shape, Initializer initializer, bool decay, bool forward_wide) {
   require(!gradient_.defined(), "Parameters::add after allocate");
   ParameterInfo info{std::move(name), std::move(shape), initializer, decay, forward_wide, size_, 1};
@@ -73,9 +80,8 @@ size_t Parameters::add(std::string name, std::vector<int64_t> shape, Initializer
 
 // Buckets from the end of the buffer to its beginning, of equal size but for the last, which takes what is left.
 void Parameters::divide() {
-  const int64_t unit = sharding_.world == 1 ? kAlignment : kernels::kSquareBlock * sharding_.world;
+  const int64_t unit = bucket_unit(sharding_.world), step = bucket_step(sharding_.bucket_elements, sharding_.world);
   size_ = (size_ + unit - 1) / unit * unit;
-  const int64_t step = std::max(unit, sharding_.bucket_elements / unit * unit);
   for (int64_t end = size_; end > 0; end = buckets_.back().begin) buckets_.push_back({std::max<int64_t>(0, end - step), end});
   for (const FlatRange& bucket : buckets_) {
     const int64_t part = bucket.count() / sharding_.world, begin = bucket.begin + sharding_.rank * part;

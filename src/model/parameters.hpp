@@ -45,6 +45,11 @@ struct ParameterSharding {
   bool masters = false;
 };
 
+/// Of which the size of the flat buffers and of every bucket is a multiple.
+int64_t bucket_unit(int64_t world);
+/// Elements of every bucket but the last: about as many as were asked for.
+int64_t bucket_step(int64_t bucket_elements, int64_t world);
+
 /// All trainable numbers of a model, in four flat buffers: fp32 masters, fp32 gradients, the copies that compute (bf16, or the masters
 /// themselves in fp32), so that clipping, the optimiser, hashing and gradient exchange each walk memory once, in order of use in forward.
 /// Every parameter starts at a multiple of 64 elements; the padding stays zero.
