@@ -289,6 +289,10 @@ Environment process_environment() {
   };
 }
 
+std::string store_prefix(const Place& place) {
+  return place.agent_store || !place.file.empty() ? fmt::format("polysketch/{}", place.attempt) : "polysketch";
+}
+
 std::string describe(const Place& place) {
   if (place.source == "none") return "alone: no launcher's variables are set";
   std::string text = fmt::format("rank {} of {} ({} of {} on this machine)", place.rank, place.world, place.local_rank, place.local_world);

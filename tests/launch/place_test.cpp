@@ -246,6 +246,12 @@ TEST(Place, SaysWhatLooksLikeAMistake) {
   }
 }
 
+TEST(Place, AttemptsAreToldApartWhereTheStoreOutlivesThem) {
+  EXPECT_EQ(store_prefix(find_place(environment(torchrun))), "polysketch/2");
+  EXPECT_EQ(store_prefix(find_place(environment(with(slurm, {{"POLYSKETCH_STORE", "file:/s"}})))), "polysketch/3");
+  EXPECT_EQ(store_prefix(find_place(environment(with(torchrun, {{"TORCHELASTIC_USE_AGENT_STORE", ""}})))), "polysketch");
+}
+
 TEST(Place, IsDescribedInOneLine) {
   EXPECT_EQ(describe(Place{}), "alone: no launcher's variables are set");
   EXPECT_EQ(
