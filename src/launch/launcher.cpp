@@ -174,8 +174,8 @@ class Launcher {
         screen_.never_wait();
         if (group == nullptr || ending_others_) continue;
         const int passed_on = number == SIGHUP ? SIGTERM : number;
-        say(fmt::format("{}: {} passed on to the ranks, which have {:.3g} s to save and end; a second signal kills them",
-                        signal_name(number), signal_name(passed_on), options_.stop_grace));
+        say(fmt::format("{} passed on to the ranks{}, which have {:.3g} s to save and end; a second signal kills them", signal_name(number),
+                        passed_on == number ? "" : " as " + signal_name(passed_on), options_.stop_grace));
         group->send(passed_on);
         end_within(options_.stop_grace);
       } else if (killed_by_ == 0) {
@@ -220,7 +220,9 @@ class Launcher {
 
   void report_failure(const RankEnd& end) {
     std::string text = fmt::format("{} {}", name_of(end), describe(end));
-    if (options_.max_restarts > 0 && options_.restart_on.allows(end)) {
+    if (stop_signal_ != 0) {
+      text += ", while it was to stop";
+    } else if (options_.max_restarts > 0 && options_.restart_on.allows(end)) {
       text += fmt::format(", after {} of {} restarts", attempt_, options_.max_restarts);
     } else if (options_.max_restarts > 0) {
       text += ", which a restart does not mend (--restart-on)";

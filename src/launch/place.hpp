@@ -29,8 +29,8 @@ using Environment = std::function<std::optional<std::string>(const char* name)>;
 /// Who this process is, the first of:
 ///   torchrun  RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE; the last two may be left out if MASTER_ADDR is this machine (localhost,
 ///             127.0.0.1, ::1). `polysketch launch` sets the same variables
-///   mpi       OMPI_COMM_WORLD_{RANK,SIZE,LOCAL_RANK,LOCAL_SIZE} (Open MPI), MV2_COMM_WORLD_… (MVAPICH2), PMI_RANK, PMI_SIZE,
-///             MPI_LOCALRANKID, MPI_LOCALNRANKS (MPICH, Intel MPI)
+///   mpi       OMPI_COMM_WORLD_{RANK,SIZE,LOCAL_RANK,LOCAL_SIZE} (Open MPI), MV2_COMM_WORLD_… (MVAPICH2), PMI_RANK, PMI_SIZE with
+///             MPI_LOCALRANKID, MPI_LOCALNRANKS (MPICH, Intel MPI) or PMI_LOCAL_RANK, PMI_LOCAL_SIZE (HPE Cray); not if they are srun's own
 ///   slurm     SLURM_PROCID, SLURM_STEP_NUM_TASKS or SLURM_NTASKS, SLURM_LOCALID, SLURM_NODEID, SLURM_STEP_TASKS_PER_NODE of srun's task.
 ///             The shell of sbatch or salloc is no task: a process that is started there is alone, with a note if the job has more tasks
 ///

@@ -37,7 +37,7 @@ void Screen::add_line(int64_t rank, bool error, std::string_view line) {
   LineQueue& to = queue(error);
   if (to.full()) return;
   if (colour_ && to.is_terminal()) {
-    to.add(fmt::format("\033[{}m[{:{}}]\033[0m {}\n", 31 + rank % 6, rank, digits_, line));
+    to.add(fmt::format("\033[{}m[{:{}}]\033[0m {}\n", 32 + rank % 5 /* not red */, rank, digits_, line));
   } else {
     to.add(fmt::format("[{:{}}] {}\n", rank, digits_, line));
   }

@@ -84,7 +84,7 @@ TEST_F(Launcher, ColoursOnlyOnATerminal) {
   EXPECT_EQ(launched.wait(), 0);
   std::string shown(1000, '\0');
   shown.resize(static_cast<size_t>(std::max<ssize_t>(0, read(terminal, shown.data(), shown.size()))));
-  EXPECT_EQ(shown, "\033[31m[0]\033[0m hello\r\n");
+  EXPECT_EQ(shown, "\033[32m[0]\033[0m hello\r\n");
   EXPECT_THAT(launched.err(), HasSubstr("\n[0] world\n"));
   close(terminal);
 }

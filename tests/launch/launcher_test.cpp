@@ -210,7 +210,7 @@ TEST_F(Launcher, AFailureWhileStoppingIsNotRestarted) {
   ASSERT_TRUE(eventually([&] { return all_exist("ready", 2); }));
   launched.signal(SIGTERM);
   EXPECT_EQ(launched.wait(), 74);
-  EXPECT_THAT(launched.err(), Not(HasSubstr("restart 1")));
+  EXPECT_THAT(launched.err(), AllOf(HasSubstr(", while it was to stop: see"), Not(HasSubstr("restart 1"))));
 }
 
 TEST_F(Launcher, RanksThatStopByThemselvesAreNoFailure) {
@@ -253,11 +253,21 @@ TEST_F(Launcher, LeavesNothingOfWhatRanksStarted) {
   expect_all_gone("child", 4);
 }
 
+TEST_F(Launcher, KillsWhatAFinishedRankStartedThoughOthersGoOn) {
+  Launched launched(sh(2,
+                       "[ $RANK = 0 ] && { sleep 1000 & echo $! > $D/child.part; mv $D/child.part $D/child; exit 0; }\n"
+                       "while [ ! -s $D/child ]; do sleep 0.01; done; while kill -0 $(cat $D/child); do sleep 0.02; done 2>/dev/null"));
+  EXPECT_EQ(launched.wait(), 0);
+  expect_all_gone("child", 1);
+}
+
 TEST_F(Launcher, DoesNotListenToWhoOutlivesARank) {
-  Launched launched(sh(1, "setsid sh -c 'echo $$ > $D/child; exec yes' &\nwhile [ ! -s $D/child ]; do sleep 0.01; done; exit 65"),
+  Launched launched(sh(1,
+                       "for i in 1 2 3 4 5 6; do setsid sh -c 'echo $$ > $D/child$0; exec yes' $i & done\n"
+                       "for i in 1 2 3 4 5 6; do while [ ! -s $D/child$i ]; do sleep 0.01; done; done; exit 65"),
                     [&] { setenv("D", folder_.path().c_str(), 1); });
   EXPECT_EQ(launched.wait(), 65);
-  expect_all_gone("child", 1);
+  expect_all_gone("child", 6);
 }
 
 TEST_F(Launcher, AProgramThatCannotBeStarted) {
