@@ -103,7 +103,7 @@ check_shell() {
 check_tidy() {
   local files
   # clang 14 cannot read SentencePiece's headers with GCC 12's library (std::source_location).
-  mapfile -t files < <(sources 'src/support/*.cpp' 'src/config/*.cpp' 'src/data/*.cpp' 'src/checkpoint/*.cpp' 'src/reporting/*.cpp' |
+  mapfile -t files < <(sources 'src/support/*.cpp' 'src/config/*.cpp' 'src/data/*.cpp' 'src/checkpoint/*.cpp' 'src/reporting/*.cpp' 'src/launch/*.cpp' |
     xargs grep -L 'include.*sentencepiece_')
   ((${#files[@]} > 0)) && printf '%s\0' "${files[@]/#/$source_dir/}" |
     xargs -0 -n 4 -P "$(nproc)" clang-tidy --quiet --extra-arg=-Wno-unknown-warning-option -p "$source_dir/build/asan" 2>/dev/null

@@ -98,7 +98,9 @@ void add_launch(CLI::App& app) {
       "Under torchrun, srun or mpirun leave launch out: they start the processes. docs/distributed.md says more.");
   const auto arguments = std::make_shared<Arguments>();
   LaunchOptions& options = arguments->options;
-  command->add_option("--nproc", options.local_world, "processes on this machine, one for each GPU")->check(CLI::Range(1, 1024));
+  command->add_option("--nproc", options.local_world, "processes on this machine, one for each GPU")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
   command->add_option("--nnodes", options.nodes, "machines, each of which runs this command")->check(CLI::Range(1, 65536));
   command->add_option("--node-rank", options.node_rank, "number of this machine, from 0")->check(CLI::Range(0, 65535));
   command->add_option("--host", options.host, "address of machine 0, where all meet")->capture_default_str();

@@ -124,8 +124,9 @@ class Launcher {
     ending_others_ = false;
     deadline_.reset();
     const int64_t first = options_.node_rank * options_.local_world, last = first + options_.local_world - 1;
-    say(fmt::format("ranks {} to {} of {} on {}, meeting at {}:{}, OMP_NUM_THREADS={}", first, last, options_.nodes * options_.local_world,
-                    machine_, options_.host, port, keep_threads ? threads_set : std::to_string(threads)));
+    const std::string ranks = first == last ? fmt::format("rank {}", first) : fmt::format("ranks {} to {}", first, last);
+    say(fmt::format("{} of {} on {}, meeting at {}:{}, OMP_NUM_THREADS={}", ranks, options_.nodes * options_.local_world, machine_,
+                    options_.host, port, keep_threads ? threads_set : std::to_string(threads)));
     RankGroup group(screen_, options_.log_folder, attempt_);
     std::map<std::string, std::string> variables = common_variables(port, threads);
     for (int64_t local = 0; local < options_.local_world; ++local) {
@@ -173,8 +174,8 @@ class Launcher {
         screen_.never_wait();
         if (group == nullptr || ending_others_) continue;
         const int passed_on = number == SIGHUP ? SIGTERM : number;
-        say(fmt::format("{}: {} passed on to {} ranks, which have {:.3g} s to save and end; a second signal kills them",
-                        signal_name(number), signal_name(passed_on), group->running().size(), options_.stop_grace));
+        say(fmt::format("{} passed on to the ranks{}, which have {:.3g} s to save and end; a second signal kills them", signal_name(number),
+                        passed_on == number ? "" : " as " + signal_name(passed_on), options_.stop_grace));
         group->send(passed_on);
         end_within(options_.stop_grace);
       } else if (killed_by_ == 0) {
@@ -219,7 +220,9 @@ class Launcher {
 
   void report_failure(const RankEnd& end) {
     std::string text = fmt::format("{} {}", name_of(end), describe(end));
-    if (options_.max_restarts > 0 && options_.restart_on.allows(end)) {
+    if (stop_signal_ != 0) {
+      text += ", while it was to stop";
+    } else if (options_.max_restarts > 0 && options_.restart_on.allows(end)) {
       text += fmt::format(", after {} of {} restarts", attempt_, options_.max_restarts);
     } else if (options_.max_restarts > 0) {
       text += ", which a restart does not mend (--restart-on)";

@@ -132,6 +132,7 @@ constexpr MpiVariables mpi_kinds[] = {
     {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"},
     {"MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"},
     {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
+    {"PMI_RANK", "PMI_SIZE", "PMI_LOCAL_RANK", "PMI_LOCAL_SIZE"},
 };
 
 bool is_slurm_task(const Variables& variables) {
@@ -144,15 +145,25 @@ bool is_slurm_task(const Variables& variables) {
   return id < kFirstSpecialStep;
 }
 
-/// srun sets PMI_RANK for its tasks too (--mpi=pmi2), but says nothing of the place among those of the machine; mpirun within a Slurm job
-/// says all, and its SLURM_PROCID is that of the helper which it started by srun.
+std::optional<Variable> slurm_size(const Variables& variables) {
+  return variables.find_first({"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"});
+}
+
+/// srun sets MPI's variables for its tasks too (--mpi=pmi2, cray_shasta), and says more in its own. mpirun within a Slurm job starts
+/// helpers by srun, whose numbers the processes inherit: those are not theirs.
+bool says_the_same_as_slurm(const Variables& variables, const MpiVariables& kind) {
+  const auto rank = variables.find(kind.rank), world = variables.find(kind.world), tasks = slurm_size(variables);
+  return is_slurm_task(variables) && rank->value == variables.find("SLURM_PROCID")->value && world && tasks && world->value == tasks->value;
+}
+
+/// The kind that is set, if possible with its numbers on this machine.
 const MpiVariables* find_mpi(const Variables& variables) {
+  const MpiVariables* found = nullptr;
   for (const MpiVariables& kind : mpi_kinds) {
-    if (!variables.has(kind.rank)) continue;
-    if (is_slurm_task(variables) && !variables.has(kind.local_rank)) return nullptr;
-    return &kind;
+    if (!variables.has(kind.rank) || (found != nullptr && !variables.has(kind.local_rank))) continue;
+    if (found == nullptr || !variables.has(found->local_rank)) found = &kind;
   }
-  return nullptr;
+  return found != nullptr && says_the_same_as_slurm(variables, *found) ? nullptr : found;
 }
 
 uint64_t fnv1a(std::string_view text) {
@@ -173,10 +184,6 @@ void read_mpi(const Variables& variables, const MpiVariables& kind, Place& place
     fail_missing("MASTER_ADDR", "the address of rank 0's machine, for example by mpirun -x MASTER_ADDR=node-a",
                  fmt::format("but {} processes are on several machines ({}={})", place.world, kind.local_world, place.local_world));
   }
-}
-
-std::optional<Variable> slurm_size(const Variables& variables) {
-  return variables.find_first({"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"});
 }
 
 /// Tasks on this machine, from the list that Slurm gives of all machines.
@@ -287,6 +294,10 @@ Environment process_environment() {
     const char* value = std::getenv(name);
     return value == nullptr ? std::nullopt : std::optional<std::string>(value);
   };
+}
+
+std::string store_prefix(const Place& place) {
+  return place.agent_store || !place.file.empty() ? fmt::format("polysketch/{}", place.attempt) : "polysketch";
 }
 
 std::string describe(const Place& place) {

@@ -4,9 +4,7 @@
 #include <sched.h>
 
 #include <fstream>
-#include <string>
 #include <thread>
-#include <vector>
 
 namespace polysketch {
 namespace {
@@ -26,15 +24,12 @@ int64_t allowed_processors() {
 
 }  // namespace
 
-int64_t usable_processors() {
+int64_t usable_processors(const std::string& quota) {
   const int64_t allowed = allowed_processors();
-  // Inside a container this is the container's own group; elsewhere the root group, which has no such file.
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  int64_t period = 0;
-  if (!(file >> quota >> period) || quota == "max" || period <= 0) return allowed;
-  const int64_t microseconds = std::atoll(quota.c_str());
-  return microseconds <= 0 ? allowed : std::clamp<int64_t>((microseconds + period - 1) / period, 1, allowed);
+  std::ifstream file(quota);
+  int64_t microseconds = 0, period = 0;  // of each period; "max 100000" if there is no limit
+  if (!(file >> microseconds >> period) || microseconds <= 0 || period <= 0) return allowed;
+  return std::clamp<int64_t>((microseconds - 1) / period + 1, 1, allowed);
 }
 
 }  // namespace polysketch

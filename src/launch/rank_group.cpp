@@ -5,14 +5,12 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <utility>
@@ -59,54 +57,7 @@ class RankLog {
   int descriptor_ = -1;
 };
 
-bool same_target(int a, int b) {
-  struct stat one {
-  }, two{};
-  return ::fstat(a, &one) == 0 && ::fstat(b, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
-}
-
-bool wants_colour() {
-  const char* terminal = std::getenv("TERM");
-  const char* forbidden = std::getenv("NO_COLOR");
-  return (forbidden == nullptr || *forbidden == '\0') && terminal != nullptr && std::strcmp(terminal, "dumb") != 0;
-}
-
 }  // namespace
-
-Screen::Screen(int64_t world)
-    : out_(STDOUT_FILENO),
-      err_(STDERR_FILENO),
-      same_(same_target(STDOUT_FILENO, STDERR_FILENO)),
-      colour_(wants_colour()),
-      digits_(std::to_string(world - 1).size()) {}
-
-void Screen::add_line(int64_t rank, bool error, std::string_view line) {
-  LineQueue& to = queue(error);
-  if (to.full()) return;
-  if (colour_ && to.is_terminal()) {
-    to.add(fmt::format("\033[{}m[{:{}}]\033[0m {}\n", 31 + rank % 6, rank, digits_, line));
-  } else {
-    to.add(fmt::format("[{:{}}] {}\n", rank, digits_, line));
-  }
-}
-
-void Screen::add_message(const std::string& text) { queue(true).add(text + "\n"); }
-
-void Screen::add_descriptors(std::vector<pollfd>& descriptors) const {
-  for (const LineQueue* one : {&out_, &err_}) {
-    if (!one->empty()) descriptors.push_back({one->descriptor(), POLLOUT, 0});
-  }
-}
-
-void Screen::write_some() {
-  out_.write_some();
-  err_.write_some();
-  if (warned_ || out_.failure() == 0 || same_) return;
-  warned_ = true;
-  add_message(fmt::format("[launch] warning: standard output is lost: {}; the ranks go on", std::strerror(out_.failure())));
-}
-
-bool Screen::lost_output() const { return out_.failure() != 0 && out_.failure() != EPIPE; }
 
 std::filesystem::path rank_log_path(const std::filesystem::path& folder, int64_t rank) { return folder / fmt::format("rank-{}.log", rank); }
 

@@ -41,7 +41,8 @@ const fs::path& trained() {
 TEST(Help, NamesEveryCommand) {
   const ProcessResult help = polysketch({"--help"});
   EXPECT_EQ(help.exit_code, 0);
-  for (const char* command : {"train", "evaluate", "generate", "tokenizer", "data", "plan", "bench", "config", "checkpoint", "report"}) {
+  for (const char* command :
+       {"train", "evaluate", "generate", "tokenizer", "data", "plan", "bench", "config", "checkpoint", "report", "launch"}) {
     EXPECT_THAT(help.out, testing::ContainsRegex(fmt::format("\n  {} ", command)));
     const ProcessResult one = polysketch({command, "--help"});
     EXPECT_EQ(one.exit_code, 0) << command;

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -122,5 +123,27 @@ inline std::vector<pid_t> processes_in(const std::filesystem::path& folder, cons
   }
   return all;
 }
+
+class Launcher : public testing::Test {
+ protected:
+  LaunchOptions sh(int64_t ranks, const std::string& script) const { return test::sh(ranks, script, folder_.path()); }
+  bool exists(const std::string& name) const { return std::filesystem::exists(folder_ / name); }
+  bool all_exist(const std::string& prefix, int64_t ranks) const {
+    for (int64_t i = 0; i < ranks; ++i) {
+      if (!exists(prefix + std::to_string(i))) return false;
+    }
+    return true;
+  }
+  void expect_all_gone(const std::string& prefix, size_t count) const {
+    const auto processes = processes_in(folder_.path(), prefix);
+    EXPECT_EQ(processes.size(), count);
+    for (const pid_t process : processes) EXPECT_TRUE(is_gone(process)) << process;
+  }
+
+  TemporaryFolder folder_;
+};
+
+/// Says that it is ready, then waits for what comes. A shell runs traps only between commands, so the sleeps are short.
+inline const std::string wait_for_ever = "echo $$ > $D/ready$RANK\nwhile :; do sleep 0.02; done\n";
 
 }  // namespace polysketch::test

@@ -5,8 +5,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <string>
 #include <thread>
+#include <utility>
 
+#include "helpers/test_helpers.hpp"
 #include "launch/processors.hpp"
 #include "launch/reserved_port.hpp"
 
@@ -60,6 +64,24 @@ TEST(Processors, AreThoseOfTheAffinityMask) {
     ASSERT_EQ(sched_setaffinity(0, sizeof set, &set), 0);
     EXPECT_EQ(usable_processors(), 1);
   }).join();
+}
+
+TEST(Processors, AreThoseOfTheQuota) {
+  const test::TemporaryFolder folder;
+  const std::string file = (folder / "cpu.max").string();
+  const int64_t allowed = usable_processors("/nothing");
+  EXPECT_EQ(usable_processors(file), allowed) << "no such file";
+  for (const char* none : {"max 100000", "", "0 100000", "100000 0", "-1 100000", "x y"}) {
+    test::write_text(file, none);
+    EXPECT_EQ(usable_processors(file), allowed) << none;
+  }
+  for (const auto& [quota, processors] :
+       {std::pair("100000 100000\n", 1), std::pair("1000 100000\n", 1), std::pair("100001 100000\n", 2)}) {
+    test::write_text(file, quota);
+    EXPECT_EQ(usable_processors(file), std::min<int64_t>(processors, allowed)) << quota;
+  }
+  test::write_text(file, "9223372036854775807 100000\n");
+  EXPECT_EQ(usable_processors(file), allowed);
 }
 
 TEST(Processors, AreShared) {

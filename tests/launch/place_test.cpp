@@ -143,6 +143,11 @@ TEST(Place, IsWhatTheVariablesSay) {
       {"shell of salloc", {{"SLURM_JOB_ID", "8"}, {"SLURM_NTASKS", "8"}, {"SLURM_JOB_NODELIST", "n[1-2]"}}, "none 0/1 local 0/1"},
       {"srun with PMI", with(slurm, {{"PMI_RANK", "6"}, {"PMI_SIZE", "7"}}),
        "slurm 6/7 local 0/1 at node07:" + std::to_string(job_port(31007, 1)) + " attempt 3"},
+      {"srun with PMI of Cray", with(slurm, {{"PMI_RANK", "6"}, {"PMI_SIZE", "7"}, {"PMI_LOCAL_RANK", "0"}, {"PMI_LOCAL_SIZE", "1"}}),
+       "slurm 6/7 local 0/1 at node07:" + std::to_string(job_port(31007, 1)) + " attempt 3"},
+      {"HPE Cray",
+       {{"PMI_RANK", "3"}, {"PMI_SIZE", "4"}, {"PMI_LOCAL_RANK", "1"}, {"PMI_LOCAL_SIZE", "2"}, {"MASTER_ADDR", "n1"}},
+       "mpi 3/4 local 1/2 at n1:29500"},
       {"Open MPI", open_mpi, "mpi 2/4 local 2/4 at 127.0.0.1:29500"},
       {"Open MPI within Slurm", with(slurm, open_mpi), "mpi 2/4 local 2/4 at 127.0.0.1:29500"},
       {"Intel MPI", intel_mpi, "mpi 2/4 local 0/2 at 10.1.0.5:29500"},
@@ -244,6 +249,12 @@ TEST(Place, SaysWhatLooksLikeAMistake) {
   for (const Variables& right : {Variables{}, torchrun, slurm, open_mpi, {{"SLURM_JOB_ID", "8"}, {"SLURM_NTASKS", "1"}}}) {
     EXPECT_EQ(find_place(environment(right)).note, "");
   }
+}
+
+TEST(Place, AttemptsAreToldApartWhereTheStoreOutlivesThem) {
+  EXPECT_EQ(store_prefix(find_place(environment(torchrun))), "polysketch/2");
+  EXPECT_EQ(store_prefix(find_place(environment(with(slurm, {{"POLYSKETCH_STORE", "file:/s"}})))), "polysketch/3");
+  EXPECT_EQ(store_prefix(find_place(environment(with(torchrun, {{"TORCHELASTIC_USE_AGENT_STORE", ""}})))), "polysketch");
 }
 
 TEST(Place, IsDescribedInOneLine) {
