@@ -13,6 +13,7 @@
 #include "commands/common.hpp"
 #include "model/cost.hpp"
 #include "model/device.hpp"
+#include "model/memory.hpp"
 #include "support/median.hpp"
 #include "support/philox.hpp"
 #include "support/units.hpp"
@@ -35,6 +36,7 @@ void run_step(const Arguments& arguments) {
   const int64_t context = config.data.context, sequences = training.batch_tokens / context;
   const at::Device device = open_device(training.device, training.threads);
   const int64_t rows = micro_batch_rows(training, context, sequences, device.is_cuda());
+  require_training_memory(config, rows, available_memory_bytes(device));
   Transformer::Options options;
   options.model = config.model;
   options.attention = config.attention;

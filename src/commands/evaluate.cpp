@@ -9,6 +9,8 @@
 #include "commands/common.hpp"
 #include "data/corpus.hpp"
 #include "evaluation/perplexity.hpp"
+#include "model/device.hpp"
+#include "model/memory.hpp"
 #include "reporting/progress_bar.hpp"
 #include "support/exit.hpp"
 #include "support/stop_signal.hpp"
@@ -80,11 +82,13 @@ void print(const Perplexity& p, const Config& config, const PerplexityOptions& o
 
 void run_perplexity(const Arguments& arguments) {
   StopSignal::install();
-  LoadedModel loaded = load_model(arguments.model);
-  const Config& config = loaded.config;
   PerplexityOptions options;
   options.split = parse_split(arguments.split);
-  options.context = count_argument("--context", arguments.context, config.data.context);
+  const LoadedModel loaded = load_model(arguments.model, [&](const Config& config, const at::Device& device) {
+    options.context = count_argument("--context", arguments.context, config.data.context);
+    require_evaluation_memory(config, options.context, options.rows(), available_memory_bytes(device));
+  });
+  const Config& config = loaded.config;
   options.stride = count_argument("--stride", arguments.stride, 0);
   options.max_tokens = count_argument("--tokens", arguments.tokens, 0);
   if (options.stride > options.context)

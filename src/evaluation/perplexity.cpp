@@ -47,7 +47,7 @@ std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfi
   const auto start = std::chrono::steady_clock::now();
   EvaluationStream stream(data, corpus, options.split, tokenizer,
                           {.context = options.context, .stride = options.stride, .max_tokens = options.max_tokens});
-  const auto rows = static_cast<size_t>(std::max<int64_t>(1, options.batch_tokens / options.context));
+  const auto rows = static_cast<size_t>(options.rows());
   Perplexity result;
   std::vector<EvaluationWindow> windows;
   for (bool more = true; more;) {

@@ -11,6 +11,7 @@
 #include "model/device.hpp"
 #include "support/log.hpp"
 #include "support/stop_signal.hpp"
+#include "training/diagnostics.hpp"
 #include "training/learning_rate.hpp"
 
 namespace polysketch {
@@ -66,6 +67,8 @@ Trainer::StepOutcome Trainer::train_step() {
   at::Tensor nats = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   uint64_t digest = state_.digest;
   model_->at_step(state_.step);
+  const int64_t every = config_.logging.diagnostics;
+  std::optional<AttentionProbe> probe;  // looked at when the step is over
   for (int64_t done = 0; done < sequences_per_step_; done += rows_) {
     const Batch batch = batches_->next();
     if (batch.rows == 0) {  // a stop was asked for while waiting for data: this step has not happened
@@ -73,7 +76,13 @@ Trainer::StepOutcome Trainer::train_step() {
       return StepOutcome::stopped;
     }
     digest += batch.digest;
-    nats += model_->forward_backward(to_input(batch), scale);
+    ModelInput input = to_input(batch);
+    if (done == 0 && every > 0 && (state_.step + 1) % every == 0) {
+      probe.emplace(static_cast<uint64_t>(config_.run.seed), state_.step, model_->layers(), config_.model.heads, batch.rows, batch.context,
+                    input.documents);
+      input.probe = &*probe;
+    }
+    nats += model_->forward_backward(input, scale);
   }
   const double rate = learning_rate(config_.schedule, state_.step, config_.training.steps);
   const AdamW::Result update = optimizer_->step(rate, state_.step + 1);
@@ -107,6 +116,7 @@ Trainer::StepOutcome Trainer::train_step() {
   fields["token_digest"] = digest_text(state_.digest);
   fields["epoch"] = batches_->epoch();
   record("step", std::move(fields));
+  if (probe) record("diagnostics", diagnostics_fields(*model_, *probe));
   return StepOutcome::done;
 }
 

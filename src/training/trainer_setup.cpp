@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "model/device.hpp"
+#include "model/memory.hpp"
 #include "model/model_file.hpp"
 #include "support/build_info.hpp"
 #include "support/durable_file.hpp"
@@ -58,6 +59,7 @@ Trainer::Trainer(const ResolvedConfig& resolved, const Options& options) : confi
   }
   device_ = open_device(config_.training.device, config_.training.threads);
   rows_ = micro_batch_rows(config_.training, context, sequences_per_step_, device_.is_cuda());
+  require_training_memory(config_, rows_, available_memory_bytes(device_));
   BatchStream::Options order;
   order.sequences_per_step = sequences_per_step_;
   order.rows_per_batch = rows_;
