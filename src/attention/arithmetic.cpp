@@ -19,4 +19,6 @@ at::Tensor inverse_or_zero(const at::Tensor& x) {
   return at::where(x.abs() < kSmallest, at::zeros_like(x), x.reciprocal());
 }
 
+at::Tensor raised_divisor(const at::Tensor& x, double floor) { return at::where(x.abs() <= floor, x + 2 * floor, x); }
+
 }  // namespace polysketch

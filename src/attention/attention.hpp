@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attention/documents.hpp"
+#include "attention/weight_rows.hpp"
 #include "config/config.hpp"
 #include "support/error.hpp"
 
@@ -102,6 +103,11 @@ class Attention {
   /// n >= 1 further tokens of every sequence, [B, H, n, D] after rotary embedding: what forward gives at these positions, [B, H, n, D],
   /// and `state` moved behind them. No gradients. B, type and device are those of the first call.
   virtual at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const = 0;
+
+  /// Rows of the matrix of weights, for diagnostics: those of the queries q [B, H, n, D] at `positions` ([n] int64 on the CPU, ascending)
+  /// of texts of one document with keys k [B, H, T, D], T beyond the last position. Norms, sketches and features are computed in fp32 (fp64
+  /// for fp64), their products in fp64, so they tell of the mechanism and not of its rounding. No gradients; n·T numbers a head.
+  virtual WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const = 0;
 
   /// One token: prefill with n = 1.
   at::Tensor step(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "attention/arithmetic.hpp"
 #include "attention/kernel_cost.hpp"
 #include "attention/recomputed.hpp"
 #include "attention/recurrent.hpp"
@@ -72,6 +73,18 @@ std::unique_ptr<AttentionState> HedgehogAttention::initial_state() const { retur
 at::Tensor HedgehogAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
   return kernel_attention_next(dynamic_cast<KernelState&>(state), kernel(q, k, v, features_, block_));
+}
+
+WeightRows HedgehogAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+  const at::NoGradGuard no_grad;
+  const auto type = wide_type(k);
+  const at::Tensor products = dot_products(feature_map(q.to(type), features_), feature_map(k.to(type), features_));
+  WeightRows rows;
+  rows.positions = positions;
+  rows.weights = products.masked_fill(seen_keys(positions, k.size(2), k).logical_not(), 0);
+  rows.divisor = raised_divisor(rows.weights.sum(3), kFloor);
+  rows.block = block_;
+  return rows;
 }
 
 }  // namespace polysketch

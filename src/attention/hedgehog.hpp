@@ -17,6 +17,7 @@ class HedgehogAttention : public Attention {
   std::vector<AttentionParameter> parameters() override { return {{"features", features_}}; }
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
+  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const override;
 
  private:
   int64_t block_;

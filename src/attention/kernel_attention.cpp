@@ -112,7 +112,7 @@ struct KernelAttentionFunction : public torch::autograd::Function<KernelAttentio
         sum.add_(far.sum);
         divisor = divisor + far.row_sum;
       }
-      if (call.floor > 0) divisor = at::where(divisor.abs() <= call.floor, divisor + 2 * call.floor, divisor);
+      if (call.floor > 0) divisor = raised_divisor(divisor, call.floor);
       output = joined_like(v);
       output.copy_(sum.mul_(inverse_or_zero(divisor).unsqueeze(3)));
     }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention/local_polynomial.hpp"
 
+#include <ATen/ATen.h>
+
+#include "attention/arithmetic.hpp"
 #include "attention/kernel_cost.hpp"
 #include "attention/recurrent.hpp"
 
@@ -39,6 +42,15 @@ std::unique_ptr<AttentionState> LocalPolynomialAttention::initial_state() const 
 at::Tensor LocalPolynomialAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
   return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v));
+}
+
+WeightRows LocalPolynomialAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+  const at::NoGradGuard no_grad;
+  const auto type = wide_type(k);
+  const int64_t length = k.size(2);
+  const at::Tensor weights = integer_power(dot_products(norm_(q.to(type)), norm_(k.to(type))), degree_);
+  const at::Tensor seen = seen_keys(positions, length, k).logical_and(own_block(positions, length, block_, k));
+  return power_weight_rows(weights, degree_, positions, seen);
 }
 
 }  // namespace polysketch

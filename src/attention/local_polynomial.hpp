@@ -18,6 +18,7 @@ class LocalPolynomialAttention : public Attention {
   std::vector<AttentionParameter> parameters() override { return norm_.parameters("norm."); }
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
+  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const override;
 
  private:
   KernelAttention call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "attention/arithmetic.hpp"
 #include "attention/kernel_cost.hpp"
 #include "attention/recomputed.hpp"
 #include "attention/recurrent.hpp"
@@ -164,6 +165,25 @@ at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& 
   call.b = features(e, largest.unsqueeze(3), k.scalar_type());
   call.log_scale = largest;
   return kernel_attention_next(seen, call);
+}
+
+WeightRows PerformerAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+  const at::NoGradGuard no_grad;
+  const auto type = wide_type(k);
+  const Exponents e = exponents(k.to(type), projection_);
+  const at::Tensor largest = key_maximum(e.scores, stabiliser_, {});  // [B, H, T]
+  at::Tensor products = dot_products(query_features(q.to(type), projection_), features(e, largest.unsqueeze(3), type));
+  const at::Tensor hidden = seen_keys(positions, k.size(2), k).logical_not();
+  if (stabiliser_ == Stabiliser::causal) {
+    const at::Tensor at_query = largest.index_select(2, positions.to(k.device()));
+    products = products * (largest.unsqueeze(2) - at_query.unsqueeze(3)).clamp_max(0).to(at::kDouble).exp();
+  }
+  WeightRows rows;
+  rows.positions = positions;
+  rows.weights = products.masked_fill(hidden, 0);
+  rows.divisor = raised_divisor(rows.weights.sum(3), kEpsilon);
+  rows.block = block_;
+  return rows;
 }
 
 }  // namespace polysketch

@@ -24,6 +24,7 @@ class PerformerAttention : public Attention {
   Recurrence recurrence() const override;
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
+  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const override;
 
  private:
   int64_t block_, redraw_, drawn_ = 0;

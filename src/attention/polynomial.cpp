@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "attention/arithmetic.hpp"
 #include "attention/pair_cost.hpp"
 #include "attention/polynomial_blocks.hpp"
 #include "attention/polynomial_heads.hpp"
@@ -131,6 +132,13 @@ at::Tensor PolynomialAttention::prefill(AttentionState& state, const at::Tensor&
   call.block = std::numeric_limits<int64_t>::max();  // one block without end
   call.one = scaled.one.item<double>();
   return kernel_attention_next(dynamic_cast<KernelState&>(state), call);
+}
+
+WeightRows PolynomialAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+  const at::NoGradGuard no_grad;
+  const auto type = wide_type(k);
+  const at::Tensor weights = integer_power(dot_products(norm_(q.to(type)), norm_(k.to(type))), degree_);
+  return power_weight_rows(weights, degree_, positions, seen_keys(positions, k.size(2), k));
 }
 
 at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PolynomialOptions& options) {

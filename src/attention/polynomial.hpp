@@ -21,6 +21,7 @@ class PolynomialAttention : public Attention {
   Recurrence recurrence() const override { return Recurrence::growing; }
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
+  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const override;
 
  private:
   int64_t degree_;

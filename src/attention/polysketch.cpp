@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "attention/arithmetic.hpp"
 #include "attention/kernel_cost.hpp"
 #include "attention/recurrent.hpp"
 
@@ -102,6 +103,28 @@ std::unique_ptr<AttentionState> PolysketchAttention::initial_state() const { ret
 at::Tensor PolysketchAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
   return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v, {0, q.size(2), q.size(2)}));
+}
+
+WeightRows PolysketchAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+  const at::NoGradGuard no_grad;
+  const bool local = config_.local == LocalAttention::exact, random = norm_.has_value();
+  const int64_t length = k.size(2);
+  const at::Tensor wide_q = q.to(wide_type(k)), wide_k = k.to(wide_type(k));
+  const auto normed = [&](const at::Tensor& x, const std::optional<HeadNorm>& own) {
+    const std::optional<HeadNorm>& norm = random ? norm_ : own;
+    return norm ? (*norm)(x) : at::layer_norm(x, {x.size(3)}, {}, {}, HeadNorm::kEpsilon);
+  };
+  const at::Tensor normed_q = normed(wide_q, query_norm_), normed_k = normed(wide_k, key_norm_);
+  const at::Tensor sketch_q = (*sketch_)(random ? normed_q : wide_q), sketch_k = (*sketch_)(random ? normed_k : wide_k);
+  const at::Tensor sketched = dot_products(sketch_q, sketch_k).square();
+  const at::Tensor exact = integer_power(dot_products(normed_q, normed_k), config_.degree);
+  const at::Tensor seen = seen_keys(positions, length, k);
+  WeightRows rows = power_weight_rows(local ? at::where(own_block(positions, length, config_.block, k), exact, sketched) : sketched,
+                                      config_.degree, positions, seen);
+  rows.sketched = sketched.masked_fill(seen.logical_not(), 0);
+  rows.exact = exact.masked_fill(seen.logical_not(), 0);
+  rows.block = config_.block;
+  return rows;
 }
 
 }  // namespace polysketch

@@ -27,6 +27,7 @@ class PolysketchAttention : public Attention {
   std::vector<AttentionParameter> constants() override;
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
+  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const override;
 
  private:
   /// Rows of a text that need sketches.

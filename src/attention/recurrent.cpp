@@ -114,7 +114,7 @@ at::Tensor kernel_attention_next(KernelState& state, const KernelAttention& call
     add_near(state, call, piece, sum);
     if (state.sums.defined()) add_far(state, call, piece, sum);
     at::Tensor divisor = sum.narrow(2, width, 1) + call.one;
-    if (call.floor > 0) divisor = at::where(divisor.abs() <= call.floor, divisor + 2 * call.floor, divisor);
+    if (call.floor > 0) divisor = raised_divisor(divisor, call.floor);
     const at::Tensor rows = inverse_or_zero(divisor) * sum.narrow(2, 0, width);
     output.narrow(2, begin, n).copy_(rows.view({batch, heads, n, width}));
     if (state.v.count() == call.block) close_block(state, call);

@@ -89,4 +89,9 @@ at::Tensor SlidingWindowAttention::prefill(AttentionState& state, const at::Tens
   return output;
 }
 
+WeightRows SlidingWindowAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+  const at::Tensor too_old = seen_keys(positions - window_, k.size(2), k);
+  return softmax_weight_rows(q, k, positions, seen_keys(positions, k.size(2), k).logical_and(too_old.logical_not()));
+}
+
 }  // namespace polysketch

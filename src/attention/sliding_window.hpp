@@ -14,6 +14,7 @@ class SlidingWindowAttention : public Attention {
   AttentionCost cost(int64_t length) const override;
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
+  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const override;
 
  private:
   int64_t window_;

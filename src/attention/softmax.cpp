@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 
 #include "attention/pair_cost.hpp"
 #include "attention/recurrent.hpp"
@@ -82,6 +84,22 @@ at::Tensor SoftmaxAttention::prefill(AttentionState& state, const at::Tensor& q,
                                                 seen.values.rows().narrow(2, 0, keys), mask));
   }
   return output;
+}
+
+WeightRows softmax_weight_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions, const at::Tensor& seen) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor scores = (dot_products(q, k) / std::sqrt(static_cast<double>(q.size(3))))
+                                .masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
+  WeightRows rows;
+  rows.positions = positions;
+  rows.weights = scores.exp();
+  rows.divisor = rows.weights.sum(3);
+  rows.largest_score = scores.amax(3);
+  return rows;
+}
+
+WeightRows SoftmaxAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+  return softmax_weight_rows(q, k, positions, seen_keys(positions, k.size(2), k));
 }
 
 }  // namespace polysketch

@@ -19,6 +19,9 @@ std::string softmax_backend(const at::Tensor& q);
 at::Tensor each_document(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents,
                          const std::function<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&)>& one);
 
+/// Rows of weights exp(q_i·k_j/√D) for the keys that `seen` [n, T] allows.
+WeightRows softmax_weight_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions, const at::Tensor& seen);
+
 /// o_i = sum_{j<=i} softmax_j(q_i·k_j / sqrt(D)) v_j, by the fastest attention that LibTorch has for device and type.
 class SoftmaxAttention : public Attention {
  public:
@@ -29,6 +32,7 @@ class SoftmaxAttention : public Attention {
   Recurrence recurrence() const override { return Recurrence::growing; }
   std::unique_ptr<AttentionState> initial_state() const override;
   at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
+  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const override;
 
  private:
   AttentionShape shape_;

@@ -17,6 +17,7 @@
 #include "distributed/world.hpp"
 #include "model/cost.hpp"
 #include "model/device.hpp"
+#include "model/memory.hpp"
 #include "support/median.hpp"
 #include "support/philox.hpp"
 #include "support/units.hpp"
@@ -44,6 +45,7 @@ void run_step(const Arguments& arguments) {
   const int64_t own = sequences / world->size();
   const int64_t rows = micro_batch_rows(training, context, own, device.is_cuda());
   const bool sharded = config.distributed.shard_optimizer;
+  require_training_memory(config, rows, world->available_memory(), sharded ? world->size() : 1);
   Transformer::Options options;
   options.sharding = {.rank = world->rank(),
                       .world = world->size(),

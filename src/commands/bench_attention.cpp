@@ -10,6 +10,7 @@
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "evaluation/attention_report.hpp"
+#include "evaluation/decode_bench.hpp"
 #include "model/device.hpp"
 #include "reporting/progress_bar.hpp"
 #include "reporting/svg_file.hpp"
@@ -19,12 +20,15 @@
 namespace polysketch::commands {
 namespace {
 
+constexpr const char* decode_kinds = "softmax,polysketch:learned-local,polysketch:random-local,performer,hedgehog,sliding_window";
 constexpr const char* default_kinds = "softmax,polynomial,polysketch:learned-local,polysketch:random-local,performer";
 
 struct Arguments {
   ConfigArguments config;
   std::string kinds = default_kinds;
   std::string lengths;
+  const char* lengths_option = "--lengths";
+  int64_t tokens = 0;
   int64_t heads = 0, head_width = 0;
   int64_t batch = 1;
   std::string precision, device;
@@ -38,7 +42,7 @@ AttentionBenchOptions options_of(const Arguments& arguments) {
   const Config config = arguments.config.resolve().config;
   AttentionBenchOptions options;
   options.variants = parse_attention_variants(arguments.kinds, config.attention);
-  options.lengths = parse_lengths(arguments.lengths);
+  options.lengths = parse_lengths(arguments.lengths, arguments.lengths_option);
   options.shape = {arguments.heads > 0 ? arguments.heads : config.model.heads,
                    arguments.head_width > 0 ? arguments.head_width : config.model.width / config.model.heads};
   options.batch = arguments.batch;
@@ -92,6 +96,18 @@ void run_crossover(const Arguments& arguments) {
   }
 }
 
+void run_decode(const Arguments& arguments) {
+  DecodeBenchOptions options{options_of(arguments), arguments.tokens};
+  ProgressBar progress("bench decode", progress_steps(options), "calls");
+  options.common.progress = [&](int64_t done, const std::string& now) { progress.update(done, now); };
+  const std::vector<DecodeFigures> figures = bench_decode(options);
+  if (arguments.json) {
+    std::cout << decode_bench_json(options, figures).dump() << "\n";
+  } else {
+    std::cout << attention_bench_heading(options.common) << "\n" << decode_bench_table(figures);
+  }
+}
+
 CLI::App* add_command(CLI::App& bench, const std::string& name, const std::string& description, const char* lengths,
                       const std::shared_ptr<Arguments>& arguments) {
   CLI::App* command = bench.add_subcommand(name, description);
@@ -101,7 +117,12 @@ CLI::App* add_command(CLI::App& bench, const std::string& name, const std::strin
   command->add_option("--kinds", arguments->kinds, "mechanisms, with commas between; see below")
       ->capture_default_str()
       ->type_name("KIND,…");
-  command->add_option("--lengths", arguments->lengths, "context lengths, with commas between")->capture_default_str()->type_name("T,…");
+  const bool positions = std::string(arguments->lengths_option) == "--positions";
+  command
+      ->add_option(arguments->lengths_option, arguments->lengths,
+                   positions ? "tokens before the ones that are timed, with commas between" : "context lengths, with commas between")
+      ->capture_default_str()
+      ->type_name("T,…");
   command->add_option("--heads", arguments->heads, "attention heads; default: the configuration's, or 12")->check(CLI::Range(1, 65'536));
   command->add_option("--head-width", arguments->head_width, "width of a head; default: the configuration's, or 64")
       ->check(CLI::Range(1, 4096));
@@ -111,7 +132,9 @@ CLI::App* add_command(CLI::App& bench, const std::string& name, const std::strin
   command->add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N; default: training.device");
   command->add_option("--rounds", arguments->rounds, "how often everything is timed")->check(CLI::Range(1, 10'000))->capture_default_str();
   command
-      ->add_option("--limit-seconds", arguments->limit_seconds, "leave out what takes longer than this, forward and backward; 0: no limit")
+      ->add_option("--limit-seconds", arguments->limit_seconds,
+                   positions ? "leave out states and measurements that take longer than this; 0: no limit"
+                             : "leave out what takes longer than this, forward and backward; 0: no limit")
       ->check(CLI::Range(0.0, 1e9))
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "print one JSON object");
@@ -139,6 +162,19 @@ void add_bench_attention(CLI::App& bench) {
                                   "512,1Ki,2Ki,4Ki,8Ki,16Ki,32Ki,64Ki,128Ki", crossover);
   command->add_option("--svg", crossover->svg, "also draw the table, both axes logarithmic")->type_name("FILE");
   command->callback([crossover] { run_crossover(*crossover); });
+
+  const auto decode = std::make_shared<Arguments>();
+  decode->kinds = decode_kinds;
+  decode->lengths_option = "--positions";
+  command = add_command(bench, "decode", "Time per token and state of the recurrent form of attention mechanisms", "100,100000", decode);
+  command->add_option("--tokens", decode->tokens, "tokens of a measurement; default: a block (attention.block), 64 where the state grows")
+      ->check(CLI::Range(1, 1'000'000));
+  command->footer(fmt::format(
+      "One layer that reads as many random tokens as the position says and then goes on token by token, as `generate` does. A token of\n"
+      "a linear kind costs more the fuller the open block is, and the first block has nothing behind it: compare positions beyond the\n"
+      "first block, over whole blocks or where position modulo attention.block is the same.\n\nKinds: {}.",
+      attention_variant_forms));
+  command->callback([decode] { run_decode(*decode); });
 }
 
 }  // namespace polysketch::commands

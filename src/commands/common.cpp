@@ -62,7 +62,7 @@ std::vector<std::pair<std::string, std::vector<int64_t>>> learned_tensors(const 
 
 }  // namespace
 
-LoadedModel load_model(const ModelArguments& arguments) {
+LoadedModel load_model(const ModelArguments& arguments, const std::function<void(const Config&, const at::Device&)>& check) {
   LoadedModel loaded;
   loaded.checkpoint = find_checkpoint(arguments.path);
   const nlohmann::json& state = loaded.checkpoint.manifest.state;
@@ -87,6 +87,7 @@ LoadedModel load_model(const ModelArguments& arguments) {
   options.model = loaded.config.model;
   options.attention = loaded.config.attention;
   options.device = open_device(arguments.device, loaded.config.training.threads);
+  if (check) check(loaded.config, options.device);
   options.compute = loaded.config.training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
   options.initialize = false;
   options.seed = static_cast<uint64_t>(loaded.config.run.seed);  // random sketches and features are drawn from it

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,7 +41,8 @@ struct LoadedModel {
 };
 /// Throws UserError 66 (nothing there), 81 (damaged), 65 (another tokenizer than the run's), 78 (an override that would make it another
 /// model).
-LoadedModel load_model(const ModelArguments& arguments);
+/// `check`, if given, is asked before the model is made, with what it will be and its device.
+LoadedModel load_model(const ModelArguments& arguments, const std::function<void(const Config&, const at::Device&)>& check = {});
 
 /// A training or evaluation `Split` from its word. Throws UserError 64.
 Split parse_split(const std::string& word);

@@ -11,6 +11,8 @@
 #include "data/corpus.hpp"
 #include "distributed/world.hpp"
 #include "evaluation/perplexity.hpp"
+#include "model/device.hpp"
+#include "model/memory.hpp"
 #include "reporting/progress_bar.hpp"
 #include "support/exit.hpp"
 #include "support/hash.hpp"
@@ -94,18 +96,20 @@ void run_perplexity(const Arguments& arguments) {
   ModelArguments model = arguments.model;
   const auto world = join_launched_world(DistributedConfig{}, model.device, 0);
   if (world->device().is_cuda()) model.device = fmt::format("cuda:{}", world->device().index());
+  PerplexityOptions options;
+  options.split = parse_split(arguments.split);
   LoadedModel loaded;
   try {
-    loaded = load_model(model);
+    loaded = load_model(model, [&](const Config& config, const at::Device&) {
+      options.context = count_argument("--context", arguments.context, config.data.context);
+      require_evaluation_memory(config, options.context, options.rows(), world->available_memory());
+    });
   } catch (const UserError& error) {
     world->announce_end(error.code(), error.what());
     throw;
   }
   world->require_alike({{"the checkpoint", checkpoint_identity(loaded.checkpoint)}});
   const Config& config = loaded.config;
-  PerplexityOptions options;
-  options.split = parse_split(arguments.split);
-  options.context = count_argument("--context", arguments.context, config.data.context);
   options.stride = count_argument("--stride", arguments.stride, 0);
   options.max_tokens = count_argument("--tokens", arguments.tokens, 0);
   if (options.stride > options.context)

@@ -40,7 +40,7 @@ void run(const Arguments& arguments) {
   const bool gpu = training.device.starts_with("cuda");
   const int64_t micro = micro_batch_rows(training, config.data.context, sequences, gpu) * config.data.context;
   const ModelCost cost = model_cost(config.model, config.attention, training.precision, config.data.context, micro);
-  const int64_t total = cost.weight_bytes + cost.gradient_bytes + cost.optimizer_bytes + cost.activation_bytes;
+  const int64_t total = cost.training_bytes();
   const double tokens = static_cast<double>(training.steps) * static_cast<double>(training.batch_tokens);
   const double seconds = speed > 0 ? tokens / speed : 0;
   if (arguments.json) {

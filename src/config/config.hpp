@@ -126,7 +126,8 @@ struct CheckpointConfig {
 };
 
 struct LoggingConfig {
-  int64_t every = 10;  ///< steps between console lines (every step stands in metrics.jsonl)
+  int64_t every = 10;       ///< steps between console lines (every step stands in metrics.jsonl)
+  int64_t diagnostics = 0;  ///< steps between two looks at the attention weights; 0: never
   bool tensorboard = true;
   bool progress = true;  ///< progress bar when standard error is a terminal
 };

@@ -197,6 +197,8 @@ void list_checkpoint(FieldList& keys, CheckpointConfig& checkpoint) {
 
 void list_logging(FieldList& keys, LoggingConfig& logging) {
   keys.count("logging.every", logging.every, "steps", 1, "Steps between two lines on the console; `metrics.jsonl` has every step.");
+  keys.count("logging.diagnostics", logging.diagnostics, "steps", 0,
+             "Steps between two looks at the attention weights of a few queries (docs/attention.md); 0: never.");
   keys.flag("logging.tensorboard", logging.tensorboard, "Write TensorBoard event files.");
   keys.flag("logging.progress", logging.progress, "Show a progress bar where standard error is a terminal.");
 }

@@ -29,6 +29,7 @@
 
 #include "distributed/failure_watch.hpp"
 #include "distributed/group_collectives.hpp"
+#include "model/device.hpp"
 #include "support/build_info.hpp"
 #include "support/cuda_module.hpp"
 #include "support/log.hpp"
@@ -390,6 +391,10 @@ int64_t World::rank() const { return state_->options.place.rank; }
 int64_t World::size() const { return state_->options.place.world; }
 const Place& World::place() const { return state_->options.place; }
 at::Device World::device() const { return state_->options.device; }
+int64_t World::available_memory() const {
+  const int64_t all = available_memory_bytes(device());
+  return device().is_cuda() ? all : all / place().local_world;
+}
 Collectives& World::collectives() { return *state_->collectives; }
 const std::vector<std::string>& World::hosts() const { return state_->hosts; }
 const std::string& World::name_of(int64_t rank) const { return state_->names.at(static_cast<size_t>(rank)); }

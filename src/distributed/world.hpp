@@ -41,6 +41,8 @@ class World {
   bool leads() const { return rank() == 0; }
   const Place& place() const;
   at::Device device() const;
+  /// Bytes that this process may take: of a CPU its share of what the machine has left.
+  int64_t available_memory() const;
   Collectives& collectives();
 
   /// Compares what must be alike everywhere, as (name, value). Throws UserError 78 on every process naming the ranks that differ from most.

@@ -106,16 +106,16 @@ std::vector<AttentionVariant> parse_attention_variants(const std::string& text, 
   return variants;
 }
 
-std::vector<int64_t> parse_lengths(const std::string& text) {
+std::vector<int64_t> parse_lengths(const std::string& text, const std::string& option) {
   std::vector<int64_t> lengths;
   for (const std::string& word : split(text, ',')) {
     const auto length = parse_count(word);
     if (!length || *length < 1 || *length > longest) {
-      throw UserError(ExitCode::usage,
-                      fmt::format("--lengths: got '{}', want whole numbers from 1 to {} with commas between, like 512,4Ki", word, longest));
+      throw UserError(ExitCode::usage, fmt::format("{}: got '{}', want whole numbers from 1 to {} with commas between, like 512,4Ki",
+                                                   option, word, longest));
     }
     if (std::find(lengths.begin(), lengths.end(), *length) != lengths.end())
-      throw UserError(ExitCode::usage, fmt::format("--lengths: {} stands there twice", *length));
+      throw UserError(ExitCode::usage, fmt::format("{}: {} stands there twice", option, *length));
     lengths.push_back(*length);
   }
   std::sort(lengths.begin(), lengths.end());

@@ -53,7 +53,7 @@ std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfi
   order.rank = all ? all->rank() : 0;
   order.world = all ? all->world() : 1;
   EvaluationStream stream(data, corpus, options.split, tokenizer, order);
-  const auto rows = static_cast<size_t>(std::max<int64_t>(1, options.batch_tokens / options.context));
+  const auto rows = static_cast<size_t>(options.rows());
   Perplexity result;
   std::vector<EvaluationWindow> windows;
   for (bool more = true; more;) {

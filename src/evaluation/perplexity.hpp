@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -30,10 +31,11 @@ struct Perplexity {
 
 struct PerplexityOptions {
   Split split = Split::validation;
-  int64_t context = 1024;              ///< N
-  int64_t stride = 0;                  ///< 0: N (non-overlapping windows)
-  int64_t max_tokens = 0;              ///< 0: the whole split
-  int64_t batch_tokens = 8192;         ///< of one forward
+  int64_t context = 1024;                                                        ///< N
+  int64_t stride = 0;                                                            ///< 0: N (non-overlapping windows)
+  int64_t max_tokens = 0;                                                        ///< 0: the whole split
+  int64_t batch_tokens = 8192;                                                   ///< of one forward
+  int64_t rows() const { return std::max<int64_t>(1, batch_tokens / context); }  ///< windows of one forward
   std::function<bool()> stop;          ///< polled between forwards; of several processes one that says yes stops all
   Collectives* collectives = nullptr;  ///< the processes that share the work: each scores its windows, all get the same figures
   std::function<void(int64_t tokens)> progress;

@@ -40,7 +40,12 @@ ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention_
   const int64_t rows = sequences * context;
   const int64_t block = rows * (2 * c * 4 + (2 * c + 2 * g) * element + 4 * 4) + sequences * pair.saved_bytes(element);
   const int64_t logits = std::min<int64_t>(rows, 1024) * v * element;
-  cost.activation_bytes = (model.recompute ? l * rows * c * 4 + block : l * block) + logits;
+  const int64_t tables = context * (c + c / model.heads) * 4;  // of positions and rotations
+  // At the head: the normalised output, what the norm saw, the gradient of the one and a chunk of logits.
+  const int64_t head = rows * c * (4 + 2 * element) + logits;
+  cost.activation_bytes = (model.recompute ? l * rows * c * 4 + std::max(block, head) : l * block + head) + tables;
+  // In the gated unit: the residual stream, what the two norms and the attention gave, the pre-activations and their product.
+  cost.forward_bytes = std::max(rows * (c * 4 + (3 * c + 3 * g) * element), rows * c * (4 + element) + logits) + tables;
   return cost;
 }
 

@@ -18,8 +18,13 @@ struct ModelCost {
   int64_t weight_bytes = 0;           ///< fp32 masters and the copies that compute
   int64_t gradient_bytes = 0;         ///< fp32
   int64_t optimizer_bytes = 0;        ///< two fp32 moments
-  int64_t activation_bytes = 0;       ///< kept for backward by one micro-batch, plus the chunk of logits
+  int64_t activation_bytes = 0;       ///< of one micro-batch: kept for backward, and what the head takes
+  int64_t forward_bytes = 0;          ///< what a forward of one micro-batch takes at most where nothing is kept for backward
   int64_t checkpoint_bytes = 0;
+
+  int64_t model_bytes() const { return weight_bytes + gradient_bytes + optimizer_bytes; }
+  int64_t training_bytes() const { return model_bytes() + activation_bytes; }
+  int64_t evaluation_bytes() const { return weight_bytes + gradient_bytes + forward_bytes; }  ///< the gradients' place exists all the same
 };
 
 /// micro_batch_tokens: tokens of one forward and backward.

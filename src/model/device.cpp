@@ -108,8 +108,12 @@ int64_t available_memory_bytes(const at::Device& device) {
     const int64_t cached = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
     return static_cast<int64_t>(allocator->getMemoryInfo(device.index()).first) + cached;
   }
-  const auto number_in = [](const char* path, const std::string& word) -> std::optional<int64_t> {
-    std::ifstream file(path);
+  return available_host_bytes();
+}
+
+int64_t available_host_bytes(const std::filesystem::path& root) {
+  const auto number_in = [&](const char* path, const std::string& word) -> std::optional<int64_t> {
+    std::ifstream file(root / path);
     int64_t number = 0;
     for (std::string found; !word.empty() && found != word;) {
       if (!(file >> found)) return std::nullopt;
@@ -117,9 +121,12 @@ int64_t available_memory_bytes(const at::Device& device) {
     return file >> number ? std::optional(number) : std::nullopt;
   };
   int64_t available = std::numeric_limits<int64_t>::max();
-  if (const auto kibibytes = number_in("/proc/meminfo", "MemAvailable:")) available = *kibibytes * 1024;
-  const auto limit = number_in("/sys/fs/cgroup/memory.max", ""), used = number_in("/sys/fs/cgroup/memory.current", "");
-  return limit && used ? std::min(available, *limit - *used) : available;
+  if (const auto kibibytes = number_in("proc/meminfo", "MemAvailable:")) available = *kibibytes * 1024;
+  const auto limit = number_in("sys/fs/cgroup/memory.max", ""), used = number_in("sys/fs/cgroup/memory.current", "");
+  if (!limit || !used) return available;
+  int64_t pages_of_files = 0;
+  for (const char* list : {"inactive_file", "active_file"}) pages_of_files += number_in("sys/fs/cgroup/memory.stat", list).value_or(0);
+  return std::min(available, *limit - std::max<int64_t>(0, *used - pages_of_files));
 }
 
 double peak_flops(const at::Device& device, at::ScalarType compute) {

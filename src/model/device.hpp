@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 namespace polysketch {
@@ -19,6 +20,10 @@ int64_t peak_memory_bytes(const at::Device& device);
 /// What can still be allocated without pushing anything out: the least of what the machine and the process's control group have left, or
 /// the free memory of the GPU.
 int64_t available_memory_bytes(const at::Device& device);
+
+/// The CPU's part of it, from proc/meminfo and sys/fs/cgroup under `root` ("/" but in tests). Pages of files count as available, since the
+/// system gives them up. The largest number there is where nothing can be read.
+int64_t available_host_bytes(const std::filesystem::path& root = "/");
 
 /// Dense FLOP/s of matrix products in bf16 (or fp32) where the model of the device is known, else 0.
 double peak_flops(const at::Device& device, at::ScalarType compute);

@@ -110,6 +110,7 @@ at::Tensor Transformer::attend(size_t layer, const at::Tensor& normalized, const
                                {rows(rotary_.cos), rows(rotary_.sin)});
   if (decode != nullptr) return ops::merge_heads(block.attention->prefill(*decode->layers[layer], qkv[0], qkv[1], qkv[2]));
   if (keep == nullptr) return ops::merge_heads(block.attention->forward(qkv[0], qkv[1], qkv[2], input.documents));
+  if (input.probe != nullptr) input.probe->take(layer, qkv[0], qkv[1]);
   at::AutoGradMode enable(true);
   for (at::Tensor& part : qkv) part.requires_grad_(true);
   keep->attended = block.attention->forward(qkv[0], qkv[1], qkv[2], input.documents);

@@ -11,6 +11,7 @@
 
 #include "attention/attention.hpp"
 #include "config/config.hpp"
+#include "model/attention_probe.hpp"
 #include "model/ops.hpp"
 #include "model/parameters.hpp"
 
@@ -22,6 +23,7 @@ struct ModelInput {
   at::Tensor targets;   ///< [B, T] int64, -1: not scored
   Documents documents;  ///< undefined: every row is one document
   ops::DropoutKey dropout;
+  AttentionProbe* probe = nullptr;  ///< takes what it wants to see of the layers in forward_backward; may be null
 };
 
 /// What the recurrent form remembers of some texts (METHOD §3): a state a layer, constant in size but for the kinds that look at every

@@ -75,6 +75,7 @@ class ConsoleSink : public MetricSink {
   void record(const MetricRecord& record) override {
     if (record.event == "step") return step(record);
     if (record.event == "validation") return log_info(validation_line(record));
+    if (record.event == "diagnostics") return log_info(diagnostics_line(record));
     if (record.event == "checkpoint") return log_info(checkpoint_line(record));
     if (record.event == "stop" || record.event == "end") {
       bar_.reset();
@@ -140,6 +141,22 @@ class ConsoleSink : public MetricSink {
     if (tokens && seconds) parts.push_back(fmt::format("{} tokens in {}", short_tokens(std::llround(*tokens)), duration(*seconds)));
     if (loss && best_ && *loss < *best_) parts.push_back(fmt::format("best so far, was {:.4f}", *best_));
     if (loss && (!best_ || *loss < *best_)) best_ = loss;
+    return join(parts);
+  }
+
+  /// The mean over the layers and, where layers can differ, the worst.
+  static std::string diagnostics_line(const MetricRecord& record) {
+    std::vector<std::string> parts{"diagnostics at " + group_digits(record.step)};
+    const auto add = [&](const char* name, const std::string& key, auto format) {
+      const auto mean = number(record, key.c_str()), worst = number(record, (key + "_worst").c_str());
+      if (mean && worst) parts.push_back(fmt::format("{} {}, worst {}", name, format(*mean), format(*worst)));
+    };
+    const auto plain = [](double value) { return fmt::format("{:.3g}", value); };
+    add("sketch error", "sketch_error", plain);
+    add("normaliser", "smallest_normaliser", plain);
+    add("score", "largest_score", plain);
+    add("outside the block", "share_outside_block", percent);
+    add("rank", "effective_rank", plain);
     return join(parts);
   }
 

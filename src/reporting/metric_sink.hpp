@@ -10,7 +10,7 @@
 
 namespace polysketch {
 
-/// One row of metrics.jsonl. `event`: "start", "step", "validation", "checkpoint", "stop", "end".
+/// One row of metrics.jsonl. `event`: "start", "step", "diagnostics", "validation", "checkpoint", "stop", "end".
 /// `fields` are written in their order after event, step, tokens and time; numbers stay numbers, a non-finite number becomes null.
 struct MetricRecord {
   std::string event;
@@ -31,11 +31,12 @@ class MetricSink {
 /// every step stands in the file once.
 std::unique_ptr<MetricSink> make_jsonl_sink(const std::string& path, int64_t resume_step);
 
-/// A TensorBoard event file in `directory`: one scalar per numeric field of step and validation records, tag `<event>/<field>`.
+/// A TensorBoard event file in `directory`: one scalar per numeric field of step, diagnostics and validation records,
+/// tag `<event>/<field>`, and of the objects in a list of them, tag `<event>/<list>/<position>/<field>`.
 std::unique_ptr<MetricSink> make_tensorboard_sink(const std::string& directory);
 
-/// The console: one readable line every `every` steps, one for each validation, checkpoint and stop, under a progress bar with ETA if
-/// standard error is a terminal and `progress` is set.
+/// The console: one readable line every `every` steps, one for each validation, diagnostics, checkpoint and stop, under a progress bar with
+/// ETA if standard error is a terminal and `progress` is set.
 struct ConsoleOptions {
   int64_t total_steps = 0;
   int64_t start_step = 0;

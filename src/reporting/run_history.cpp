@@ -39,6 +39,12 @@ ValidationRow validation_row(const json& row) {
   return {row["step"].get<int64_t>(), number(row, "tokens"), number(row, "loss"), number(row, "perplexity"), number(row, "bits_per_byte")};
 }
 
+DiagnosticsRow diagnostics_row(const json& row) {
+  return {row["step"].get<int64_t>(),         number(row, "tokens"),        number(row, "sketch_error"),
+          number(row, "smallest_normaliser"), number(row, "largest_score"), number(row, "share_outside_block"),
+          number(row, "effective_rank")};
+}
+
 void add_row(RunHistory& run, const std::string& text) {
   const json row = json::parse(text, nullptr, false);
   if (!row.is_object() || !row.contains("event") || !row["event"].is_string() || !row.contains("step") ||
@@ -50,6 +56,7 @@ void add_row(RunHistory& run, const std::string& text) {
   if (run.last_event == "start") ++run.starts;
   if (run.last_event == "step") run.steps.push_back(step_row(row));
   if (run.last_event == "validation") run.validations.push_back(validation_row(row));
+  if (run.last_event == "diagnostics") run.diagnostics.push_back(diagnostics_row(row));
 }
 
 std::string trimmed(std::string text) {
@@ -117,6 +124,8 @@ RunHistory read_run(const fs::path& folder) {
   std::stable_sort(run.steps.begin(), run.steps.end(), [](const StepRow& a, const StepRow& b) { return a.step < b.step; });
   std::stable_sort(run.validations.begin(), run.validations.end(),
                    [](const ValidationRow& a, const ValidationRow& b) { return a.step < b.step; });
+  std::stable_sort(run.diagnostics.begin(), run.diagnostics.end(),
+                   [](const DiagnosticsRow& a, const DiagnosticsRow& b) { return a.step < b.step; });
 
   run.config_text = read_if_there(run.folder / "config.yaml");
   run.config = flatten_config(run.config_text);

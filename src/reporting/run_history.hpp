@@ -24,13 +24,20 @@ struct ValidationRow {
   double tokens = 0, loss = 0, perplexity = 0, bits_per_byte = 0;
 };
 
+/// Means over the layers.
+struct DiagnosticsRow {
+  int64_t step = 0;
+  double tokens = 0, sketch_error = 0, smallest_normaliser = 0, largest_score = 0, share_outside_block = 0, effective_rank = 0;
+};
+
 struct RunHistory {
   std::string name;  ///< run.name of its config, else the folder's
   std::filesystem::path folder;
-  std::vector<StepRow> steps;              ///< by step
-  std::vector<ValidationRow> validations;  ///< by step
-  std::string last_event;                  ///< "end", "stop", or what the run wrote last
-  int64_t starts = 0;                      ///< how often the run was started or resumed
+  std::vector<StepRow> steps;               ///< by step
+  std::vector<ValidationRow> validations;   ///< by step
+  std::vector<DiagnosticsRow> diagnostics;  ///< by step
+  std::string last_event;                   ///< "end", "stop", or what the run wrote last
+  int64_t starts = 0;                       ///< how often the run was started or resumed
   int64_t damaged_rows = 0;
   std::map<std::string, std::string> config;  ///< "section.key" -> value, from config.yaml
   std::string config_text;

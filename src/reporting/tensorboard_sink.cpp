@@ -89,11 +89,9 @@ class TensorboardSink : public MetricSink {
 
   void record(const MetricRecord& record) override {
     if (record.event == "start" && record.step > 0) return restart(record.step);
-    if (record.event != "step" && record.event != "validation") return;
+    if (record.event != "step" && record.event != "validation" && record.event != "diagnostics") return;
     std::string summary;
-    for (const auto& [key, value] : record.fields.items()) {
-      if (value.is_number()) put_bytes(summary, 1, scalar(record.event + "/" + key, value.get<double>()));
-    }
+    put_scalars(summary, record.event + "/", record.fields);
     if (summary.empty()) return;
     std::string content = event(record.step);
     put_bytes(content, 5, summary);
@@ -103,6 +101,16 @@ class TensorboardSink : public MetricSink {
   void flush() override { file_.sync(); }
 
  private:
+  static void put_scalars(std::string& summary, const std::string& prefix, const nlohmann::ordered_json& fields) {
+    for (const auto& [key, value] : fields.items()) {
+      if (value.is_number()) put_bytes(summary, 1, scalar(prefix + key, value.get<double>()));
+      if (!value.is_array()) continue;
+      for (size_t i = 0; i < value.size(); ++i) {
+        if (value[i].is_object()) put_scalars(summary, fmt::format("{}{}/{:02}/", prefix, key, i), value[i]);
+      }
+    }
+  }
+
   /// A run that resumes: TensorBoard then hides what earlier files say of the steps from here on. SessionLog: 1 status, START = 1.
   void restart(int64_t resumed_from) {
     std::string content = event(resumed_from + 1);

@@ -21,6 +21,7 @@ enum class RandomPurpose : uint32_t {
   sampling = 7,
   generation = 8,
   test = 9,
+  diagnostics = 10,
 };
 
 /// A stream of random numbers named by (seed, purpose, stream): the k-th draw is a pure function of these and k.

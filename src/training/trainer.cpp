@@ -13,6 +13,7 @@
 #include "model/device.hpp"
 #include "support/log.hpp"
 #include "support/stop_signal.hpp"
+#include "training/diagnostics.hpp"
 #include "training/learning_rate.hpp"
 
 namespace polysketch {
@@ -74,6 +75,8 @@ Trainer::StepOutcome Trainer::train_step() {
   for (at::Tensor& sum : nats) sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   model_->at_step(state_.step);
   world_->at_step(state_.step + 1);
+  const int64_t every = config_.logging.diagnostics;
+  std::optional<AttentionProbe> probe;  // looked at when the step is over
   for (int64_t done = 0; done < own; done += rows_) {
     const Batch batch = batches_->next();
     if (batch.rows == 0) {  // a stop was asked for while waiting for data: this step has not happened
@@ -86,7 +89,14 @@ Trainer::StepOutcome Trainer::train_step() {
       reducer_->begin();
       ready = [this](size_t parameter) { reducer_->ready(parameter); };
     }
-    nats[static_cast<size_t>(done / per_sum)] += model_->forward_backward(to_input(batch), scale, ready);
+    ModelInput input = to_input(batch);
+    // The first rows of a step belong to rank 0, so that what is looked at does not depend on the number of processes.
+    if (world_->leads() && done == 0 && every > 0 && (state_.step + 1) % every == 0) {
+      probe.emplace(static_cast<uint64_t>(config_.run.seed), state_.step, model_->layers(), config_.model.heads, batch.rows, batch.context,
+                    input.documents);
+      input.probe = &*probe;
+    }
+    nats[static_cast<size_t>(done / per_sum)] += model_->forward_backward(input, scale, ready);
     if (reduction_ && (done + rows_) % per_sum == 0) reduction_->take();
   }
   facts.waiting[rank] = batches_->seconds_waited() - waited_before;
@@ -144,6 +154,7 @@ Trainer::StepOutcome Trainer::train_step() {
   fields["token_digest"] = digest_text(state_.digest);
   fields["epoch"] = batches_->epoch();
   record("step", std::move(fields));
+  if (probe) record("diagnostics", diagnostics_fields(*model_, *probe));
   after_update(all);
   return StepOutcome::done;
 }

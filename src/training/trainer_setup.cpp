@@ -13,6 +13,7 @@
 #include "config/rules.hpp"
 #include "distributed/gather_flat.hpp"
 #include "model/device.hpp"
+#include "model/memory.hpp"
 #include "model/model_file.hpp"
 #include "support/build_info.hpp"
 #include "support/durable_file.hpp"
@@ -122,6 +123,7 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
                     fmt::format("training.micro_batch_tokens: {} sequences do not divide the {} that {} has: use 0, or a divisor", rows_,
                                 sequences_per_sum(), canonical() ? "a shard" : "a process"));
   }
+  require_training_memory(config_, rows_, world_->available_memory(), config_.distributed.shard_optimizer ? world_->size() : 1);
   BatchStream::Options order;
   order.rank = world_->rank();
   order.world = world_->size();

@@ -146,7 +146,12 @@ TEST_F(BadInput, Configuration) {
       config("a unit that does not exist", "training: {steps: 3Q}\n", {"training.steps", "3Q"}),
       config("a key that stands twice", "run: {seed: 1, seed: 2}\n", {"run.seed"}),
       config("a word that is no choice", "attention: {kind: sofmax}\n", {"attention.kind", "softmax"}),
-      config("an odd degree", "attention: {kind: polynomial, degree: 3}\n", {"attention.degree", "3"}),
+      config("an odd degree", "attention: {kind: polynomial, degree: 3}\n", {"attention.degree", "3", "even"}),
+      config("an odd degree of a sketch", "attention: {kind: polysketch, degree: 5}\n", {"attention.degree", "5", "even"}),
+      config("a degree of a sketch that is no power of two", "attention: {kind: polysketch, degree: 6}\n",
+             {"attention.degree", "6", "a power of two"}),
+      config("a sketch of size 0", "attention: {kind: polysketch, sketch_size: 0}\n", {"attention.sketch_size", "0", "1"}),
+      config("a block of length 0", "attention: {kind: polysketch, block: 0}\n", {"attention.block", "0", "1"}),
       config("batch that is no multiple of the context", "data: {context: 100}\ntraining: {batch_tokens: 1050}\n",
              {"training.batch_tokens", "1050", "100"}),
       config("heads that do not divide the width", "model: {size: custom, layers: 1, width: 30, heads: 4}\n", {"model.heads", "30"}),
@@ -176,6 +181,23 @@ TEST_F(BadInput, Configuration) {
   mistakes.push_back({"a store that does not exist", 78, {"data.root", "ftp"}, [](const fs::path& folder) {
                         return train(folder, {"data.root=ftp://host/x"});
                       }});
+  mistakes.push_back({"a context beyond the memory of any machine",
+                      78,
+                      {"data.context", "1073741824", "are available", "lower data.context", "model.recompute"},
+                      [](const fs::path& folder) {
+                        return train(folder, {"data.context=1Gi", "training.batch_tokens=1Gi"});
+                      }});
+  mistakes.push_back(
+      {"micro-batches beyond it", 78, {"data.context", "are available", "training.micro_batch_tokens"}, [](const fs::path& folder) {
+         return train(folder, {"training.batch_tokens=64Gi", "training.micro_batch_tokens=64Gi"});
+       }});
+  mistakes.push_back({"a model beyond it", 78, {"model.size", "are available", "smaller"}, [](const fs::path& folder) {
+                        return train(folder, {"model.layers=10000", "model.width=64Ki"});
+                      }});
+  mistakes.push_back(
+      {"the same of `bench step`", 78, {"data.context", "are available"}, [](const fs::path&) {
+         return Words{"bench", "step", workplace().config().string(), "--set", "data.context=1Gi", "--set", "training.batch_tokens=1Gi"};
+       }});
   mistakes.push_back({"`data.cleaning` for a corpus without markup", 78, {"data.cleaning"}, [](const fs::path& folder) {
                         return train(folder, {"data.cleaning=plain"});
                       }});
@@ -350,6 +372,12 @@ TEST_F(BadInput, RunFolder) {
           {"model.layers"},
           [trained](const fs::path&) {
             return Words{"evaluate", "perplexity", trained.string(), "--set", "model.layers=3"};
+          }},
+         {"`evaluate --context` beyond the memory of any machine",
+          78,
+          {"--context", "are available"},
+          [trained](const fs::path&) {
+            return Words{"evaluate", "perplexity", trained.string(), "--context", "64Gi"};
           }},
          {"`evaluate --split dev`",
           64,

@@ -129,6 +129,26 @@ TEST(Bench, AttentionNeedsNoConfiguration) {
   EXPECT_THAT(read_text(svg), testing::AllOf(testing::StartsWith("<svg "), HasSubstr(">performer</text>"), testing::EndsWith("</svg>\n")));
 }
 
+TEST(Bench, DecodeNeedsNoConfiguration) {
+  const Words shape{"--heads", "2",     "--head-width",          "16",    "--precision",       "fp32", "--device", "cpu", "--rounds",
+                    "2",       "--set", "attention.features=16", "--set", "attention.block=16"};
+  const Words what{"--kinds", "softmax,polysketch:random-local:8,performer", "--positions", "200,40"};
+  const Row bench = json_of(with(with({"bench", "decode"}, shape), what));
+  ASSERT_EQ(bench["figures"].size(), 6u);
+  for (const Row& row : bench["figures"]) {
+    EXPECT_GT(row["seconds_per_token"].get<double>(), 0);
+    EXPECT_EQ(row["tokens"], row["kind"] == "softmax" ? 64 : 16) << "a whole block";
+  }
+  EXPECT_EQ(bench["figures"][2]["position"], 40);
+  EXPECT_EQ(bench["figures"][2]["state_bytes"], bench["figures"][3]["state_bytes"]) << "constant";
+  EXPECT_LT(bench["figures"][0]["state_bytes"], bench["figures"][1]["state_bytes"]);
+  const ProcessResult table = polysketch(with(with(with({"bench", "decode"}, shape), what), {"--tokens", "3"}));
+  EXPECT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_THAT(table.out, HasSubstr("polysketch:random-local:8"));
+  EXPECT_THAT(polysketch({"bench", "decode", "--positions", "0"}).err, testing::StartsWith("ERROR 64: --positions: got '0'"));
+  EXPECT_EQ(polysketch({"bench", "decode", "--tokens", "0"}).exit_code, 64);
+}
+
 TEST(Bench, AttentionSaysWhatIsWrong) {
   const auto check = [](const Words& more, int code, const std::string& part) {
     const ProcessResult result = polysketch(with({"bench", "attention"}, more));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <set>
 
 #include "acceptance/workplace.hpp"
 
@@ -69,6 +70,72 @@ TEST_P(EachKind, TrainsContinuesEvaluatesAndGenerates) {
   const ProcessResult text = polysketch({"generate", run.string(), "--tokens", "40", "--keep-going", "--json"});
   ASSERT_EQ(text.exit_code, 0) << text.err;
   EXPECT_EQ(Row::parse(text.out).at(0).at("tokens"), 40);
+}
+
+struct Watched {
+  std::string name;
+  Words settings;
+  std::set<std::string> figures;
+};
+
+class Diagnostics : public testing::TestWithParam<Watched> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, Diagnostics,
+    testing::Values(
+        Watched{"polysketch",
+                {"attention.kind=polysketch", "attention.block=16", "attention.sketch_size=16"},
+                {"sketch_error", "smallest_normaliser", "largest_score", "share_outside_block", "effective_rank"}},
+        Watched{"performer",
+                {"attention.kind=performer", "attention.block=16", "attention.features=64", "data.mask_documents=true"},
+                {"smallest_normaliser", "share_outside_block", "effective_rank"}},
+        Watched{"softmax", {"attention.kind=softmax", "model.recompute=true"}, {"smallest_normaliser", "largest_score", "effective_rank"}}),
+    [](const auto& tested) { return tested.param.name; });
+
+/// A run that looks at its weights is the run that does not, and says what its kind has.
+TEST_P(Diagnostics, AreRecordedAndChangeNothing) {
+  Words settings = GetParam().settings;
+  settings.insert(settings.end(), {"training.steps=6", "evaluation.every=0", "checkpoint.every=4", "training.micro_batch_tokens=512"});
+  Words looking = settings;
+  looking.emplace_back("logging.diagnostics=2");
+  const std::string plain = "plain_" + GetParam().name, watched = "watched_" + GetParam().name;
+  workplace().train(plain, settings);
+  const ProcessResult result = workplace().train(watched, looking);
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+    EXPECT_TRUE(read_text(checkpoint_path(workplace().run(plain), 6) / file) ==
+                read_text(checkpoint_path(workplace().run(watched), 6) / file))
+        << file;
+  }
+  EXPECT_TRUE(metric_rows(workplace().run(plain), "diagnostics").empty());
+  const std::vector<Row> rows = metric_rows(workplace().run(watched), "diagnostics");
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_THAT(result.err, HasSubstr("diagnostics at 6 | "));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows[i];
+    EXPECT_EQ(row.at("step"), 2 * (i + 1));
+    EXPECT_EQ(row.at("layers").size(), 2u);
+    EXPECT_GE(row.at("queries").get<int64_t>(), 1);
+    EXPECT_GE(row.at("keys").get<int64_t>(), row.at("queries").get<int64_t>());
+    for (const char* figure : {"sketch_error", "smallest_normaliser", "largest_score", "share_outside_block", "effective_rank"}) {
+      // A document of one block has nothing outside of it.
+      const bool wanted = GetParam().figures.contains(figure) && (std::string(figure) != "share_outside_block" || row.contains(figure));
+      ASSERT_EQ(row.contains(figure), wanted) << figure;
+      ASSERT_EQ(row.contains(figure + std::string("_worst")), wanted) << figure;
+      if (!wanted) continue;
+      double sum = 0;
+      for (const Row& layer : row.at("layers")) sum += layer.at(figure).get<double>();
+      EXPECT_NEAR(row.at(figure).get<double>(), sum / 2, 1e-9 * std::abs(sum)) << figure;
+      EXPECT_GT(sum, 0) << figure;
+    }
+  }
+
+  // Continued from an earlier checkpoint the run sees the same.
+  const fs::path run = workplace().run(watched);
+  fs::remove_all(checkpoint_path(run, 6));
+  workplace().train(watched, looking);
+  const std::vector<Row> again = metric_rows(run, "diagnostics");
+  ASSERT_EQ(again.size(), 3u);
+  EXPECT_EQ(lasting(again.back()), lasting(rows.back()));
 }
 
 /// Another attention at evaluation where it learns the same tensors, and a refusal where it does not.

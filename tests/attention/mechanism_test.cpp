@@ -128,6 +128,21 @@ TEST_P(Dense, SingleAndBrain) {
   }
 }
 
+/// The processor's kernels work on tiles; a block may end anywhere in one.
+TEST_P(Dense, BlocksOfAnyLengthThroughTheProcessorsKernels) {
+  Philox random(38, RandomPurpose::test);
+  for (const int64_t block : {37, 131}) {
+    AttentionConfig config = GetParam().config;
+    config.block = config.window = block;
+    config.sketch_size = 32;
+    const auto attention = make_attention(config, {2, 64}, at::kFloat, {7, 1});
+    const Three x = random_inputs(1, 2, 200, 64, random, at::kFloat);
+    const Errors errors = against_dense(config, *attention, x, normal(x[0].sizes(), random, at::kFloat), {});
+    EXPECT_LE(errors.output, test::tolerance::kSingle) << block;
+    EXPECT_LE(errors.gradient, 10 * test::tolerance::kSingle) << block << ", " << errors.worst;
+  }
+}
+
 TEST_P(Dense, GradientsByCentralDifferences) {
   Philox random(33, RandomPurpose::test);
   AttentionConfig config = GetParam().config;

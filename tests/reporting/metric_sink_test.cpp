@@ -211,6 +211,30 @@ TEST(TensorboardSink, WritesFramedRecordsThatSayItsVersionFirst) {
   EXPECT_THAT(records[2], HasSubstr("validation/loss"));
 }
 
+MetricRecord diagnostics_record(int64_t step) {
+  return {"diagnostics",
+          step,
+          step * 1000,
+          {{"sketch_error", 0.25},
+           {"sketch_error_worst", 0.5},
+           {"effective_rank", 7.125},
+           {"effective_rank_worst", 3.0},
+           {"queries", 32},
+           {"layers", {{{"head", 1}, {"sketch_error", 0.5}}, {{"head", 0}, {"effective_rank", 3.0}}}},
+           {"seconds", 0.01}}};
+}
+
+TEST(TensorboardSink, NamesTheFiguresOfEachLayer) {
+  const TemporaryFolder folder;
+  make_tensorboard_sink(folder.path().string())->record(diagnostics_record(3));
+  bool whole = false;
+  const auto records = event_records(folder.path(), whole);
+  ASSERT_EQ(records.size(), 2U);
+  for (const char* tag : {"diagnostics/sketch_error", "diagnostics/layers/00/sketch_error", "diagnostics/layers/01/effective_rank"})
+    EXPECT_THAT(records[1], HasSubstr(tag));
+  EXPECT_THAT(records[1], Not(HasSubstr("layers/01/sketch_error"))) << "what a layer lacks is not there";
+}
+
 TEST(TensorboardSink, HidesWhatARunWroteAfterItsCheckpoint) {
   const TemporaryFolder folder;
   make_tensorboard_sink(folder.path().string())->record({"start", 500, 1, {}});
@@ -303,6 +327,11 @@ TEST(ConsoleSink, TellsOfValidationCheckpointAndStop) {
             "validation at 2,700 | loss 3.8500 | ppl 46.9\n"
             "checkpoint at 2,700 | runs/x/checkpoints/step-00002700 | 1.24 GiB in 1:15\n"
             "stopped at step 2,700/5,000 | 1.32B tokens\n");
+}
+
+TEST(ConsoleSink, ShowsTheFiguresThatAKindHas) {
+  EXPECT_EQ(console({.total_steps = 5000}, {diagnostics_record(2500)}),
+            "diagnostics at 2,500 | sketch error 0.25, worst 0.5 | rank 7.12, worst 3\n");
 }
 
 TEST(ConsoleSink, ManagesWithoutAnyFields) { EXPECT_EQ(console({.total_steps = 100}, {{"step", 10, 1, {}}}), "step  10/100\n"); }

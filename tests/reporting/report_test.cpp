@@ -47,6 +47,13 @@ void write_run(const fs::path& folder, int64_t steps, const std::string& name) {
   write_text(folder / "run.json", R"({"machine": {"cpu": "a <fast> one"}, "build": {"polysketch": "0.1.0"}})");
 }
 
+/// What a run adds that looked at its attention weights.
+void add_diagnostics(const fs::path& folder, int64_t steps) {
+  const auto sink = make_jsonl_sink((folder / "metrics.jsonl").string(), steps);
+  for (int64_t step = 10; step <= steps; step += 10)
+    sink->record({"diagnostics", step, step * 1000, {{"sketch_error", 1.0 / static_cast<double>(step)}, {"effective_rank", 5.0}}});
+}
+
 std::map<std::string, std::string> figures_of(const RunHistory& run) {
   std::map<std::string, std::string> figures;
   for (const auto& [name, value] : run_figures(run)) figures[name] = value;
@@ -120,6 +127,22 @@ TEST(HtmlReport, StandsAlone) {
     EXPECT_THAT(html, HasSubstr(fmt::format("<b>{}</b>", title)));
   EXPECT_EQ(html.find("nan"), std::string::npos);
   EXPECT_EQ(html.find("inf\""), std::string::npos);
+}
+
+TEST(HtmlReport, DrawsWhatARunSawOfItsWeights) {
+  const TemporaryFolder folder;
+  write_run(folder / "plain", 40, "first");
+  write_run(folder / "watched", 40, "second");
+  add_diagnostics(folder / "watched", 40);
+  const RunHistory watched = read_run(folder / "watched");
+  ASSERT_EQ(watched.diagnostics.size(), 4U);
+  EXPECT_EQ(watched.diagnostics[1].step, 20);
+  EXPECT_EQ(watched.diagnostics[1].sketch_error, 0.05);
+  EXPECT_TRUE(std::isnan(watched.diagnostics[1].largest_score));
+  const std::string html = html_report({read_run(folder / "plain"), watched});
+  for (const char* title : {"Error of the sketch", "Effective rank"}) EXPECT_THAT(html, HasSubstr(fmt::format("<b>{}</b>", title)));
+  EXPECT_THAT(html, Not(HasSubstr("Largest score"))) << "no run has it";
+  EXPECT_THAT(html_report({read_run(folder / "plain")}), Not(HasSubstr("Attention weights")));
 }
 
 TEST(HtmlReport, SetsRunsSideBySideAndMarksWhatDiffers) {
