@@ -106,7 +106,7 @@ TEST(FullDisk, OneFailedSaveIsAWarningTwoEndTheRun) {
 
 /// At the end there is no later save to wait for: it is tried again at once, and failing twice ends the run with 74, not with success.
 TEST(FullDisk, TheLastSaveDoesNotFailSilently) {
-  const Words settings{"training.steps=2", "checkpoint.every=0", "evaluation.every=0", "logging.tensorboard=false"};
+  const Words settings{"training.steps=2", "schedule.warmup=1", "checkpoint.every=0", "evaluation.every=0", "logging.tensorboard=false"};
   Words command{program().string()};
   for (const std::string& word : workplace().train_command("full_at_end", settings)) command.push_back(word);
   const ProcessResult result = on_small_disk(workplace().run("full_at_end"), 100, command);
