@@ -128,6 +128,7 @@ struct World::State {
   std::unique_ptr<Collectives> collectives;
   std::vector<std::string> hosts, names;
   std::string dump_folder;
+  bool shares_gpu = false;
   std::atomic<int64_t> step{0};
   std::atomic<bool> failed{false}, patient{false};
   int exceptions = std::uncaught_exceptions();
@@ -191,7 +192,7 @@ void World::State::open_store() {
 // Every process leaves its card; each then waits for all cards and so knows by name who is missing.
 void World::State::meet() {
   const Place& place = options.place;
-  const nlohmann::json card{{"host", own_host()}, {"process", ::getpid()}, {"world", place.world}};
+  const nlohmann::json card{{"host", own_host()}, {"process", ::getpid()}, {"world", place.world}, {"device", options.device.str()}};
   const auto key = [](int64_t rank) { return fmt::format("card/{}", rank); };
   try {
     const std::string world = std::to_string(place.world);
@@ -223,6 +224,8 @@ void World::State::meet() {
       const nlohmann::json other = nlohmann::json::parse(text_of(store->get(key(rank))));
       hosts.push_back(other.at("host"));
       names.push_back(fmt::format("rank {} ({}, process {})", rank, hosts.back(), other.at("process").get<int64_t>()));
+      const bool same_gpu = options.device.is_cuda() && other.at("host") == card.at("host") && other.at("device") == card.at("device");
+      if (rank != place.rank && same_gpu) shares_gpu = true;
     }
   } catch (const UserError&) {
     throw;
@@ -252,6 +255,15 @@ void World::State::connect_groups() {
       doing = "connecting the GPUs over NCCL";
       transport = "nccl";
       const CudaModule& module = load_cuda_module();
+      if (shares_gpu) {
+        // NCCL refuses two processes on one GPU of a machine. Taken for two machines they talk over sockets, which shows whether they do it
+        // right, not how fast.
+        log_warning(
+            fmt::format("rank {} shares its GPU ({}) with another process: this is for tests only", place.rank, options.device.str()));
+        ::setenv("NCCL_HOSTID", fmt::format("{}-{}", own_host(), place.rank).c_str(), 0);
+        ::setenv("NCCL_MNNVL_ENABLE", "0", 0);
+        ::setenv("NCCL_NET", "Socket", 0);
+      }
       auto nccl_store = c10::make_intrusive<c10d::PrefixStore>("nccl", store);
       auto* raw =
           static_cast<c10d::Backend*>(module.create_nccl(nccl_store.get(), rank, world, options.device.index(), timeout.count() + 60'000));
