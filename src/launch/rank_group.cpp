@@ -21,7 +21,6 @@ namespace polysketch {
 namespace {
 
 constexpr auto kDrainTime = std::chrono::seconds(1);
-constexpr int64_t kMostInPipe = int64_t{1} << 20;  ///< what an ended process can have left there (fs.pipe-max-size)
 
 /// Appends to a file until that fails.
 class RankLog {
@@ -176,8 +175,9 @@ void RankGroup::read(Rank& rank, bool error) {
     if (!problem.empty()) screen_.add_message(problem);
     if (rank.drained_by) rank.read_since_end[error] += got;
   }
-  // After its end others may hold the pipe: they are not waited for, and what they write now is not its output.
-  const bool all_read = rank.drained_by && Clock::now() >= *rank.drained_by && (got < 0 || rank.read_since_end[error] > kMostInPipe);
+  // After its end others may hold the pipe: they are not waited for, and what comes when the pipe has been emptied once is not its output.
+  const bool emptied = rank.read_since_end[error] >= ::fcntl(rank.descriptor(error), F_GETPIPE_SZ);
+  const bool all_read = rank.drained_by && (emptied || (got < 0 && Clock::now() >= *rank.drained_by));
   if ((got > 0 || (got < 0 && errno == EAGAIN)) && !all_read) return;
   rank.lines[error].flush(sink);
   error ? rank.process.close_err() : rank.process.close_out();

@@ -35,6 +35,33 @@ TEST_F(Launcher, KeepsLinesWhole) {
   for (const auto& [stream, count] : next) EXPECT_EQ(count, 300) << stream;
 }
 
+/// Standard output and error are one pipe, which is full now and then, so that lines leave in pieces.
+TEST_F(Launcher, KeepsLinesWholeInOnePipe) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  Launched launched(sh(2,
+                       "o=$(head -c 5000 /dev/zero | tr '\\0' o); e=$(echo $o | tr o e)\n"
+                       "for i in 1 2 3 4 5 6 7 8 9 0; do echo $o; echo $e >&2; echo $o; echo $e >&2; done; touch $D/end$RANK"),
+                    [&] {
+                      dup2(ends[1], STDOUT_FILENO);
+                      dup2(ends[1], STDERR_FILENO);
+                    });
+  close(ends[1]);
+  ASSERT_TRUE(eventually([&] { return all_exist("end", 2); }));  // more than the pipe holds is on its way
+  std::string text(1 << 20, '\0');
+  size_t size = 0;
+  for (ssize_t got = 1; got > 0; size += static_cast<size_t>(got)) got = std::max<ssize_t>(0, read(ends[0], &text[size], 1000));
+  EXPECT_EQ(launched.wait(), 0);
+  size_t whole = 0;
+  for (const std::string& line : Launched::lines(text.substr(0, size))) {
+    if (line.starts_with("[launch] ")) continue;
+    ++whole;
+    EXPECT_TRUE(line.substr(4) == std::string(5000, 'o') || line.substr(4) == std::string(5000, 'e')) << line.substr(0, 80);
+  }
+  EXPECT_EQ(whole, 80u);
+  close(ends[0]);
+}
+
 TEST_F(Launcher, FlushesALineWithoutEnd) {
   Launched launched(sh(1, "printf 'first\\n\\nlast'; printf warning >&2"));
   EXPECT_EQ(launched.wait(), 0);
