@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "attention/arithmetic.hpp"
@@ -28,7 +29,7 @@ KernelAttention kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   call.b = feature_map(k, matrix);
   call.v = v;
   call.power = 1;
-  call.block = block;
+  call.block = std::min(block, kFeatureBlock);
   call.one = 0;
   call.floor = kFloor;
   return call;
@@ -62,7 +63,7 @@ AttentionCost HedgehogAttention::cost(int64_t length) const {
   KernelCost cost;
   cost.width = cost.near_width = 2 * features_.size(0);
   cost.power = 1;
-  cost.block = block_;
+  cost.block = std::min(block_, kFeatureBlock);
   cost.feature_flops = 4.0 * static_cast<double>(length * features_.numel());
   cost.keep_features = false;
   return kernel_attention_cost(cost, shape_, length);

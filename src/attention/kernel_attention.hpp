@@ -7,6 +7,10 @@
 
 namespace polysketch {
 
+/// Longest block that is worth its time where weights are dot products of wide features inside and outside of blocks alike, so that blocks
+/// change nothing but time: inside, a token costs half a block of dot products of F numbers, outside F·(E + 1) whatever the block.
+inline constexpr int64_t kFeatureBlock = 128;
+
 /// Attention whose weights are, for keys j of earlier blocks, (a_i·b_j)^power, and inside a block of `block` rows either the same or
 /// (q_i·k_j)^local_degree:   o_i = sum_j w_ij v_j / (one + sum_j w_ij)   (METHOD §2 and §3). All tensors [B, H, T, ·] of one type.
 struct KernelAttention {

@@ -3,10 +3,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "attention/arithmetic.hpp"
 #include "attention/kernel_cost.hpp"
+#include "attention/performer_features.hpp"
 #include "attention/recomputed.hpp"
 #include "attention/recurrent.hpp"
 #include "support/philox.hpp"
@@ -17,33 +19,14 @@ namespace {
 constexpr int64_t kDefaultFeatures = 2048;
 constexpr double kEpsilon = 1e-6;
 
-/// Exponents before any maximum is taken off, in at least fp32.
-struct Exponents {
-  at::Tensor scores;  ///< w·x/D^¼, [..., F]
-  at::Tensor square;  ///< |x|²/(2√D), [..., 1]
-};
-
-Exponents exponents(const at::Tensor& x, const at::Tensor& projection) {
-  const double width = static_cast<double>(x.size(3));
-  const at::Tensor wide = x.to(projection.scalar_type());
-  return {at::linear(wide, projection) * std::pow(width, -0.25), wide.square().sum(3, true) / (2 * std::sqrt(width))};
-}
-
-/// `largest`: broadcast over the features.
-at::Tensor features(const Exponents& e, const at::Tensor& largest, at::ScalarType type) {
-  const double features = static_cast<double>(e.scores.size(3));
-  return ((e.scores - e.square - largest).exp() + kEpsilon).div(std::sqrt(features)).to(type);
-}
-
 /// The largest score of a text for each of its positions, [..., T]: up to there, or of all.
 at::Tensor maximum(const at::Tensor& largest, Stabiliser stabiliser) {
   if (stabiliser == Stabiliser::causal) return std::get<0>(largest.cummax(-1));
   return largest.amax(-1, true).expand_as(largest);
 }
 
-/// What is taken off the scores [B, H, T, F] of the keys, [B, H, T]; documents have their own.
-at::Tensor key_maximum(const at::Tensor& scores, Stabiliser stabiliser, const Documents& documents) {
-  const at::Tensor largest = scores.amax(3);
+/// What is taken off the exponents of the keys, from the largest of each, [B, H, T]; documents have their own.
+at::Tensor key_maximum(const at::Tensor& largest, Stabiliser stabiliser, const Documents& documents) {
   if (!documents.defined()) return maximum(largest, stabiliser);
   std::vector<at::Tensor> rows;
   for (int64_t row = 0; row < largest.size(0); ++row) {
@@ -60,15 +43,14 @@ KernelAttention kernel(const at::Tensor& v, int64_t block) {
   KernelAttention call;
   call.v = v;
   call.power = 1;
-  call.block = block;
+  call.block = std::min(block, kFeatureBlock);
   call.one = 0;
   call.floor = kEpsilon;
   return call;
 }
 
 at::Tensor query_features(const at::Tensor& q, const at::Tensor& projection) {
-  const Exponents e = exponents(q, projection);
-  return features(e, e.scores.amax(3, true), q.scalar_type());
+  return exponential_features(q, projection, largest_exponents(q, projection), kEpsilon);
 }
 
 }  // namespace
@@ -123,9 +105,8 @@ at::Tensor PerformerAttention::forward(const at::Tensor& q, const at::Tensor& k,
     KernelAttention call = kernel(vs, block);
     if (documents.defined()) call.starts = documents.starts();
     call.a = query_features(qs, projection);
-    const Exponents e = exponents(ks, projection);
-    const at::Tensor largest = key_maximum(e.scores, stabiliser, documents);
-    call.b = features(e, largest.unsqueeze(3), ks.scalar_type());
+    const at::Tensor largest = key_maximum(largest_exponents(ks, projection), stabiliser, documents);
+    call.b = exponential_features(ks, projection, largest, kEpsilon);
     if (stabiliser == Stabiliser::causal) call.log_scale = largest;
     return kernel_attention(call);
   };
@@ -136,7 +117,7 @@ AttentionCost PerformerAttention::cost(int64_t length) const {
   KernelCost cost;
   cost.width = cost.near_width = projection_.size(0);
   cost.power = 1;
-  cost.block = block_;
+  cost.block = std::min(block_, kFeatureBlock);
   cost.feature_flops = 4.0 * static_cast<double>(length * projection_.numel());
   cost.keep_features = false;
   return kernel_attention_cost(cost, shape_, length);
@@ -158,11 +139,10 @@ at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& 
   auto& seen = dynamic_cast<KernelState&>(state);
   KernelAttention call = kernel(v, block_);
   call.a = query_features(q, projection_);
-  const Exponents e = exponents(k, projection_);
-  at::Tensor largest = key_maximum(e.scores, stabiliser_, {});
+  at::Tensor largest = key_maximum(largest_exponents(k, projection_), stabiliser_, {});
   if (seen.largest.defined()) largest = at::maximum(largest, seen.largest);
   seen.largest = largest.narrow(2, largest.size(2) - 1, 1).clone();
-  call.b = features(e, largest.unsqueeze(3), k.scalar_type());
+  call.b = exponential_features(k, projection_, largest, kEpsilon);
   call.log_scale = largest;
   return kernel_attention_next(seen, call);
 }
@@ -170,9 +150,8 @@ at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& 
 WeightRows PerformerAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
   const at::NoGradGuard no_grad;
   const auto type = wide_type(k);
-  const Exponents e = exponents(k.to(type), projection_);
-  const at::Tensor largest = key_maximum(e.scores, stabiliser_, {});  // [B, H, T]
-  at::Tensor products = dot_products(query_features(q.to(type), projection_), features(e, largest.unsqueeze(3), type));
+  const at::Tensor wide = k.to(type), largest = key_maximum(largest_exponents(wide, projection_), stabiliser_, {});  // [B, H, T]
+  at::Tensor products = dot_products(query_features(q.to(type), projection_), exponential_features(wide, projection_, largest, kEpsilon));
   const at::Tensor hidden = seen_keys(positions, k.size(2), k).logical_not();
   if (stabiliser_ == Stabiliser::causal) {
     const at::Tensor at_query = largest.index_select(2, positions.to(k.device()));

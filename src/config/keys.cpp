@@ -104,7 +104,8 @@ void list_attention(FieldList& keys, AttentionConfig& attention) {
   keys.choice<LocalAttention>("attention.local", attention.local, {{"exact", LocalAttention::exact}, {"none", LocalAttention::none}},
                               "Weights of polysketch inside a block: of exact polynomial attention, or sketched as everywhere.");
   keys.count("attention.block", attention.block, "tokens", 1,
-             "Length of a block of polysketch, performer, hedgehog and local_polynomial attention.")
+             "Length of a block of polysketch and local_polynomial attention; performer and hedgehog, whose results do not depend on it, "
+             "compute in blocks of 128 at most.")
       .most = 1024 * 1024;
   keys.count("attention.features", attention.features, "", 0, "Features of performer and hedgehog; 0: 2048 and twice the width of a head.")
       .most = 65'536;

@@ -101,7 +101,7 @@ TEST_P(EachKind, HasTheQuantitiesOfItsKind) {
 
 TEST_P(EachKind, ErrorOfTheSketchIsThatAgainstExactWeightsBehindItsOwnNorms) {
   const AttentionConfig& config = GetParam().config;
-  if (config.kind != AttentionKind::polysketch) GTEST_SKIP() << "no sketch";
+  if (config.kind != AttentionKind::polysketch) return;  // no sketch
   const bool learned = config.sketch == SketchKind::learned;
   const at::Tensor normed_q = own_norm(q_, learned ? "query_norm" : "norm"), normed_k = own_norm(k_, learned ? "key_norm" : "norm");
   const auto sketch = [&](const at::Tensor& x) { return test::dense_sketch(x, config.degree / 2, parameters_, "sketch", learned); };

@@ -57,7 +57,7 @@ TEST(DecodeBench, EveryKindHasPositiveFiguresAndStatesThatGrowAsTheySay) {
         EXPECT_LE(f->token.median, f->token.most);
         EXPECT_GT(f->state_bytes, 0);
       }
-      growing ? EXPECT_GT(late.state_bytes, early.state_bytes) : EXPECT_EQ(late.state_bytes, early.state_bytes);
+      EXPECT_EQ(late.state_bytes > early.state_bytes, growing);
     }
   }
 }
