@@ -23,11 +23,12 @@ namespace polysketch {
 namespace {
 
 constexpr const char* description =
-    "polysketch pretrains GPT-2-style language models with softmax and polynomial attention.\n"
+    "polysketch pretrains GPT-2-style language models with softmax, polynomial and sketched attention.\n"
     "\n"
     "A run is a configuration file and the files it names:\n"
     "  polysketch tokenizer train --input TEXT... --vocab-size 32000 --output FILE.model\n"
     "  polysketch train configs/RUN.yaml          train, or go on where the run was stopped\n"
+    "  polysketch launch --nproc 8 -- train ...   the same on several GPUs or machines\n"
     "  polysketch evaluate perplexity ...         score a split\n"
     "  polysketch generate ...                    continue a text\n"
     "Any key of the configuration can be overridden: --set training.steps=1k.";

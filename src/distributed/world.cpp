@@ -156,9 +156,7 @@ struct World::State {
 void World::State::open_store() {
   const Place& place = options.place;
   const auto timeout = std::chrono::seconds(options.config.timeout);
-  // Where the store outlives an attempt, the keys of one must not be taken for another's.
-  const bool outlives = place.agent_store || !place.file.empty();
-  const std::string prefix = fmt::format("polysketch/{}", outlives ? place.attempt : 0);
+  const std::string prefix = store_prefix(place);
   try {
     if (!place.file.empty()) {
       auto file = c10::make_intrusive<c10d::FileStore>(place.file, static_cast<int>(place.world));

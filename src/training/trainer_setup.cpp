@@ -12,6 +12,7 @@
 #include "config/keys.hpp"
 #include "config/rules.hpp"
 #include "distributed/gather_flat.hpp"
+#include "launch/processors.hpp"
 #include "model/device.hpp"
 #include "model/memory.hpp"
 #include "model/model_file.hpp"
@@ -131,7 +132,9 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
   order.rows_per_batch = rows_;
   order.start_sequence = state_.sequences;
   order.seed = static_cast<uint64_t>(config_.run.seed);
-  if (state_.step < config_.training.steps) batches_ = std::make_unique<BatchStream>(config_.data, *corpus_, *tokenizer_, order);
+  DataConfig data = config_.data;
+  if (data.threads == 0 && world_->place().local_world > 1) data.threads = threads_each(usable_processors(), world_->place().local_world);
+  if (state_.step < config_.training.steps) batches_ = std::make_unique<BatchStream>(data, *corpus_, *tokenizer_, order);
   build_model();
   if (found) restore(*found);
   if (!world_->leads()) return;
