@@ -73,6 +73,7 @@ inline RankResults run_ranks(int64_t world, const std::function<void(int64_t ran
     const pid_t process = ::fork();
     if (process == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      ::signal(SIGPIPE, SIG_IGN);  // as main() does
       at::set_num_threads(1);
       int code = 0;
       try {
