@@ -86,7 +86,6 @@ TEST(Memory, FormulaOfTrainingIsBelowTheMeasuredPeakAndNearIt) {
       // Wide features exist for two heads at a time; the formula leaves them out, and here two heads are all there are.
       const bool features = kind == AttentionKind::performer || kind == AttentionKind::hedgehog;
       EXPECT_GE(share, features ? 0.4 : 0.7) << what;
-      if (std::getenv("POLYSKETCH_PRINT") != nullptr) fmt::print("{} -> {:.3f}\n", what, share);
     }
   }
 }
@@ -103,8 +102,6 @@ TEST(Memory, FormulaOfEvaluationIsBelowTheMeasuredPeakAndNearIt) {
       const double share = static_cast<double>(cost.evaluation_bytes()) / static_cast<double>(meter.peak_bytes());
       EXPECT_LE(share, 1) << static_cast<int>(kind);
       EXPECT_GE(share, 0.5) << static_cast<int>(kind);
-      if (std::getenv("POLYSKETCH_PRINT") != nullptr)
-        fmt::print("evaluation kind {} {} -> {:.3f}\n", static_cast<int>(kind), precision == Precision::bf16, share);
     }
   }
 }
