@@ -174,7 +174,7 @@ TEST(Distributed, PerplexityIsTheSameFigureWhileTrainingAndAfterwards) {
       afterwards.insert(fmt::format("{:.10f} {}", row.at("perplexity").get<double>(), row.at("tokens_scored").get<int64_t>()));
       continue;
     }
-    const int port = unused_port();
+    const int port = free_port();
     std::vector<std::unique_ptr<RunningProgram>> others;
     for (int rank = 1; rank < world; ++rank)
       others.push_back(std::make_unique<RunningProgram>(command, rank_environment(rank, world, port)));

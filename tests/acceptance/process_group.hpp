@@ -2,27 +2,12 @@
 // Several processes of the program that train together, started as two shells with torchrun's variables would.
 #pragma once
 
-#include <arpa/inet.h>
-#include <sys/socket.h>
-
 #include <memory>
 
+#include "helpers/free_port.hpp"
 #include "workplace.hpp"
 
 namespace polysketch::test {
-
-/// A port of the loopback interface that nothing listened on a moment ago.
-inline int unused_port() {
-  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  ::inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
-  ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
-  socklen_t size = sizeof address;
-  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  ::close(fd);
-  return ntohs(address.sin_port);
-}
 
 /// torchrun's variables of one process.
 inline Words rank_environment(int rank, int world, int port) {
@@ -38,7 +23,7 @@ class ProcessGroup {
  public:
   /// settings_of: what a rank is given besides (more `--set`), or nothing.
   explicit ProcessGroup(int world, const Words& command, const std::function<Words(int rank)>& more = {}) {
-    const int port = unused_port();
+    const int port = free_port();
     for (int rank = 0; rank < world; ++rank) {
       Words words = command;
       if (more) {

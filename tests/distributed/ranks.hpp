@@ -18,21 +18,9 @@
 #include <vector>
 
 #include "distributed/world.hpp"
+#include "helpers/free_port.hpp"
 
 namespace polysketch::test {
-
-/// A port that nothing listened on a moment ago.
-inline int64_t free_port() {
-  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  ::inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
-  ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
-  socklen_t size = sizeof address;
-  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  ::close(fd);
-  return ntohs(address.sin_port);
-}
 
 inline Place place_of(int64_t rank, int64_t world, int64_t port) {
   Place place;

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "distributed/gradient_reducer.hpp"
+#include "distributed/ranks.hpp"
 #include "distributed/replica_check.hpp"
 #include "distributed/world.hpp"
 #include "helpers/test_helpers.hpp"
@@ -76,15 +77,6 @@ void exercise(World& world) {
   require_equal_replicas(world, *parts);
 }
 
-Place place_of(int64_t rank, int64_t world, int64_t port) {
-  Place place;
-  place.rank = place.local_rank = rank;
-  place.world = place.local_world = world;
-  place.port = port;
-  place.source = "test";
-  return place;
-}
-
 DistributedConfig limits() {
   DistributedConfig config;
   config.timeout = 120;
@@ -94,7 +86,7 @@ DistributedConfig limits() {
 
 TEST(Nccl, OneProcessAlone) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "needs a GPU";
-  const auto world = World::join({.place = place_of(0, 1, 29871), .config = limits(), .device = at::Device(at::kCUDA, 0)});
+  const auto world = World::join({.place = test::place_of(0, 1, 29871), .config = limits(), .device = at::Device(at::kCUDA, 0)});
   exercise(*world);
 }
 
@@ -102,7 +94,8 @@ TEST(Nccl, OneProcessAlone) {
 TEST(NcclRank, TakesPart) {
   const char* rank = std::getenv("POLYSKETCH_TEST_RANK");
   if (rank == nullptr) GTEST_SKIP() << "is a part of Nccl.TwoProcessesOnOneGpu";
-  const auto world = World::join({.place = place_of(std::atol(rank), 2, 29872), .config = limits(), .device = at::Device(at::kCUDA, 0)});
+  const auto world =
+      World::join({.place = test::place_of(std::atol(rank), 2, 29872), .config = limits(), .device = at::Device(at::kCUDA, 0)});
   exercise(*world);
 }
 
