@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "checkpoint/checkpoint_store.hpp"
 #include "checkpoint/tensor_file.hpp"
@@ -188,6 +190,36 @@ TEST(Distributed, PerplexityIsTheSameFigureWhileTrainingAndAfterwards) {
   EXPECT_EQ(afterwards.size(), 1u) << testing::PrintToString(afterwards);
 }
 
+// A minute is the shortest that the key knows.
+TEST(Distributed, ACheckpointIsMadeWhenTheClockSaysSo) {
+  const Workplace& place = workplace();
+  RunningProgram program(place.train_command("clock", settings({"training.steps=10000000", "checkpoint.minutes=1"})));
+  const auto start = std::chrono::steady_clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  while (!program.ended() && checkpoint_steps(place.run("clock")).empty() && seconds() < 120)
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_GE(seconds(), 59);
+  EXPECT_EQ(checkpoint_steps(place.run("clock")).size(), 1u) << program.errors();
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(), 75);
+}
+
+TEST(Distributed, EachProcessStaysOnItsShareOfTheProcessors) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "needs two processors";
+  const Workplace& place = workplace();
+  ProcessGroup group(2, place.train_command("bound", settings({"training.steps=100000", "distributed.bind_cpus=true"})));
+  ASSERT_TRUE(group[0].wait_for([&] { return metric_rows(place.run("bound"), "step").size() >= 2; })) << group.errors();
+  std::vector<std::string> allowed;
+  for (const int rank : {0, 1}) {
+    const std::string status = read_text(fmt::format("/proc/{}/status", group[rank].process()));
+    const size_t at = status.find("Cpus_allowed_list:");
+    allowed.push_back(status.substr(at, status.find('\n', at) - at));
+  }
+  EXPECT_NE(allowed[0], allowed[1]);
+  group[0].signal(SIGTERM);
+  EXPECT_EQ(group.wait(), (std::vector<int>{75, 75}));
+}
+
 TEST(Distributed, ANumberOfProcessesThatDoesNotFitIsRefusedWithThoseThatDo) {
   ProcessGroup group(5, workplace().train_command("five", settings()));
   EXPECT_EQ(group.wait(), std::vector<int>(5, 78)) << group.errors();
@@ -223,6 +255,7 @@ TEST(Distributed, TheDeathOfAProcessEndsTheOthersAndTheRunGoesOnFromItsCheckpoin
       const auto codes = group.wait();
       for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(codes[static_cast<size_t>(rank)], rank == victim ? 137 : 76) << group.errors();
       EXPECT_THAT(group[2].errors(), HasSubstr(fmt::format("rank {} (", victim)));
+      EXPECT_THAT(read_text(place.run(name) / "collectives-rank2.txt"), HasSubstr("all-gather 'shards of gradients"));
     }
     train_together(place, 2, name, more);
     EXPECT_TRUE(tensors_of(place.run(name)) == tensors_of(place.run("undisturbed")));

@@ -11,6 +11,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
+#include "distributed/affinity.hpp"
 #include "distributed/gradient_reducer.hpp"
 #include "distributed/ranks.hpp"
 #include "distributed/replica_check.hpp"
@@ -292,6 +293,20 @@ TEST(ReplicaCheck, ASingleWrongBitIsFoundAndItsProcessNamed) {
     }
   });
   EXPECT_TRUE(results.all_succeeded());
+}
+
+TEST(Affinity, SharesAreConsecutiveAndCoverAll) {
+  const std::vector<int> processors{0, 1, 2, 5, 6, 7, 8};
+  for (const int64_t processes : {1, 2, 3, 7}) {
+    std::vector<int> together;
+    for (int64_t rank = 0; rank < processes; ++rank) {
+      const auto own = share_of_processors(processors, rank, processes);
+      EXPECT_GE(own.size(), processors.size() / static_cast<size_t>(processes));
+      together.insert(together.end(), own.begin(), own.end());
+    }
+    EXPECT_EQ(together, processors);
+  }
+  EXPECT_EQ(share_of_processors({3, 4}, 2, 5), std::vector<int>{3});  // more processes than processors
 }
 
 TEST(Stragglers, TheOneThatComputesLongestIsNamedAfterAWhile) {
