@@ -5,7 +5,7 @@
 build_packages=(g++ cmake ninja-build ccache git ca-certificates python3 python3-pip unzip binutils
   libyaml-cpp-dev libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev zlib1g-dev libgtest-dev libgmock-dev
   libbenchmark-dev libgloo-dev bible-kjv-text)
-developer_packages=(clang-format clang-tidy shellcheck)
+developer_packages=(clang-format clang-tidy shellcheck iproute2)
 
 # Elsewhere than on Debian only the tools can be looked for; libraries show in CMake's messages.
 ensure_tools() {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <future>
 #include <optional>
+#include <set>
 #include <sstream>
 
 namespace polysketch {
@@ -40,7 +41,9 @@ struct FailureWatch::Shared {
   Options options;
   std::mutex mutex;
   std::condition_variable wake;
-  bool stopping = false;
+  bool stopping = false, through = false;  // through: the watch's thread has ended
+  std::set<int64_t> seen_silent;           // who gave no sign of life when somebody looked around
+  std::atomic<bool> board_answers{true};
   std::atomic<double> limit{0};
   std::atomic<int64_t> beats{0};
 
@@ -52,7 +55,10 @@ struct FailureWatch::Shared {
     std::map<int64_t, Beat> before, after;
     for (int64_t rank = 0; rank < options.world; ++rank) before[rank] = parse_beat(board->get(beat_key(rank)));
     // A sign of life takes up to a beat, and a loaded machine may be late with it.
-    std::this_thread::sleep_for(3 * options.beat);
+    for (int beat = 0; beat < 3; ++beat) {
+      std::this_thread::sleep_for(options.beat);
+      put_beat();  // the watch's own thread may be the one that looks, and others may be looking, too
+    }
     for (int64_t rank = 0; rank < options.world; ++rank) after[rank] = parse_beat(board->get(beat_key(rank)));
 
     std::vector<std::string> ended, silent;
@@ -66,6 +72,10 @@ struct FailureWatch::Shared {
         // One that ends because others failed is not to blame.
         if (!end.starts_with("76 ")) ended.push_back(fmt::format("{} ended with exit code {}", name(rank), end));
       } else if (beat.count == before[rank].count) {
+        {
+          const std::lock_guard lock(mutex);
+          seen_silent.insert(rank);
+        }
         silent.push_back(fmt::format("{} gives no sign of life; it was last seen {}", name(rank), where));
       } else if (last < 0 || beat.sequence < after[last].sequence) {
         last = rank;
@@ -88,24 +98,34 @@ FailureWatch::FailureWatch(std::shared_ptr<NoticeBoard> board, std::shared_ptr<O
   shared_->log = std::move(log);
   shared_->options = std::move(options);
   shared_->put_beat();
-  thread_ = std::thread([this] { run(); });
+  thread_ = std::thread([shared = shared_] {
+    watch(*shared);
+    const std::lock_guard lock(shared->mutex);
+    shared->through = true;
+    shared->wake.notify_all();
+  });
 }
 
 FailureWatch::~FailureWatch() { stop(); }
 
 void FailureWatch::stop() {
-  {
-    const std::lock_guard lock(shared_->mutex);
-    shared_->stopping = true;
-  }
+  if (!thread_.joinable()) return;
+  std::unique_lock lock(shared_->mutex);
+  shared_->stopping = true;
   shared_->wake.notify_all();
-  if (thread_.joinable()) thread_.join();
+  // Behind a dead link the board may keep the thread for as long as TCP hopes.
+  const bool through = shared_->wake.wait_for(lock, shared_->board_answers ? 5s : 0s, [&] { return shared_->through; });
+  lock.unlock();
+  if (through) {
+    thread_.join();
+  } else {
+    thread_.detach();
+  }
 }
 
 void FailureWatch::set_limit(double seconds) { shared_->limit = seconds; }
 
-void FailureWatch::run() {
-  Shared& s = *shared_;
+void FailureWatch::watch(Shared& s) {
   std::unique_lock lock(s.mutex);
   while (!s.wake.wait_for(lock, s.options.beat, [&] { return s.stopping; })) {
     lock.unlock();
@@ -119,6 +139,9 @@ void FailureWatch::run() {
       ended = s.log->oldest_open() ? s.board->get(kEnded) : "";
     } catch (const std::exception&) {
     }
+    lock.lock();
+    if (s.stopping) return;  // the board has kept this thread for so long that nobody waits for it any more
+    lock.unlock();
     if (!ended.empty() && ended != std::to_string(s.options.rank) && s.options.on_stuck) {
       // It will not take part any more, and its connections may stay open for a while.
       const auto open = s.log->oldest_open();
@@ -151,6 +174,7 @@ std::string FailureWatch::diagnose(std::chrono::milliseconds patience) {
   }).detach();
   const std::string text = future.wait_for(patience) == std::future_status::ready ? future.get() : "";
   if (!text.empty()) return text;
+  shared_->board_answers = false;
   return fmt::format("{}, where the processes meet, does not answer: {} is gone or cannot be reached", shared_->options.board_name,
                      shared_->options.rank == 0 || shared_->options.serves_board ? "this process or the launcher" : shared_->name(0));
 }
@@ -170,13 +194,18 @@ void FailureWatch::announce_end(ExitCode code, const std::string& reason) {
       }
       std::map<int64_t, std::string> beats;
       for (int64_t rank = 0; rank < o.world; ++rank) beats[rank] = shared->board->get(beat_key(rank));
+      const std::set<int64_t> silent = [&] {
+        const std::lock_guard lock(shared->mutex);
+        return shared->seen_silent;
+      }();
       const auto until = std::chrono::steady_clock::now() + 4s;
       for (int round = 1; std::chrono::steady_clock::now() < until; ++round) {
         std::this_thread::sleep_for(100ms);
         bool all = true;
         for (int64_t rank = 0; rank < o.world; ++rank) {
           if (rank == o.rank || !shared->board->get(end_key(rank)).empty()) continue;
-          // After three beats one that has not moved is not waited for.
+          // One that has given no sign of life is not waited for, nor, after three beats, one that has not moved.
+          if (silent.contains(rank)) continue;
           const bool moved = shared->board->get(beat_key(rank)) != beats[rank];
           if (moved || round * 100ms < 3 * o.beat) all = false;
         }
@@ -190,7 +219,8 @@ void FailureWatch::announce_end(ExitCode code, const std::string& reason) {
     } catch (const std::future_error&) {
     }
   }).detach();
-  future.wait_for(4500ms);
+  // Whoever cannot be reached is not told: those that can see by themselves that this process is gone.
+  future.wait_for(shared_->board_answers ? 4500ms : 100ms);
 }
 
 }  // namespace polysketch

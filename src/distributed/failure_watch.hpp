@@ -51,15 +51,15 @@ class FailureWatch {
   std::string diagnose(std::chrono::milliseconds patience = std::chrono::milliseconds(3500));
 
   /// Tells the others that this process ends, and why. The process that serves the board stays until those that are alive have said the
-  /// same, at most two seconds.
+  /// same, at most four seconds. Does not wait for a board that diagnose() found silent.
   void announce_end(ExitCode code, const std::string& reason);
 
-  /// No more beats nor watching.
+  /// No more beats nor watching. A thread that waits for a silent board is left to the end of the process.
   void stop();
 
  private:
   struct Shared;
-  void run();
+  static void watch(Shared& shared);
   std::shared_ptr<Shared> shared_;
   std::thread thread_;
 };

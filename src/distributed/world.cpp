@@ -19,6 +19,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -132,6 +133,7 @@ struct World::State {
   std::atomic<int64_t> step{0};
   std::atomic<bool> failed{false}, patient{false};
   int exceptions = std::uncaught_exceptions();
+  std::chrono::steady_clock::time_point meets_until;
 
   bool connected() const { return store != nullptr; }
   bool serves() const { return options.place.file.empty() && !options.place.agent_store && options.place.rank == 0; }
@@ -204,7 +206,6 @@ void World::State::meet() {
                                card.dump(), other));
     }
     store->set(key(place.rank), bytes_of(card.dump()));
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(options.config.timeout);
     std::vector<int64_t> absent;
     for (auto pause = 10ms;; pause = std::min<std::chrono::milliseconds>(500ms, 2 * pause)) {
       absent.clear();
@@ -212,7 +213,7 @@ void World::State::meet() {
         if (!store->check({key(rank)})) absent.push_back(rank);
       }
       if (absent.empty()) break;
-      if (std::chrono::steady_clock::now() > until) {
+      if (std::chrono::steady_clock::now() > meets_until) {
         fail_to_meet(fmt::format("{}: after {} s {} of {} did not come: look at the output of the missing processes", meeting_place(),
                                  options.config.timeout, list_ranks(absent), place.world));
       }
@@ -349,8 +350,28 @@ std::unique_ptr<World> World::join(const Options& options) {
   auto state = std::make_unique<State>();
   State* s = state.get();
   s->options = options;
-  s->open_store();
-  s->meet();
+  // A store that has accepted a connection is waited for without a limit by c10d, as when another program has the port: so on a thread
+  // that can be left behind.
+  s->meets_until = std::chrono::steady_clock::now() + std::chrono::seconds(options.config.timeout);
+  auto met = std::make_shared<std::promise<void>>();
+  std::future<void> meeting = met->get_future();
+  std::thread([s, met] {
+    try {
+      s->open_store();
+      s->meet();
+      met->set_value();
+    } catch (...) {
+      met->set_exception(std::current_exception());
+    }
+  }).detach();
+  if (meeting.wait_until(s->meets_until + 2s) != std::future_status::ready) {
+    (void)state.release();  // the thread uses it
+    fail_to_meet(
+        fmt::format("{}: rank {} cannot reach the place where the {} processes meet (it has not answered for {} s): is rank 0 "
+                    "running, and does no other program listen at this port?",
+                    s->meeting_place(), options.place.rank, options.place.world, options.config.timeout));
+  }
+  meeting.get();
   FailureWatch::Options watch;
   watch.rank = options.place.rank;
   watch.world = options.place.world;

@@ -155,18 +155,18 @@ Trainer::StepOutcome Trainer::train_step() {
   fields["epoch"] = batches_->epoch();
   record("step", std::move(fields));
   if (probe) record("diagnostics", diagnostics_fields(*model_, *probe));
-  after_update(all);
+  after_update(all, exchanging);
   return StepOutcome::done;
 }
 
 // What only several processes have to look after. Decisions come from `all` alone.
-void Trainer::after_update(const StepFacts& all) {
+void Trainer::after_update(const StepFacts& all, double exchanging) {
   save_agreed_ = all.save;
   stop_agreed_ = all.stop;
   if (alone()) return;
-  // All wait for the slowest: what the fastest waited is what exchanges and waiting for others took.
-  const double slowest = *std::max_element(all.computing.begin(), all.computing.end());
-  std::vector<double> waited{reducer_ ? reducer_->times().communication : slowest};
+  // All wait for the slowest, and that one for nobody: the shortest of the times is that of the exchanges alone. Those of a reducer begin
+  // while backward runs, so that it measures them itself.
+  std::vector<double> waited{reducer_ ? reducer_->times().communication : exchanging};
   if (stragglers_) {
     world_->collectives().all_reduce(waited, ReduceOperation::min, "time of exchanges");
     if (const auto who = stragglers_->look(all.computing, waited[0]); who && world_->leads()) log_warning("straggler: " + *who);

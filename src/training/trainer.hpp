@@ -59,8 +59,8 @@ class Trainer {
   enum class StepOutcome { done, stopped };
   ExitCode train();
   StepOutcome train_step();
-  void after_update(const StepFacts& facts);
-  bool validate();  ///< false: interrupted by a stop
+  void after_update(const StepFacts& facts, double exchanging);  // exchanging: seconds this process waited for the sums
+  bool validate();                                               ///< false: interrupted by a stop
   std::vector<TensorGroup> state_tensors(std::vector<at::Tensor>& storage);
   void save();  ///< saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
   ExitCode finish(bool stopped);

@@ -5,12 +5,9 @@
 
 #include <chrono>
 #include <cmath>
-#include <map>
 #include <set>
 #include <thread>
 
-#include "checkpoint/checkpoint_store.hpp"
-#include "checkpoint/tensor_file.hpp"
 #include "helpers/tolerances.hpp"
 #include "process_group.hpp"
 
@@ -26,32 +23,6 @@ Words settings(const Words& more = {}) {
             "distributed.timeout=60",    "distributed.step_timeout=20", "logging.tensorboard=false"};
   all.insert(all.end(), more.begin(), more.end());
   return all;
-}
-
-/// Every tensor of the newest checkpoint, by group and name: bytes.
-std::map<std::string, std::string> tensors_of(const fs::path& run) {
-  const auto loaded = CheckpointStore(run, {}).newest_valid();
-  std::map<std::string, std::string> all;
-  if (!loaded) {
-    ADD_FAILURE() << run << " has no checkpoint";
-    return all;
-  }
-  for (const FileRecord& record : loaded->manifest.files) {
-    if (!record.name.ends_with(".safetensors")) continue;
-    const TensorFile file(loaded->directory / record.name);
-    for (const TensorInfo& info : file.tensors()) {
-      std::string bytes(info.bytes, '\0');
-      file.read(info, bytes.data());
-      all[record.name.substr(0, 5) + "/" + info.name] = std::move(bytes);
-    }
-  }
-  return all;
-}
-
-std::vector<double> losses_of(const fs::path& run) {
-  std::vector<double> losses;
-  for (const Row& row : metric_rows(run, "step")) losses.push_back(row.at("loss").get<double>());
-  return losses;
 }
 
 std::vector<std::string> digests_of(const fs::path& run) {

@@ -2,20 +2,23 @@
 // Several processes of the program that train together, started as two shells with torchrun's variables would.
 #pragma once
 
+#include <map>
 #include <memory>
 
+#include "checkpoint/checkpoint_store.hpp"
+#include "checkpoint/tensor_file.hpp"
 #include "helpers/free_port.hpp"
 #include "workplace.hpp"
 
 namespace polysketch::test {
 
 /// torchrun's variables of one process.
-inline Words rank_environment(int rank, int world, int port) {
+inline Words rank_environment(int rank, int world, int port, const std::string& host = "127.0.0.1") {
   return {fmt::format("RANK={}", rank),
           fmt::format("WORLD_SIZE={}", world),
           fmt::format("LOCAL_RANK={}", rank),
           fmt::format("LOCAL_WORLD_SIZE={}", world),
-          "MASTER_ADDR=127.0.0.1",
+          "MASTER_ADDR=" + host,
           fmt::format("MASTER_PORT={}", port)};
 }
 
@@ -60,6 +63,32 @@ inline void train_together(const Workplace& place, int world, const std::string&
   }
   ProcessGroup group(world, place.train_command(name, settings));
   EXPECT_EQ(group.wait(), std::vector<int>(static_cast<size_t>(world), 0)) << group.errors();
+}
+
+/// Every tensor of the newest checkpoint, by group and name: bytes.
+inline std::map<std::string, std::string> tensors_of(const std::filesystem::path& run) {
+  const auto loaded = CheckpointStore(run, {}).newest_valid();
+  std::map<std::string, std::string> all;
+  if (!loaded) {
+    ADD_FAILURE() << run << " has no checkpoint";
+    return all;
+  }
+  for (const FileRecord& record : loaded->manifest.files) {
+    if (!record.name.ends_with(".safetensors")) continue;
+    const TensorFile file(loaded->directory / record.name);
+    for (const TensorInfo& info : file.tensors()) {
+      std::string bytes(info.bytes, '\0');
+      file.read(info, bytes.data());
+      all[record.name.substr(0, 5) + "/" + info.name] = std::move(bytes);
+    }
+  }
+  return all;
+}
+
+inline std::vector<double> losses_of(const std::filesystem::path& run) {
+  std::vector<double> losses;
+  for (const Row& row : metric_rows(run, "step")) losses.push_back(row.at("loss").get<double>());
+  return losses;
 }
 
 }  // namespace polysketch::test

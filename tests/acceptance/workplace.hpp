@@ -37,8 +37,8 @@ inline ProcessResult polysketch(const Words& arguments, const Words& environment
 /// The program while it runs; it dies with this object.
 class RunningProgram {
  public:
-  /// environment: NAME=VALUE, added to that of the test.
-  explicit RunningProgram(const Words& arguments, const Words& environment = {}) {
+  /// environment: NAME=VALUE, added to that of the test. in_child: called in the new process before it becomes the program.
+  explicit RunningProgram(const Words& arguments, const Words& environment = {}, const std::function<void()>& in_child = {}) {
     Words command{program().string()};
     command.insert(command.end(), arguments.begin(), arguments.end());
     std::vector<char*> pointers;
@@ -47,6 +47,7 @@ class RunningProgram {
     errors_ = (folder_ / "stderr").string();
     process_ = fork();
     if (process_ == 0) {
+      if (in_child) in_child();
       for (const std::string& variable : environment) putenv(const_cast<char*>(variable.c_str()));
       dup2(open("/dev/null", O_RDWR), STDIN_FILENO);
       dup2(open("/dev/null", O_RDWR), STDOUT_FILENO);
