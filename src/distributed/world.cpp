@@ -206,6 +206,8 @@ void World::State::meet() {
                                card.dump(), other));
     }
     store->set(key(place.rank), bytes_of(card.dump()));
+    // The process that serves the store gives up last, or the others would lose it before they know who is absent.
+    const auto until = meets_until + (serves() ? 1s : 0s);
     std::vector<int64_t> absent;
     for (auto pause = 10ms;; pause = std::min<std::chrono::milliseconds>(500ms, 2 * pause)) {
       absent.clear();
@@ -213,7 +215,7 @@ void World::State::meet() {
         if (!store->check({key(rank)})) absent.push_back(rank);
       }
       if (absent.empty()) break;
-      if (std::chrono::steady_clock::now() > meets_until) {
+      if (std::chrono::steady_clock::now() > until) {
         fail_to_meet(fmt::format("{}: after {} s {} of {} did not come: look at the output of the missing processes", meeting_place(),
                                  options.config.timeout, list_ranks(absent), place.world));
       }
@@ -229,8 +231,9 @@ void World::State::meet() {
   } catch (const UserError&) {
     throw;
   } catch (const std::exception& error) {
-    fail_to_meet(fmt::format("{}: rank {} lost the place where the processes meet: {}", meeting_place(), place.rank,
-                             std::string(error.what()).substr(0, 200)));
+    const std::string reason = error.what();
+    fail_to_meet(fmt::format("{}: rank {} lost the place where the processes meet ({}): look at the output of rank 0", meeting_place(),
+                             place.rank, reason.substr(0, std::min<size_t>(200, reason.find('\n')))));
   }
 }
 

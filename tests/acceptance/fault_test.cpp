@@ -21,6 +21,9 @@ using testing::HasSubstr;
 constexpr int kWorld = 3, kPort = 29500, kSteps = 100, kSavedStep = 25;
 constexpr int kStepTimeout = 3, kTimeout = 15;
 constexpr double kGrace = 5;  // seconds after a limit within which a process must have ended
+// On top of that: other tests share the processors with these, and then hold up what is measured. scripts/check_faults, alone on a machine,
+// prints how long it took.
+constexpr double kLoadedMachine = 10;
 
 /// How often each victim suffers.
 int runs() {
@@ -196,7 +199,7 @@ TEST_P(WhileTraining, EndsAllInTimeAndTheRunGoesOn) {
       const auto start = Clock::now();
       fault.strike(machines, victim);
       const double seconds = machines.until_ended(survivors, start, kStepTimeout + kGrace + 30);
-      EXPECT_LT(seconds, kStepTimeout + kGrace);
+      EXPECT_LT(seconds, kStepTimeout + kGrace + kLoadedMachine);
       for (const int rank : survivors) {
         EXPECT_EQ(machines[rank].wait(), 76) << machines[rank].errors();
         expect_blame(machines[rank], rank, steps, rank == victim ? std::vector<int>{rank == 0 ? 1 : 0, 2} : std::vector<int>{victim});
@@ -253,7 +256,7 @@ TEST(Faults, AnotherConfigurationOnOneMachineIsNamedByAll) {
     const auto start = Clock::now();
     machines.start();
     const double seconds = machines.until_ended(kAll, start, kTimeout + kGrace + 30);
-    EXPECT_LT(seconds, kTimeout + kGrace);
+    EXPECT_LT(seconds, kTimeout + kGrace + kLoadedMachine);
     EXPECT_EQ(machines.codes(), std::vector<int>(kWorld, 78)) << machines.errors();
     for (const int rank : kAll) EXPECT_THAT(error_line(machines[rank]), HasSubstr(fmt::format("schedule.peak of rank {} (", victim)));
     EXPECT_EQ(machines.network().processes(), std::vector<pid_t>{});
