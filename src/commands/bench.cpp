@@ -82,7 +82,7 @@ void run_step(const Arguments& arguments) {
     }
     if (world->size() > 1) reducer.finish();
     optimizer.step(1e-4, step + 1);
-    loss = nats.item<double>() / static_cast<double>(training.batch_tokens);
+    loss = nats.item<double>() / static_cast<double>(own * context);  // of this process's part
     synchronize(device);
     const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (step < arguments.warmup) continue;

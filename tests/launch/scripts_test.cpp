@@ -106,7 +106,7 @@ TEST_F(Scripts, ContainersOfOneMachine) {
     const ProcessResult result = run({"scripts/container/train", "--engine", engine, "--image", "img", "a.yaml", "--set", "x=1 2"});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     const std::string words = Launched::lines(result.out).back();
-    EXPECT_THAT(words, AllOf(testing::StartsWith(std::string("<") + engine + "><run>"), HasSubstr(device), HasSubstr(here + ":/work>"),
+    EXPECT_THAT(words, AllOf(testing::StartsWith(std::string("<") + engine + "><run>"), HasSubstr(device), HasSubstr(here + ":/workspace>"),
                              testing::EndsWith("<img><launch><--nproc><2><--max-restarts><3><--><train><a.yaml><--set><x=1 2>")));
   }
 }
