@@ -141,6 +141,23 @@ TEST(GradientReducer, ABucketWaitsForAllItsParametersAndForThoseBeforeIt) {
               }).all_succeeded());
 }
 
+// Gradients come one by one, as from a backward pass: one that travelled before its bucket is complete would be added up as zeros.
+TEST(GradientReducer, NothingTravelsBeforeItIsComplete) {
+  EXPECT_TRUE(run_ranks(2, [&](int64_t rank, int64_t port) {
+                const auto world = join(rank, 2, port);
+                const auto parameters = make_parameters(rank, 2, 40'000);
+                GradientReducer reducer(*parameters, world->collectives(), ReduceType::fp32, false);
+                reducer.begin();
+                for (size_t i = parameters->infos().size(); i-- > 0;) {
+                  std::this_thread::sleep_for(std::chrono::milliseconds(5));  // time for what has been begun too early
+                  parameters->gradient(i).fill_(static_cast<double>(rank + 1));
+                  reducer.ready(i);
+                }
+                reducer.finish();
+                for (size_t i = 0; i < parameters->infos().size(); ++i) EXPECT_TRUE(parameters->gradient(i).eq(3).all().item<bool>()) << i;
+              }).all_succeeded());
+}
+
 // LibTorch's own reducer of DistributedDataParallel: one bucket layout, the same bits.
 TEST(GradientReducer, EqualsTheReducerOfLibTorchBitForBit) {
   constexpr int64_t kWorld = 2;
