@@ -2,123 +2,31 @@
 #include "distributed/world.hpp"
 
 #include <ATen/ATen.h>
-#include <arpa/inet.h>
 #include <c10/util/Logging.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <netdb.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
-#include <filesystem>
 #include <fstream>
-#include <future>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <thread>
-#include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "distributed/failure_watch.hpp"
 #include "distributed/group_collectives.hpp"
+#include "distributed/meeting.hpp"
 #include "model/device.hpp"
-#include "support/build_info.hpp"
 #include "support/cuda_module.hpp"
 #include "support/log.hpp"
 
 namespace polysketch {
-namespace {
 
 using namespace std::chrono_literals;
-using StorePointer = c10::intrusive_ptr<c10d::Store>;
-
-[[noreturn]] void fail_to_meet(const std::string& text) { throw UserError(ExitCode::distributed, text); }
-
-/// A listening socket on one address only: c10d's store has no password, so who can reach it can speak to it.
-int listen_on(const std::string& address, int64_t port) {
-  addrinfo hints{}, *found = nullptr;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  const int problem = ::getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &found);
-  if (problem != 0) fail_to_meet(fmt::format("{}:{}: cannot be resolved: {}: set MASTER_ADDR", address, port, ::gai_strerror(problem)));
-  int reason = 0;
-  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
-    const int fd = ::socket(one->ai_family, one->ai_socktype | SOCK_CLOEXEC, one->ai_protocol);
-    if (fd < 0) continue;
-    const int yes = 1;
-    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (::bind(fd, one->ai_addr, one->ai_addrlen) == 0 && ::listen(fd, 1024) == 0) {
-      ::freeaddrinfo(found);
-      return fd;
-    }
-    reason = errno;
-    ::close(fd);
-  }
-  ::freeaddrinfo(found);
-  if (reason == EADDRNOTAVAIL) return -1;  // the name of this machine elsewhere, as in a container: let c10d listen everywhere
-  fail_to_meet(fmt::format("{}:{}: cannot listen: {}{}", address, port, std::strerror(reason),
-                           reason == EADDRINUSE ? ": another process has the port: choose another MASTER_PORT" : ""));
-}
-
-std::string text_of(const std::vector<uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
-std::vector<uint8_t> bytes_of(const std::string& text) { return {text.begin(), text.end()}; }
-
-class StoreBoard final : public NoticeBoard {
- public:
-  explicit StoreBoard(StorePointer store) : store_(std::move(store)) {}
-  void put(const std::string& key, const std::string& text) override { store_->set(key, bytes_of(text)); }
-  std::string get(const std::string& key) override { return store_->check({key}) ? text_of(store_->get(key)) : ""; }
-
- private:
-  StorePointer store_;
-};
-
-std::string own_host() {
-  char name[256] = "";
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
-
-std::string list_ranks(const std::vector<int64_t>& ranks) {
-  return fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, ", "));
-}
-
-}  // namespace
-
-std::string own_address_towards(const std::string& host, int64_t port) {
-  addrinfo hints{}, *found = nullptr;
-  hints.ai_socktype = SOCK_DGRAM;
-  const int problem = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-  if (problem != 0) {
-    fail_to_meet(fmt::format("{}: cannot be resolved: {}: set MASTER_ADDR to a name or address that this machine knows", host,
-                             ::gai_strerror(problem)));
-  }
-  std::string address;
-  for (const addrinfo* one = found; one != nullptr && address.empty(); one = one->ai_next) {
-    const int fd = ::socket(one->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) continue;
-    sockaddr_storage own{};
-    socklen_t size = sizeof own;
-    // Nothing is sent: connecting only chooses the route, and with it the address on this side.
-    if (::connect(fd, one->ai_addr, one->ai_addrlen) == 0 && ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) == 0) {
-      char text[NI_MAXHOST] = "";
-      if (::getnameinfo(reinterpret_cast<const sockaddr*>(&own), size, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0) address = text;
-    }
-    ::close(fd);
-  }
-  ::freeaddrinfo(found);
-  if (address.empty()) fail_to_meet(fmt::format("{}: there is no route from this machine: check the network, or MASTER_ADDR", host));
-  return address;
-}
 
 struct World::State {
   Options options;
@@ -133,109 +41,19 @@ struct World::State {
   std::atomic<int64_t> step{0};
   std::atomic<bool> failed{false}, patient{false};
   int exceptions = std::uncaught_exceptions();
-  std::chrono::steady_clock::time_point meets_until;
 
   bool connected() const { return store != nullptr; }
-  bool serves() const { return options.place.file.empty() && !options.place.agent_store && options.place.rank == 0; }
-  std::string meeting_place() const {
-    const Place& place = options.place;
-    return place.file.empty() ? fmt::format("{}:{}", place.host, place.port) : place.file;
-  }
   double limit() const {
     const double start = static_cast<double>(options.config.timeout);
     return step > 1 && !patient ? std::min(start, static_cast<double>(options.config.step_timeout)) : start;
   }
 
-  void open_store();
-  void meet();
   void connect_groups();
   std::string describe_failure(const std::string& operation, const std::string& error);
   [[noreturn]] void fail(const OperationRecord& record, const std::string& error);
   void stuck(const std::string& text);
   void dump();
 };
-
-void World::State::open_store() {
-  const Place& place = options.place;
-  const auto timeout = std::chrono::seconds(options.config.timeout);
-  const std::string prefix = store_prefix(place);
-  try {
-    if (!place.file.empty()) {
-      auto file = c10::make_intrusive<c10d::FileStore>(place.file, static_cast<int>(place.world));
-      file->setTimeout(timeout);
-      store = c10::make_intrusive<c10d::PrefixStore>(prefix, file);
-      return;
-    }
-    c10d::TCPStoreOptions tcp;
-    tcp.port = static_cast<uint16_t>(place.port);
-    tcp.isServer = serves();
-    tcp.numWorkers = static_cast<size_t>(place.world);
-    tcp.waitWorkers = false;  // who is absent is found out below, by name
-    tcp.timeout = timeout;
-    if (tcp.isServer) {
-      const std::string& wanted = options.config.address;
-      const int fd = listen_on(wanted.empty() ? place.host : wanted, place.port);
-      if (fd >= 0) tcp.masterListenFd = fd;
-    }
-    const std::string server = tcp.isServer && !options.config.address.empty() ? options.config.address : place.host;
-    store = c10::make_intrusive<c10d::PrefixStore>(prefix, c10::make_intrusive<c10d::TCPStore>(server, tcp));
-  } catch (const UserError&) {
-    throw;
-  } catch (const std::exception& error) {
-    const std::string reason = std::string(error.what()).substr(0, std::string(error.what()).find('\n'));
-    fail_to_meet(
-        fmt::format("{}: rank {} cannot reach the place where the {} processes meet ({}): is rank 0 running, and is the port open?",
-                    meeting_place(), place.rank, place.world, reason));
-  }
-}
-
-// Every process leaves its card; each then waits for all cards and so knows by name who is missing.
-void World::State::meet() {
-  const Place& place = options.place;
-  const nlohmann::json card{{"host", own_host()}, {"process", ::getpid()}, {"world", place.world}, {"device", options.device.str()}};
-  const auto key = [](int64_t rank) { return fmt::format("card/{}", rank); };
-  try {
-    const std::string world = std::to_string(place.world);
-    const std::string first = text_of(store->compareSet("world", bytes_of(""), bytes_of(world)));
-    if (first != world) {
-      fail_to_meet(fmt::format("rank {} counts {} processes, the others {}: start all with the same WORLD_SIZE", place.rank, world, first));
-    }
-    if (store->add(fmt::format("taken/{}", place.rank), 1) != 1) {
-      const std::string other = store->check({key(place.rank)}) ? text_of(store->get(key(place.rank))) : "another process";
-      fail_to_meet(fmt::format("rank {} is taken twice, by this process ({}) and by {}: give each process its own RANK", place.rank,
-                               card.dump(), other));
-    }
-    store->set(key(place.rank), bytes_of(card.dump()));
-    // The process that serves the store gives up last, or the others would lose it before they know who is absent.
-    const auto until = meets_until + (serves() ? 1s : 0s);
-    std::vector<int64_t> absent;
-    for (auto pause = 10ms;; pause = std::min<std::chrono::milliseconds>(500ms, 2 * pause)) {
-      absent.clear();
-      for (int64_t rank = 0; rank < place.world; ++rank) {
-        if (!store->check({key(rank)})) absent.push_back(rank);
-      }
-      if (absent.empty()) break;
-      if (std::chrono::steady_clock::now() > until) {
-        fail_to_meet(fmt::format("{}: after {} s {} of {} did not come: look at the output of the missing processes", meeting_place(),
-                                 options.config.timeout, list_ranks(absent), place.world));
-      }
-      std::this_thread::sleep_for(pause);
-    }
-    for (int64_t rank = 0; rank < place.world; ++rank) {
-      const nlohmann::json other = nlohmann::json::parse(text_of(store->get(key(rank))));
-      hosts.push_back(other.at("host"));
-      names.push_back(fmt::format("rank {} ({}, process {})", rank, hosts.back(), other.at("process").get<int64_t>()));
-      const bool same_gpu = options.device.is_cuda() && other.at("host") == card.at("host") && other.at("device") == card.at("device");
-      if (rank != place.rank && same_gpu) shares_gpu = true;
-    }
-  } catch (const UserError&) {
-    throw;
-  } catch (const std::exception& error) {
-    const std::string reason = error.what();
-    fail_to_meet(fmt::format("{}: rank {} lost the place where the processes meet ({}): look at the output of rank 0", meeting_place(),
-                             place.rank, reason.substr(0, std::min<size_t>(200, reason.find('\n')))));
-  }
-}
 
 void World::State::connect_groups() {
   const Place& place = options.place;
@@ -262,7 +80,7 @@ void World::State::connect_groups() {
         // right, not how fast.
         log_warning(
             fmt::format("rank {} shares its GPU ({}) with another process: this is for tests only", place.rank, options.device.str()));
-        ::setenv("NCCL_HOSTID", fmt::format("{}-{}", own_host(), place.rank).c_str(), 0);
+        ::setenv("NCCL_HOSTID", fmt::format("{}-{}", own_host_name(), place.rank).c_str(), 0);
         ::setenv("NCCL_MNNVL_ENABLE", "0", 0);
         ::setenv("NCCL_NET", "Socket", 0);
       }
@@ -292,8 +110,9 @@ void World::State::connect_groups() {
   } catch (const UserError&) {
     throw;
   } catch (const std::exception& error) {
-    fail_to_meet(fmt::format("{} of {} processes failed on rank {}: {}: can all machines reach {}? set distributed.address", doing, world,
-                             rank, std::string(error.what()).substr(0, 300), address.empty() ? own_host() : address));
+    throw UserError(ExitCode::distributed,
+                    fmt::format("{} of {} processes failed on rank {}: {}: can all machines reach {}? set distributed.address", doing,
+                                world, rank, std::string(error.what()).substr(0, 300), address.empty() ? own_host_name() : address));
   }
 }
 
@@ -336,7 +155,7 @@ World::World(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 std::unique_ptr<World> World::alone() {
   auto state = std::make_unique<State>();
-  state->hosts = {own_host()};
+  state->hosts = {own_host_name()};
   state->names = {fmt::format("rank 0 ({}, process {})", state->hosts.front(), ::getpid())};
   state->collectives = make_lone_collectives();
   return std::unique_ptr<World>(new World(std::move(state)));
@@ -353,36 +172,19 @@ std::unique_ptr<World> World::join(const Options& options) {
   auto state = std::make_unique<State>();
   State* s = state.get();
   s->options = options;
-  // A store that has accepted a connection is waited for without a limit by c10d, as when another program has the port: so on a thread
-  // that can be left behind.
-  s->meets_until = std::chrono::steady_clock::now() + std::chrono::seconds(options.config.timeout);
-  auto met = std::make_shared<std::promise<void>>();
-  std::future<void> meeting = met->get_future();
-  std::thread([s, met] {
-    try {
-      s->open_store();
-      s->meet();
-      met->set_value();
-    } catch (...) {
-      met->set_exception(std::current_exception());
-    }
-  }).detach();
-  if (meeting.wait_until(s->meets_until + 2s) != std::future_status::ready) {
-    (void)state.release();  // the thread uses it
-    fail_to_meet(
-        fmt::format("{}: rank {} cannot reach the place where the {} processes meet (it has not answered for {} s): is rank 0 "
-                    "running, and does no other program listen at this port?",
-                    s->meeting_place(), options.place.rank, options.place.world, options.config.timeout));
-  }
-  meeting.get();
+  Meeting met = meet_others(options.place, options.config, options.device);
+  s->store = std::move(met.store);
+  s->hosts = std::move(met.hosts);
+  s->names = std::move(met.names);
+  s->shares_gpu = met.shares_gpu;
   FailureWatch::Options watch;
   watch.rank = options.place.rank;
   watch.world = options.place.world;
   watch.names = s->names;
-  watch.board_name = s->meeting_place();
-  watch.serves_board = s->serves();
+  watch.board_name = meeting_name(options.place);
+  watch.serves_board = serves_store(options.place);
   watch.on_stuck = [s](const std::string& text) { s->stuck(text); };
-  s->watch = std::make_unique<FailureWatch>(std::make_shared<StoreBoard>(s->store->clone()), s->log, watch);
+  s->watch = std::make_unique<FailureWatch>(make_notice_board(s->store), s->log, watch);
   s->watch->set_limit(s->limit());
   std::unique_ptr<World> world(new World(std::move(state)));
   s->connect_groups();
@@ -398,11 +200,11 @@ World::~World() {
       std::vector<double> nothing{0};
       s.collectives->all_reduce(nothing, ReduceOperation::sum, "farewell");
       // The process that serves the store stays until nobody needs it.
-      if (s.serves()) {
+      if (serves_store(s.options.place)) {
         for (int64_t rank = 1; rank < size(); ++rank) s.store->wait({fmt::format("gone/{}", rank)}, 5s);
       }
       s.watch->stop();
-      s.store->set(fmt::format("gone/{}", rank()), bytes_of("1"));
+      s.store->set(fmt::format("gone/{}", rank()), std::vector<uint8_t>{1});
     } catch (const std::exception& error) {
       log_warning(fmt::format("the processes did not part in order: {}", std::string(error.what()).substr(0, 200)));
       good = false;

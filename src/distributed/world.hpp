@@ -77,8 +77,4 @@ class World {
 std::unique_ptr<World> join_launched_world(const DistributedConfig& config, const std::string& device, int64_t threads,
                                            const std::function<void(const Place&)>& check = {});
 
-/// The address of this machine from which `host` is reached; "127.0.0.1" for a host on this machine that is called so. Throws UserError 76
-/// if the host's name cannot be resolved.
-std::string own_address_towards(const std::string& host, int64_t port);
-
 }  // namespace polysketch
