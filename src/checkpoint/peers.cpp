@@ -2,16 +2,15 @@
 #include "checkpoint/peers.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <chrono>
 #include <exception>
 #include <filesystem>
 #include <thread>
 
+#include "support/build_info.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {
@@ -74,12 +73,6 @@ bool becomes_true(const Peers& peers, const std::function<bool()>& condition) {
     std::this_thread::sleep_for(pause);
   }
   return true;
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 }  // namespace polysketch

@@ -32,6 +32,4 @@ void together(const Peers& peers, const std::function<void()>& action);
 /// Asks again and again until the answer is yes or the patience of `peers` is over. False: never.
 bool becomes_true(const Peers& peers, const std::function<bool()>& condition);
 
-std::string host_name();
-
 }  // namespace polysketch

@@ -16,6 +16,7 @@
 
 #include "checkpoint/checkpoint_store.hpp"
 #include "checkpoint/shared_folder.hpp"
+#include "support/build_info.hpp"
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/log.hpp"

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "support/build_info.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {

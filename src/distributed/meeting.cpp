@@ -19,6 +19,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "support/build_info.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {
@@ -113,7 +114,7 @@ void MeetingPlace::open_store() {
 
 // Every process leaves its card; each then waits for all cards and so knows by name who is missing.
 void MeetingPlace::meet() {
-  const nlohmann::json card{{"host", own_host_name()}, {"process", ::getpid()}, {"world", place.world}, {"device", device.str()}};
+  const nlohmann::json card{{"host", host_name()}, {"process", ::getpid()}, {"world", place.world}, {"device", device.str()}};
   const auto key = [](int64_t rank) { return fmt::format("card/{}", rank); };
   try {
     const std::string world = std::to_string(place.world);
@@ -162,12 +163,6 @@ void MeetingPlace::meet() {
 
 std::string list_ranks(const std::vector<int64_t>& ranks) {
   return fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, ", "));
-}
-
-std::string own_host_name() {
-  char name[256] = "";
-  ::gethostname(name, sizeof name - 1);
-  return name;
 }
 
 bool serves_store(const Place& place) { return place.file.empty() && !place.agent_store && place.rank == 0; }

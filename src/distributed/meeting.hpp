@@ -30,9 +30,8 @@ struct Meeting {
 /// count another number of processes, whether the port is taken or the host cannot be reached.
 Meeting meet_others(const Place& place, const DistributedConfig& config, const at::Device& device);
 
-bool serves_store(const Place& place);         ///< this process does, for all
-std::string meeting_name(const Place& place);  ///< "host:29500", or the file
-std::string own_host_name();
+bool serves_store(const Place& place);                      ///< this process does, for all
+std::string meeting_name(const Place& place);               ///< "host:29500", or the file
 std::string list_ranks(const std::vector<int64_t>& ranks);  ///< "ranks 1, 3"
 
 /// The store as a notice board, over a connection of its own.

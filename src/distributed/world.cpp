@@ -21,6 +21,7 @@
 #include "distributed/group_collectives.hpp"
 #include "distributed/meeting.hpp"
 #include "model/device.hpp"
+#include "support/build_info.hpp"
 #include "support/cuda_module.hpp"
 #include "support/log.hpp"
 
@@ -80,7 +81,7 @@ void World::State::connect_groups() {
         // right, not how fast.
         log_warning(
             fmt::format("rank {} shares its GPU ({}) with another process: this is for tests only", place.rank, options.device.str()));
-        ::setenv("NCCL_HOSTID", fmt::format("{}-{}", own_host_name(), place.rank).c_str(), 0);
+        ::setenv("NCCL_HOSTID", fmt::format("{}-{}", host_name(), place.rank).c_str(), 0);
         ::setenv("NCCL_MNNVL_ENABLE", "0", 0);
         ::setenv("NCCL_NET", "Socket", 0);
       }
@@ -112,7 +113,7 @@ void World::State::connect_groups() {
   } catch (const std::exception& error) {
     throw UserError(ExitCode::distributed,
                     fmt::format("{} of {} processes failed on rank {}: {}: can all machines reach {}? set distributed.address", doing,
-                                world, rank, std::string(error.what()).substr(0, 300), address.empty() ? own_host_name() : address));
+                                world, rank, std::string(error.what()).substr(0, 300), address.empty() ? host_name() : address));
   }
 }
 
@@ -155,7 +156,7 @@ World::World(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 std::unique_ptr<World> World::alone() {
   auto state = std::make_unique<State>();
-  state->hosts = {own_host_name()};
+  state->hosts = {host_name()};
   state->names = {fmt::format("rank 0 ({}, process {})", state->hosts.front(), ::getpid())};
   state->collectives = make_lone_collectives();
   return std::unique_ptr<World>(new World(std::move(state)));

@@ -16,6 +16,7 @@
 #include "launch/rank_group.hpp"
 #include "launch/reserved_port.hpp"
 #include "launch/signal_inbox.hpp"
+#include "support/build_info.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {
@@ -25,11 +26,6 @@ using Clock = RankGroup::Clock;
 using TimePoint = Clock::time_point;
 
 Clock::duration to_duration(double seconds) { return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)); }
-
-std::string this_machine() {
-  std::string name(256, '\0');
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.c_str() : "this machine";
-}
 
 /// The name of a signal as people type it.
 std::string signal_name(int number) {
@@ -60,8 +56,7 @@ void check(const LaunchOptions& options) {
 
 class Launcher {
  public:
-  explicit Launcher(const LaunchOptions& options)
-      : options_(options), machine_(this_machine()), screen_(options.nodes * options.local_world) {
+  explicit Launcher(const LaunchOptions& options) : options_(options), machine_(host_name()), screen_(options.nodes * options.local_world) {
     adopt_orphans();
     if (options.log_folder.empty()) return;
     std::error_code error;

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <array>
 #include <atomic>
 #include <bit>
 #include <chrono>
@@ -14,6 +13,7 @@
 
 #include "reporting/append_file.hpp"
 #include "reporting/metric_sink.hpp"
+#include "support/build_info.hpp"
 #include "support/hash.hpp"
 
 namespace polysketch {
@@ -73,10 +73,8 @@ std::string framed(const std::string& content) {
 
 std::string event_file_name() {
   static std::atomic<int> count{0};
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-  return fmt::format("events.out.tfevents.{}.{}.{}.{}", seconds, host.data(), ::getpid(), count++);
+  return fmt::format("events.out.tfevents.{}.{}.{}.{}", seconds, host_name(), ::getpid(), count++);
 }
 
 class TensorboardSink : public MetricSink {

@@ -54,11 +54,16 @@ std::vector<std::pair<std::string, std::string>> build_info() {
           {"zlib", POLYSKETCH_ZLIB_VERSION}};
 }
 
+std::string host_name() {
+  utsname system{};
+  return ::uname(&system) == 0 ? system.nodename : "this machine";
+}
+
 std::vector<std::pair<std::string, std::string>> machine_info() {
   utsname system{};
   uname(&system);
   const int64_t memory = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  return {{"host", system.nodename},
+  return {{"host", host_name()},
           {"CPU", cpuinfo("model name")},
           {"cores", fmt::format("{}", std::thread::hardware_concurrency())},
           {"memory", format_bytes(memory)},

@@ -21,6 +21,7 @@
 #include "checkpoint/shared_folder.hpp"
 #include "checkpoint/verification.hpp"
 #include "helpers/test_helpers.hpp"
+#include "support/build_info.hpp"
 #include "support/error.hpp"
 #include "support/hash.hpp"
 
