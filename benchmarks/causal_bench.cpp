@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "kernels/causal_blocks.hpp"
-#include "kernels/instruction_set.hpp"
 #include "product_rate.hpp"
 #include "support/philox.hpp"
 
@@ -19,7 +18,7 @@ namespace {
 constexpr int64_t kLength = 8192, kBlock = 1024, kValueWidth = 64;
 
 template <class T>
-void measure(const char* type, bool bf16_products, int64_t width) {
+void measure(const char* type, int64_t width) {
   const CausalKernels<T>* kernel = causal_kernels<T>(width, kValueWidth);
   if (kernel == nullptr) {
     std::printf("%s: no kernel on this machine\n", type);
@@ -51,7 +50,7 @@ void measure(const char* type, bool bf16_products, int64_t width) {
   head.block = kBlock;
   const size_t bytes = std::max(kernel->forward_scratch(width, kValueWidth), kernel->backward_scratch(width, kValueWidth));
   void* scratch = ::operator new(bytes, std::align_val_t(64));
-  const double rate = product_rate(bf16_products);
+  const double rate = product_rate(kernel->name);
   const double forward = shortest([&] { kernel->forward({head, {sum.data(), kValueWidth}, row_sum.data()}, scratch); });
   const double backward = shortest([&] {
     kernel->backward({head, {sum.data(), kValueWidth}, row_sum.data(), {da.data(), width}, {db.data(), width}, {dv.data(), kValueWidth}},
@@ -74,7 +73,7 @@ void measure(const char* type, bool bf16_products, int64_t width) {
 int main() {
   using namespace polysketch::kernels;
   for (const int64_t width : {32, 64}) {
-    measure<bf16>("bf16", bf16_instructions(), width);
-    measure<float>("float", false, width);
+    measure<bf16>("bf16", width);
+    measure<float>("float", width);
   }
 }

@@ -9,7 +9,6 @@
 #include <new>
 #include <vector>
 
-#include "kernels/instruction_set.hpp"
 #include "kernels/learned_sketch.hpp"
 #include "product_rate.hpp"
 #include "support/philox.hpp"
@@ -20,7 +19,7 @@ namespace {
 constexpr int64_t kCount = 4096, kWidth = 64;
 
 template <class T>
-void measure(const char* type, bool bf16_products, int64_t size) {
+void measure(const char* type, int64_t size) {
   const LearnedSketchKernels<T>* kernel = learned_sketch_kernels<T>(kWidth, size);
   if (kernel == nullptr) {
     std::printf("%s: no kernel on this machine\n", type);
@@ -63,7 +62,7 @@ void measure(const char* type, bool bf16_products, int64_t size) {
   void* packed = ::operator new(kernel->packed_bytes(kWidth, size), line);
   void* scratch = ::operator new(std::max(kernel->forward_scratch(kWidth, size), kernel->backward_scratch(kWidth, size)), line);
   kernel->pack(network, kWidth, size, packed);
-  const double rate = product_rate(bf16_products);
+  const double rate = product_rate(kernel->name);
   const HeadRows<const T> rows{x.data(), kWidth};
   const double forward = shortest([&] { kernel->forward(packed, kWidth, size, rows, rows, kCount, {s.data(), size}, scratch); });
   const double backward = shortest([&] {
@@ -87,7 +86,7 @@ void measure(const char* type, bool bf16_products, int64_t size) {
 int main() {
   using namespace polysketch::kernels;
   for (const int64_t size : {32, 64}) {
-    measure<bf16>("bf16", bf16_instructions(), size);
-    measure<float>("float", false, size);
+    measure<bf16>("bf16", size);
+    measure<float>("float", size);
   }
 }

@@ -18,7 +18,9 @@ TEST(InstructionSetTest, IsTheOneAskedFor) {
     EXPECT_EQ(name(instruction_set()), wanted);
   } else {
     EXPECT_TRUE(is_supported(instruction_set()));
-    EXPECT_TRUE(instruction_set() == InstructionSet::avx512 || !is_supported(InstructionSet::avx512));
+    for (const InstructionSet set : {InstructionSet::avx2, InstructionSet::avx512, InstructionSet::amx}) {
+      EXPECT_TRUE(instruction_set() >= set || !is_supported(set)) << name(set);
+    }
   }
 }
 
@@ -28,7 +30,7 @@ polysketch::test::ProcessResult ask_for(const std::string& value) {
 }
 
 TEST(InstructionSetTest, ObeysTheEnvironment) {
-  for (const InstructionSet set : {InstructionSet::baseline, InstructionSet::avx2, InstructionSet::avx512}) {
+  for (const InstructionSet set : {InstructionSet::baseline, InstructionSet::avx2, InstructionSet::avx512, InstructionSet::amx}) {
     if (!is_supported(set)) continue;
     const auto result = ask_for(std::string(name(set)));
     EXPECT_EQ(result.exit_code, 0) << result.out;
@@ -39,7 +41,7 @@ TEST(InstructionSetTest, ObeysTheEnvironment) {
 TEST(InstructionSetTest, RefusesAnUnknownName) {
   const auto result = ask_for("sse9");
   EXPECT_NE(result.exit_code, 0);
-  EXPECT_THAT(result.out, testing::HasSubstr("POLYSKETCH_ISA: got 'sse9', want baseline, avx2 or avx512"));
+  EXPECT_THAT(result.out, testing::HasSubstr("POLYSKETCH_ISA: got 'sse9', want baseline, avx2, avx512 or amx"));
 }
 
 }  // namespace

@@ -19,7 +19,7 @@
 namespace polysketch::kernels {
 namespace {
 
-constexpr int64_t kLength = 215, kWidth = 48, kRows = kLength * kWidth;
+constexpr int64_t kLength = 215, kWidth = 48, kTileWidth = 64, kRows = kLength * kWidth;
 
 struct Scratch {
   explicit Scratch(size_t bytes) : data(::operator new(bytes, std::align_val_t(64))) {}
@@ -54,26 +54,26 @@ float number(bf16 x) { return to_float(x); }
 
 /// Output, dq, dk, dv, dgain, dbias, as fp32.
 template <class T>
-std::vector<std::vector<float>> run(const PolynomialKernels<T>& kernel) {
+std::vector<std::vector<float>> run(const PolynomialKernels<T>& kernel, int64_t width = kWidth) {
   std::vector<std::vector<T>> in;
-  for (uint64_t i = 0; i < 4; ++i) in.push_back(stored<T>(bf16_numbers(kRows, i)));
-  std::vector<float> gain = bf16_numbers(kWidth, 4), bias = bf16_numbers(kWidth, 5), normaliser(kLength), dgain(kWidth), dbias(kWidth);
-  std::vector<std::vector<T>> out(4, std::vector<T>(kRows));
+  for (uint64_t i = 0; i < 4; ++i) in.push_back(stored<T>(bf16_numbers(kLength * width, i)));
+  std::vector<float> gain = bf16_numbers(width, 4), bias = bf16_numbers(width, 5), normaliser(kLength), dgain(width), dbias(width);
+  std::vector<std::vector<T>> out(4, std::vector<T>(kLength * width));
   std::vector<int32_t> starts(kLength, 0);
   std::fill(starts.begin() + 101, starts.end(), 101);
-  const auto rows = [&](std::vector<T>& x) { return HeadRows<T>{x.data(), kWidth}; };
-  const auto const_rows = [&](const std::vector<T>& x) { return HeadRows<const T>{x.data(), kWidth}; };
+  const auto rows = [&](std::vector<T>& x) { return HeadRows<T>{x.data(), width}; };
+  const auto const_rows = [&](const std::vector<T>& x) { return HeadRows<const T>{x.data(), width}; };
   PolynomialHead<T> head;
   head.q = const_rows(in[0]);
   head.k = const_rows(in[1]);
   head.v = const_rows(in[2]);
   head.length = kLength;
-  head.width = kWidth;
+  head.width = width;
   head.degree = 4;
   head.gain = gain.data();
   head.bias = bias.data();
   head.starts = starts.data();
-  const Scratch forward(kernel.forward_scratch(kLength, kWidth)), backward(kernel.backward_scratch(kLength, kWidth));
+  const Scratch forward(kernel.forward_scratch(kLength, width)), backward(kernel.backward_scratch(kLength, width));
   kernel.forward({head, rows(out[0]), normaliser.data()}, 0, kLength, forward.data);
   kernel.backward({head, const_rows(out[0]), normaliser.data(), const_rows(in[3]), rows(out[1]), rows(out[2]), rows(out[3]), dgain.data(),
                    dbias.data()},
@@ -114,6 +114,9 @@ TEST_F(PolynomialVariants, Bf16ProductsAreCloseToFp32Products) {
   if (!__builtin_cpu_supports("avx512bf16")) GTEST_SKIP() << "this machine has no AVX512_BF16";
   const auto wide = run(*avx512_polynomial_bf16()), narrow = run(*avx512bf16_polynomial_bf16());
   for (size_t i = 0; i < wide.size(); ++i) EXPECT_LE(relative_error(narrow[i], wide[i]), 3e-2) << i;
+  if (!is_supported(InstructionSet::amx)) GTEST_SKIP() << "this machine has no AMX";
+  const auto tiles = run(*amx_polynomial_bf16(), kTileWidth), same = run(*avx512_polynomial_bf16(), kTileWidth);
+  for (size_t i = 0; i < same.size(); ++i) EXPECT_LE(relative_error(tiles[i], same[i]), 3e-2) << i;
 }
 #endif
 

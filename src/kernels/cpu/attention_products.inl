@@ -18,8 +18,28 @@ template <class Products, int M, int N>
   }
 }
 
+/// The same from zero. Where products have tiles, M is their number of rows and `sums` passes through memory.
+template <class Products, int M, int N>
+[[gnu::always_inline]] inline void product(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, __m512 (&sums)[M][N]) {
+  if constexpr (Products::kTiles) {
+    static_assert(M == Products::kGroup);
+    Products::template multiply<N, false>(a, a_row, b, b_row, steps, reinterpret_cast<float*>(sums), N * kLanes);
+  } else {
+#pragma GCC unroll 6
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) sums[m][n] = _mm512_setzero_ps();
+    }
+    multiply<Products, M, N>(a, a_row, b, b_row, steps, sums);
+  }
+}
+
 template <class Products, int M, int N>
 void accumulate_tile(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, float* c, int64_t c_row) {
+  if constexpr (Products::kTiles) {
+    static_assert(M == Products::kGroup);
+    return Products::template multiply<N, true>(a, a_row, b, b_row, steps, c, c_row);
+  }
   __m512 sums[M][N];
 #pragma GCC unroll 6
   for (int m = 0; m < M; ++m) {
@@ -51,14 +71,25 @@ void accumulate(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int6
   }
 }
 
-/// The same for any even number of rows.
+/// work.operator()<M>(first) for every M rows of `rows`: whole groups, and of an even rest that registers can hold 4 or 2.
+template <class Products, class Work>
+void for_groups(int64_t rows, Work work) {
+  constexpr int group = Products::kGroup;
+  int64_t m = 0;
+  for (; m + group <= rows; m += group) work.template operator()<group>(m);
+  if constexpr (!Products::kTiles) {
+    if (rows - m == 4) work.template operator()<4>(m);
+    if (rows - m == 2) work.template operator()<2>(m);
+  }
+}
+
+/// accumulate() for any even number of rows; with tiles a multiple of their rows.
 template <class Products>
 void accumulate_rows(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, float* c, int64_t c_row, int64_t rows,
                      int64_t columns) {
-  int64_t m = 0;
-  for (; m + 6 <= rows; m += 6) accumulate<Products, 6>(a + m * a_row, a_row, b, b_row, steps, c + m * c_row, c_row, columns);
-  if (rows - m == 4) accumulate<Products, 4>(a + m * a_row, a_row, b, b_row, steps, c + m * c_row, c_row, columns);
-  if (rows - m == 2) accumulate<Products, 2>(a + m * a_row, a_row, b, b_row, steps, c + m * c_row, c_row, columns);
+  for_groups<Products>(rows, [&]<int M>(int64_t m) {
+    accumulate<Products, M>(a + m * a_row, a_row, b, b_row, steps, c + m * c_row, c_row, columns);
+  });
 }
 
 /// s^(p-1) and s^p. Degree 0: p is only known at run time.

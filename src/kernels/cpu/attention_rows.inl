@@ -3,14 +3,16 @@
 // Included by attention_avx512*.cpp inside an unnamed namespace, after the instruction set has been chosen.
 //
 // A cell is what one 32-bit lane of a product takes: one fp32 number, or two bf16 numbers that follow each other along the axis that
-// is summed over. U = Products::kUnit numbers a cell.
+// is summed over. U = Products::kUnit numbers a cell. A product computes Products::kGroup rows at once, in registers (6 x 4 of sums, 4 of
+// operands) or, where Products::kTiles, in tiles; it takes a multiple of Products::kStep cells of the summed axis.
 
 using Cell = uint32_t;
 
 constexpr int64_t kLanes = 16;   // cells of a register
 constexpr int64_t kPanel = 64;   // tokens of a panel: four registers of scores
-constexpr int64_t kGroup = 6;    // rows a product computes at once: 6 x 4 registers of sums, 4 of operands
 constexpr int64_t kBlock = 192;  // rows a pass over the other side serves: a multiple of panel and group
+
+inline int64_t rounded_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
 inline __m512 load(const float* p) { return _mm512_loadu_ps(p); }
 inline __m512 load(const bf16* p) {

@@ -34,7 +34,7 @@ void for_each_panel(int64_t begin, int64_t end, Work work) {
 /// The values of a panel as `write_state` takes them.
 template <class Products>
 void pack_value_rows(const StateScratch& s) {
-  const int64_t stride = value_stride(s.value_width);
+  const int64_t stride = value_stride<Products>(s.value_width);
   pack_units<Products>(s.values, stride, s.temporary);
   transpose(s.temporary, kPanel / Products::kUnit, stride, s.value_rows, kPanel / Products::kUnit);
 }
@@ -42,7 +42,7 @@ void pack_value_rows(const StateScratch& s) {
 /// The values of a panel as `pull_back` takes them.
 template <class Products>
 void pack_value_columns(const StateScratch& s) {
-  pack_lanes<Products>(s.values, value_stride(s.value_width), s.temporary, s.value_columns);
+  pack_lanes<Products>(s.values, value_stride<Products>(s.value_width), s.temporary, s.value_columns);
 }
 
 /// The state behind block i from that before it.
@@ -51,7 +51,7 @@ void pass_block(const Blocks<T>& blocks, int64_t i, const StateScratch& s) {
   if (blocks.forgets(i)) clear_state(s);
   for_each_panel(blocks.first_lasting(i), blocks.end(i), [&](int64_t begin, int64_t end) {
     load_features(blocks.head.b, begin, end, s);
-    load_values(blocks.head.v, nullptr, begin, end, s);
+    load_values<Products>(blocks.head.v, nullptr, begin, end, s);
     pack_value_rows<Products>(s);
     write_state<Products>(end - begin, s);
   });
@@ -92,7 +92,7 @@ void query_gradients(const CausalBackward<T>& call, const Blocks<T>& blocks, con
     for_each_panel(blocks.begin(i), back, [&](int64_t begin, int64_t end) {
       load_features(call.head.a, begin, end, s);
       turn_rows(s);
-      load_values(call.sum_gradient, call.row_sum_gradient, begin, end, s);
+      load_values<Products>(call.sum_gradient, call.row_sum_gradient, begin, end, s);
       pack_value_columns<Products>(s);
       pull_back<Products>(s);
       store_lanes(s.gradient, s.width, call.a_gradient, begin, end, s.output);
@@ -112,7 +112,7 @@ void key_gradients(const CausalBackward<T>& call, const Blocks<T>& blocks, const
     if (next < blocks.count() && blocks.forgets(next)) clear_state(s);
     for_each_panel(blocks.begin(next), blocks.looking_back(next), [&](int64_t begin, int64_t end) {
       load_features(head.a, begin, end, s);
-      load_values(call.sum_gradient, call.row_sum_gradient, begin, end, s);
+      load_values<Products>(call.sum_gradient, call.row_sum_gradient, begin, end, s);
       pack_value_rows<Products>(s);
       write_state<Products>(end - begin, s);
     });
@@ -127,7 +127,7 @@ void key_gradients(const CausalBackward<T>& call, const Blocks<T>& blocks, const
       turn_rows(s);
       read_state<Products>(s.value_width, s);
       store_lanes(s.product, s.value_width, call.v_gradient, begin, end, s.output);
-      load_values(head.v, nullptr, begin, end, s);
+      load_values<Products>(head.v, nullptr, begin, end, s);
       pack_value_columns<Products>(s);
       pull_back<Products>(s);
       store_lanes(s.gradient, s.width, call.b_gradient, begin, end, s.output);

@@ -6,22 +6,32 @@
 // product of two runs of the row, if the row is stored twice in succession, and no entry of the symmetric x ⊗ x is computed twice.
 // A mixed product stands for two entries of x ⊗ x; that factor 2 is given to the state when it is read, where it costs no rounding.
 //
-// A state is kept transposed, [columns][features], with columns for [v, 1] (or the cotangent of the sums [v, 1]) and one of zeros, so
-// that their number is even. Rows pass in panels of 64.
+// A state is kept transposed, [columns][features], with columns for [v, 1] (or the cotangent of the sums [v, 1]) and of zeros, so that
+// their number is even, or where products have tiles a multiple of their rows. Rows pass in panels of 64.
 
 constexpr int64_t kSteps = 64;         // cells along the features between two visits of a product in memory: 16 kB for a panel
 constexpr int64_t kWriteColumns = 64;  // features of a state that a panel is added to at once
 
-inline int64_t feature_count(int64_t width) { return (width * (width + 1) / 2 + kLanes - 1) / kLanes * kLanes; }
-
-inline int64_t column_count(int64_t value_width) { return value_width + 2; }
-
-/// Numbers of a row of a panel of values: value_width of them, the last column, zeros.
-inline int64_t value_stride(int64_t value_width) { return value_width + kLanes; }
+template <class Products>
+int64_t feature_count(int64_t width) {
+  return rounded_up(width * (width + 1) / 2, std::max<int64_t>(kLanes, Products::kUnit * Products::kStep));
+}
 
 template <class Products>
+int64_t column_count(int64_t value_width) {
+  return value_width + (Products::kTiles ? Products::kGroup : 2);
+}
+
+/// Numbers of a row of a panel of values: value_width of them, the last column, zeros.
+template <class Products>
+int64_t value_stride(int64_t value_width) {
+  return rounded_up(value_width + kLanes, std::max<int64_t>(kLanes, Products::kUnit * Products::kStep));
+}
+
+/// Cells of the columns of a state, in whole registers.
+template <class Products>
 int64_t turned_stride(int64_t columns) {
-  return (columns / Products::kUnit + kLanes - 1) / kLanes * kLanes;
+  return rounded_up(columns / Products::kUnit, kLanes);
 }
 
 struct StateScratch {
@@ -48,17 +58,17 @@ StateScratch state_scratch(void* base, int64_t width, int64_t value_width, bool 
   constexpr int64_t unit = Products::kUnit;
   StateScratch s{};
   s.width = width;
-  s.features = feature_count(width);
+  s.features = feature_count<Products>(width);
   s.value_width = value_width;
-  s.columns = column_count(value_width);
+  s.columns = column_count<Products>(value_width);
   Arena arena(base);
   s.state = arena.take<float>(s.columns * s.features);
   s.along = arena.take<Cell>(s.columns * s.features / unit);
   s.rows = arena.take<float>(kPanel * 2 * width);
   s.lanes = arena.take<float>(width * kPanel);
-  s.values = arena.take<float>(kPanel * value_stride(value_width));
-  s.temporary = arena.take<Cell>(kPanel * value_stride(value_width) / unit);
-  s.value_rows = arena.take<Cell>(value_stride(value_width) * kPanel / unit);
+  s.values = arena.take<float>(kPanel * value_stride<Products>(value_width));
+  s.temporary = arena.take<Cell>(kPanel * value_stride<Products>(value_width) / unit);
+  s.value_rows = arena.take<Cell>(value_stride<Products>(value_width) * kPanel / unit);
   s.expanded = arena.take<Cell>(kSteps * kPanel);
   s.product = arena.take<float>(s.columns * kPanel);
   s.output = arena.take<float>(kPanel * std::max(width, value_width));
@@ -66,7 +76,7 @@ StateScratch state_scratch(void* base, int64_t width, int64_t value_width, bool 
     s.turned = arena.take<Cell>(s.features * turned_stride<Products>(s.columns));
     s.turning = arena.take<Cell>(turned_stride<Products>(s.columns) * kLanes);
     s.gradient = arena.take<float>(width * kPanel);
-    s.value_columns = arena.take<Cell>(value_stride(value_width) / unit * kPanel);
+    s.value_columns = arena.take<Cell>(value_stride<Products>(value_width) / unit * kPanel);
   }
   s.bytes = arena.used();
   return s;
@@ -88,15 +98,16 @@ void load_features(const HeadRows<const T>& rows, int64_t begin, int64_t end, co
 }
 
 /// Rows begin … end of the values, or of the gradients of the sums, into s.values. last: the numbers of the last column, null for ones.
-template <class T>
+template <class Products, class T>
 void load_values(const HeadRows<const T>& rows, const float* last, int64_t begin, int64_t end, const StateScratch& s) {
   float* out = s.values;
-  for (int64_t r = begin; r < begin + kPanel; ++r, out += value_stride(s.value_width)) {
+  for (int64_t r = begin; r < begin + kPanel; ++r, out += value_stride<Products>(s.value_width)) {
     for (int64_t e = 0; e < s.value_width; e += kLanes) {
       store(out + e, r < end ? load(rows.data + r * rows.stride + e) : _mm512_setzero_ps());
     }
     const float one = r >= end ? 0 : last == nullptr ? 1 : last[r];
     store(out + s.value_width, _mm512_maskz_mov_ps(1, _mm512_set1_ps(one)));
+    for (int64_t e = s.value_width + kLanes; e < value_stride<Products>(s.value_width); e += kLanes) store(out + e, _mm512_setzero_ps());
   }
 }
 
@@ -148,7 +159,7 @@ inline void turn_rows(const StateScratch& s) {
 template <class Products>
 void write_state(int64_t rows, const StateScratch& s) {
   constexpr int64_t unit = Products::kUnit;
-  const int64_t steps = (rows + unit - 1) / unit;
+  const int64_t steps = rounded_up((rows + unit - 1) / unit, Products::kStep);
   for (int64_t first = 0; first < s.features; first += kWriteColumns) {
     const int64_t count = std::min(kWriteColumns, s.features - first);
     for (int64_t n = 0; n < count; n += kLanes) {
@@ -200,12 +211,8 @@ void pull_back_tile(int64_t first, int64_t i, int64_t d, const StateScratch& s) 
   const int64_t stride = turned_stride<Products>(s.columns);
   constexpr int kRegisters = kPanel / kLanes;
   __m512 sums[M][kRegisters];
-#pragma GCC unroll 6
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-    for (int n = 0; n < kRegisters; ++n) sums[m][n] = _mm512_setzero_ps();
-  }
-  multiply<Products, M, kRegisters>(s.turned + first * stride, stride, s.value_columns, kPanel, s.columns / Products::kUnit, sums);
+  product<Products, M, kRegisters>(s.turned + first * stride, stride, s.value_columns, kPanel,
+                                   rounded_up(s.columns / Products::kUnit, Products::kStep), sums);
 #pragma GCC unroll 6
   for (int m = 0; m < M; ++m) {
     const int64_t x = i * kPanel, y = (i + d < s.width ? i + d : i + d - s.width) * kPanel;
@@ -227,10 +234,7 @@ void pull_back_tile(int64_t first, int64_t i, int64_t d, const StateScratch& s) 
 template <class Products>
 void pull_back(const StateScratch& s) {
   std::memset(s.gradient, 0, static_cast<size_t>(s.width * kPanel) * sizeof(float));
-  int64_t f = 0;
-  for (; f + kGroup <= s.features; f += kGroup) pull_back_tile<Products, kGroup>(f, f % s.width, f / s.width, s);
-  if (s.features - f == 4) pull_back_tile<Products, 4>(f, f % s.width, f / s.width, s);
-  if (s.features - f == 2) pull_back_tile<Products, 2>(f, f % s.width, f / s.width, s);
+  for_groups<Products>(s.features, [&]<int M>(int64_t f) { pull_back_tile<Products, M>(f, f % s.width, f / s.width, s); });
 }
 
 template <class T>

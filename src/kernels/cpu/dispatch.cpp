@@ -32,6 +32,7 @@ void* thread_scratch(int64_t bytes) {
 #undef POLYSKETCH_ISA_NAMESPACE
 #define POLYSKETCH_DISPATCH(call)                                    \
   switch (instruction_set()) {                                       \
+    case InstructionSet::amx:                                        \
     case InstructionSet::avx512:                                     \
       return bf16_instructions() ? avx512_bf16::call : avx512::call; \
     case InstructionSet::avx2:                                       \

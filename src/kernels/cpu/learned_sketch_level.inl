@@ -57,7 +57,7 @@ struct Work {
   Cell* chunk;     // [64][64] hidden numbers, summed along them
   Cell* rows;      // [64 U][64 / U] the same, summed along the rows
   Cell* turned;    // [64 / U][R] a gradient, summed along the rows
-  float* tile;     // [6][64]
+  float* tile;     // [group][64]
 };
 
 /// Two features of 16 rows, as right operand.
@@ -184,13 +184,9 @@ inline void norm_lanes_backward(const Level& w, const float* dy, const Kept& kep
 /// work.tile [M][64] = a[M][steps] · b[steps][64]
 template <class Products, int M>
 void multiply_tile(const Cell* a, int64_t steps, const Cell* b, float* tile) {
+  if constexpr (Products::kTiles) return Products::template multiply<kRegisters, false>(a, steps, b, kPanel, steps, tile, kPanel);
   __m512 sums[M][kRegisters];
-#pragma GCC unroll 6
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-    for (int n = 0; n < kRegisters; ++n) sums[m][n] = _mm512_setzero_ps();
-  }
-  multiply<Products, M, kRegisters>(a, steps, b, kPanel, steps, sums);
+  product<Products, M, kRegisters>(a, steps, b, kPanel, steps, sums);
 #pragma GCC unroll 6
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 4
@@ -249,13 +245,10 @@ struct PullBack {
   }
 };
 
-/// A chunk of hidden numbers from `first` on; an even number of them.
-template <class Tiles>
+/// A chunk of hidden numbers from `first` on.
+template <class Products, class Tiles>
 void for_chunk(const Tiles& tiles, int64_t first, int64_t count) {
-  int64_t place = 0;
-  for (; place + 6 <= count; place += 6) tiles.template tile<6>(first + place, place);
-  if (count - place == 4) tiles.template tile<4>(first + place, place);
-  if (count - place == 2) tiles.template tile<2>(first + place, place);
+  for_groups<Products>(count, [&]<int M>(int64_t place) { tiles.template tile<M>(first + place, place); });
 }
 
 /// x [in][64] -> y [R][64]
@@ -265,7 +258,7 @@ void level_forward(const Level& w, const float* x, float* y, const Work& work, c
   norm_lanes<Products, Keep>(w, x, work, kept);
   std::memset(y, 0, static_cast<size_t>(w.size * kPanel) * sizeof(float));
   for (int64_t first = 0; first < w.hidden(); first += chunk) {
-    for_chunk(Activate<Products, Keep>{w, work, kept}, first, chunk);
+    for_chunk<Products>(Activate<Products, Keep>{w, work, kept}, first, chunk);
     accumulate_rows<Products>(w.down + first / unit, w.hidden() / unit, work.chunk, kPanel, kChunkSteps, y, kPanel, w.size, kPanel);
   }
 }
@@ -283,7 +276,7 @@ void level_backward(const Level& w, const float* dy, float* dnormed, float* dx, 
   transpose(work.along, w.size, rows, work.turned, w.size);
   std::memset(dnormed, 0, static_cast<size_t>(w.in * kPanel) * sizeof(float));
   for (int64_t first = 0; first < w.hidden(); first += chunk) {
-    for_chunk(PullBack<Products>{w, work, kept}, first, chunk);
+    for_chunk<Products>(PullBack<Products>{w, work, kept}, first, chunk);
     accumulate_rows<Products>(w.up_turned + first / unit, w.hidden() / unit, work.chunk, kPanel, kChunkSteps, dnormed, kPanel, w.in,
                               kPanel);
     accumulate_rows<Products>(work.rows, rows, kept.normed, w.in, rows, dup + first * w.in, w.in, chunk, w.in);

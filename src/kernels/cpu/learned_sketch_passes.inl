@@ -71,7 +71,7 @@ SketchScratch sketch_scratch(void* base, int64_t width, int64_t size, bool backw
   Arena arena(base);
   s.work.features = arena.take<Cell>(widest / unit * kPanel);
   s.work.chunk = arena.take<Cell>(kChunkSteps * kPanel);
-  s.work.tile = arena.take<float>(kGroup * kPanel);
+  s.work.tile = arena.take<float>(Products::kGroup * kPanel);
   s.rows = arena.take<float>(kPanel * widest);
   s.inner = arena.take<float>(kPanel * widest);
   for (float*& x : s.lanes) x = arena.take<float>(kPanel * widest);

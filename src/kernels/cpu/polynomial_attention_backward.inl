@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward pass of one head (METHOD §3). Blocks of 192 keys pass over panels of 64 queries. Tiles are transposed, six keys by 64
-// queries: the weights and score gradients then are the left operands of dV and dK as they stand. dQ is kept transposed.
+// Backward pass of one head (METHOD §3). Blocks of 192 keys pass over panels of 64 queries. Tiles are transposed, a group of keys by
+// 64 queries: the weights and score gradients then are the left operands of dV and dK as they stand. dQ is kept transposed.
 // o = N / c with c = one + z: dN = dO / c, dz = -(dO·o) / c, dW_ij = dN_i·v_j + dz_i, dS = p·S^(p-1)·dW.
 
 struct BackwardScratch {
@@ -17,9 +17,9 @@ struct BackwardScratch {
   Cell* v_rows;       // [192][D / U]
   float* dk;          // [192][D]
   float* dv;          // [192][D]
-  float* slopes;      // [6][64] p·S^(p-1)
-  Cell* weights;      // [6][64 / U]
-  Cell* score_rows;   // [6][64 / U] dS
+  float* slopes;      // [group][64] p·S^(p-1)
+  Cell* weights;      // [group][64 / U]
+  Cell* score_rows;   // [group][64 / U] dS
   Cell* score_units;  // [192 / U][64] dS
   float* dgain;       // [D]
   float* dbias;       // [D]
@@ -45,9 +45,9 @@ BackwardScratch backward_scratch(void* base, int64_t length, int64_t width) {
   s.v_rows = arena.take<Cell>(kBlock * width / unit);
   s.dk = arena.take<float>(kBlock * width);
   s.dv = arena.take<float>(kBlock * width);
-  s.slopes = arena.take<float>(kGroup * kPanel);
-  s.weights = arena.take<Cell>(kGroup * kPanel / unit);
-  s.score_rows = arena.take<Cell>(kGroup * kPanel / unit);
+  s.slopes = arena.take<float>(Products::kGroup * kPanel);
+  s.weights = arena.take<Cell>(Products::kGroup * kPanel / unit);
+  s.score_rows = arena.take<Cell>(Products::kGroup * kPanel / unit);
   s.score_units = arena.take<Cell>(kBlock / unit * kPanel);
   s.dgain = arena.take<float>(width);
   s.dbias = arena.take<float>(width);
@@ -77,10 +77,11 @@ void load_output_gradient(const PolynomialBackward<T>& a, int64_t begin, const B
   }
 }
 
-/// Six keys from `key` on (`slot` within the block) and the last 16·N of 64 queries from `query` on.
+/// A group of keys from `key` on (`slot` within the block) and the last 16·N of 64 queries from `query` on.
 template <class Products, int Degree, int N, class T>
 void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, int64_t slot, int64_t query, bool masked) {
   constexpr int64_t unit = Products::kUnit;
+  constexpr int kGroup = Products::kGroup;
   constexpr int64_t skip = kPanel - N * kLanes;  // lanes that see none of the keys
   const int64_t cells = head.width / unit;
   const __m512 degree = _mm512_set1_ps(static_cast<float>(head.degree));
@@ -99,12 +100,7 @@ void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, 
     }
   }
   __m512 sums[kGroup][N];
-#pragma GCC unroll 6
-  for (int m = 0; m < kGroup; ++m) {
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[m][n] = _mm512_setzero_ps();
-  }
-  multiply<Products, kGroup, N>(s.k_rows + slot * cells, cells, s.q_lanes + query * cells + skip, kPanel, cells, sums);
+  product<Products, kGroup, N>(s.k_rows + slot * cells, cells, s.q_lanes + query * cells + skip, kPanel, cells, sums);
 #pragma GCC unroll 6
   for (int m = 0; m < kGroup; ++m) {
 #pragma GCC unroll 4
@@ -116,12 +112,7 @@ void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, 
       Products::store_along(s.weights + (m * kPanel + n * kLanes) / unit, even);
     }
   }
-#pragma GCC unroll 6
-  for (int m = 0; m < kGroup; ++m) {
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[m][n] = load(s.dz + query + skip + n * kLanes);
-  }
-  multiply<Products, kGroup, N>(s.v_rows + slot * cells, cells, s.n_lanes + query * cells + skip, kPanel, cells, sums);
+  product<Products, kGroup, N>(s.v_rows + slot * cells, cells, s.n_lanes + query * cells + skip, kPanel, cells, sums);
 #pragma GCC unroll 6
   for (int m = 0; m < kGroup; m += Products::kUnit) {
     Cell* units = s.score_units + (slot + m) / unit * kPanel;
@@ -131,7 +122,8 @@ void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, 
       __m512 gradient[2];
 #pragma GCC unroll 2
       for (int u = 0; u < Products::kUnit; ++u) {
-        gradient[u] = _mm512_mul_ps(sums[m + u][n], load(s.slopes + (m + u) * kPanel + n * kLanes));
+        const __m512 dweight = _mm512_add_ps(sums[m + u][n], load(s.dz + query + skip + n * kLanes));
+        gradient[u] = _mm512_mul_ps(dweight, load(s.slopes + (m + u) * kPanel + n * kLanes));
         if (masked) gradient[u] = _mm512_maskz_mov_ps(seen[m + u][n], gradient[u]);
         Products::store_along(s.score_rows + ((m + u) * kPanel + n * kLanes) / unit, gradient[u]);
       }
@@ -146,6 +138,7 @@ void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, 
 template <class Products, int Degree, class T>
 void key_block(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t block, int64_t rows) {
   constexpr int64_t unit = Products::kUnit;
+  constexpr int64_t kGroup = Products::kGroup;
   const int64_t width = head.width;
   const int64_t groups = (rows + kGroup - 1) / kGroup;
   for (int64_t query = block; query < head.length; query += kPanel) {
@@ -155,7 +148,8 @@ void key_block(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t 
     for (int64_t g = 0; g < active; ++g) {
       const int64_t slot = g * kGroup, key = block + slot;
       const bool masked = key + kGroup > query + 1 || key < cut;
-      switch (key <= query ? 0 : (key - query) / kLanes) {
+      // Registers that see none of the keys; an even number where products have tiles, which take 32 queries at once.
+      switch (key <= query ? 0 : (key - query) / kLanes & ~(Products::kTiles ? 1 : 0)) {
         case 0:
           tile<Products, Degree, 4>(head, s, key, slot, query, masked);
           break;
@@ -169,8 +163,9 @@ void key_block(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t 
           tile<Products, Degree, 1>(head, s, key, slot, query, masked);
       }
     }
-    accumulate_rows<Products>(s.k_columns, kBlock / unit, s.score_units, kPanel, active * kGroup / unit, s.dq + query * width, kPanel,
-                              width, kPanel);
+    const int64_t cells = active * kGroup / unit, steps = rounded_up(cells, Products::kStep);
+    std::memset(s.score_units + cells * kPanel, 0, static_cast<size_t>((steps - cells) * kPanel) * sizeof(Cell));
+    accumulate_rows<Products>(s.k_columns, kBlock / unit, s.score_units, kPanel, steps, s.dq + query * width, kPanel, width, kPanel);
   }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward pass of one head. Blocks of 192 queries pass over chunks of 256 keys; within them six queries at a time take their scores,
+// Forward pass of one head. Blocks of 192 queries pass over chunks of 256 keys; within them a group of queries at a time takes its scores,
 // powers and weighted values through registers and the first-level cache.
 
 constexpr int64_t kChunkPanels = 4;  // keys that pass between two visits of the sums in memory: 256
@@ -12,7 +12,7 @@ struct ForwardScratch {
   Cell* q_rows;     // [192][D / U]
   float* sums;      // [192][D] of weighted values
   float* weights;   // [192][16] partial row sums
-  Cell* tile;       // [6][256 / U] weights of a group
+  Cell* tile;       // [group][256 / U] weights of a group
   size_t bytes;
 };
 
@@ -29,7 +29,7 @@ ForwardScratch forward_scratch(void* base, int64_t length, int64_t width) {
   s.q_rows = arena.take<Cell>(kBlock * width / unit);
   s.sums = arena.take<float>(kBlock * width);
   s.weights = arena.take<float>(kBlock * kLanes);
-  s.tile = arena.take<Cell>(kGroup * kChunkPanels * kPanel / unit);
+  s.tile = arena.take<Cell>(Products::kGroup * kChunkPanels * kPanel / unit);
   s.bytes = arena.used();
   return s;
 }
@@ -56,21 +56,16 @@ inline bool clean_panel(float* x, int64_t width) {
   return any != 0;
 }
 
-/// Weights of six queries from `row` on and 16·N keys from `key` on.
+/// Weights of a group of queries from `row` on and 16·N keys from `key` on.
 template <class Products, int Degree, int N, class T>
 void weigh(const PolynomialHead<T>& head, const ForwardScratch& s, const Cell* q, int64_t row, int64_t key, bool masked, float* row_sums,
            Cell* tile) {
   constexpr int64_t unit = Products::kUnit;
   const int64_t cells = head.width / unit;
-  __m512 scores[kGroup][N];
+  __m512 scores[Products::kGroup][N];
+  product<Products, Products::kGroup, N>(q, cells, s.k_lanes + key * cells, kPanel, cells, scores);
 #pragma GCC unroll 6
-  for (int m = 0; m < kGroup; ++m) {
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) scores[m][n] = _mm512_setzero_ps();
-  }
-  multiply<Products, kGroup, N>(q, cells, s.k_lanes + key * cells, kPanel, cells, scores);
-#pragma GCC unroll 6
-  for (int m = 0; m < kGroup; ++m) {
+  for (int m = 0; m < Products::kGroup; ++m) {
     __m512 sum = load(row_sums + m * kLanes);
     const int64_t query = row + m;
     const int64_t start = head.starts == nullptr ? 0 : head.starts[std::min(query, head.length - 1)];
@@ -91,7 +86,7 @@ void forward_group(const PolynomialHead<T>& head, const ForwardScratch& s, int64
   constexpr int64_t unit = Products::kUnit;
   const int64_t width = head.width;
   const int64_t first_key = head.starts == nullptr ? 0 : head.starts[row];
-  const int64_t cut = head.starts == nullptr ? 0 : head.starts[last_row];  // below it a key is hidden from some of the six
+  const int64_t cut = head.starts == nullptr ? 0 : head.starts[last_row];  // below it a key is hidden from some of the group
   const int64_t first = std::max(chunk, first_key / kPanel), last = std::min(chunk + kChunkPanels - 1, last_row / kPanel);
   if (first > last) return;
   const Cell* q = s.q_rows + slot * width / unit;
@@ -100,7 +95,8 @@ void forward_group(const PolynomialHead<T>& head, const ForwardScratch& s, int64
     const int64_t key = panel * kPanel;
     Cell* tile = s.tile + (panel - first) * kPanel / unit;
     const bool masked = key + kPanel > row + 1 || key < cut;
-    switch (std::min<int64_t>((last_row - key) / kLanes, 3)) {
+    // Registers beyond the first that are wanted; an even number in all where products have tiles, which take 32 keys at once.
+    switch (std::min<int64_t>((last_row - key) / kLanes, 3) | (Products::kTiles ? 1 : 0)) {
       case 0:
         weigh<Products, Degree, 1>(head, s, q, row, key, masked, row_sums, tile);
         break;
@@ -115,8 +111,8 @@ void forward_group(const PolynomialHead<T>& head, const ForwardScratch& s, int64
     }
   }
   const int64_t keys = std::min((last + 1) * kPanel, last_row + 1) - first * kPanel;
-  accumulate<Products, kGroup>(s.tile, kChunkPanels * kPanel / unit, s.v_units + first * kPanel / unit * width, width,
-                               (keys + unit - 1) / unit, s.sums + slot * width, width, width);
+  accumulate<Products, Products::kGroup>(s.tile, kChunkPanels * kPanel / unit, s.v_units + first * kPanel / unit * width, width,
+                                         rounded_up((keys + unit - 1) / unit, Products::kStep), s.sums + slot * width, width, width);
 }
 
 /// Rows that see a value that is not finite get NaN in its column.
@@ -168,8 +164,8 @@ void forward_degree(const PolynomialForward<T>& a, int64_t begin, int64_t end, v
     std::memset(s.weights, 0, static_cast<size_t>(kBlock * kLanes) * sizeof(float));
     const int64_t block_start = head.starts == nullptr ? 0 : head.starts[block];
     for (int64_t chunk = block_start / kPanel; chunk * kPanel < block + rows; chunk += kChunkPanels) {
-      for (int64_t slot = 0; slot < rows; slot += kGroup) {
-        forward_group<Products, Degree>(head, s, block + slot, std::min(block + slot + kGroup, block + rows) - 1, slot, chunk);
+      for (int64_t slot = 0; slot < rows; slot += Products::kGroup) {
+        forward_group<Products, Degree>(head, s, block + slot, std::min(block + slot + Products::kGroup, block + rows) - 1, slot, chunk);
       }
     }
     for (int64_t r = 0; r < rows; ++r) {

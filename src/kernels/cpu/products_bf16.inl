@@ -3,6 +3,9 @@
 
 struct Bf16Products {
   static constexpr int kUnit = 2;
+  static constexpr bool kTiles = false;
+  static constexpr int kGroup = 6;
+  static constexpr int64_t kStep = 1;
   [[gnu::always_inline]] static __m512 multiply_add(__m512 sum, __m512i a, __m512i b) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }

@@ -3,6 +3,9 @@
 
 struct Fp32Products {
   static constexpr int kUnit = 1;
+  static constexpr bool kTiles = false;
+  static constexpr int kGroup = 6;
+  static constexpr int64_t kStep = 1;
   [[gnu::always_inline]] static __m512 multiply_add(__m512 sum, __m512i a, __m512i b) {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
   }
