@@ -18,9 +18,16 @@ namespace {
 // Softmaxes of large scores can be 1 in different places: the first rows of a text may then have no weight at all.
 constexpr double kFloor = 1e-12;
 
+constexpr int64_t kTile = 32;  // bf16 numbers of a row of AMX
+
 at::Tensor feature_map(const at::Tensor& x, const at::Tensor& matrix) {
   const at::Tensor y = at::linear(x, matrix.to(x.scalar_type()));
-  return at::cat({at::softmax(y, -1), at::softmax(-y, -1)}, -1);
+  const at::Tensor features = at::cat({at::softmax(y, -1), at::softmax(-y, -1)}, -1);
+  // With AMX, oneDNN's products of bf16 rows read past the end of a row that is no whole number of tiles and multiply by zero what they find:
+  // a NaN at the beginning of the next row. Features that are zero keep it away.
+  const int64_t rest = features.size(-1) % kTile;
+  if (!features.is_cpu() || features.scalar_type() != at::kBFloat16 || rest == 0) return features;
+  return at::constant_pad_nd(features, {0, kTile - rest});
 }
 
 KernelAttention kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& matrix, int64_t block) {
