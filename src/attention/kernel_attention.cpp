@@ -2,7 +2,11 @@
 #include "attention/kernel_attention.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <functional>
 
 #include "attention/arithmetic.hpp"
 #include "attention/causal_blocks.hpp"
@@ -84,6 +88,26 @@ class Diagonal {
   bool kernels_ = false;
 };
 
+constexpr int64_t kPartRows = 1024;  // a part's wide rows stay in a core's cache between one pass over them and the next
+
+using Part = std::function<at::Tensor(const at::Tensor&)>;
+
+/// Calls work(part) for parts that make up the whole: `part` cuts them out of any [B, H, T, …]. On the CPU some rows of a head each, over
+/// threads; elsewhere all at once.
+void for_each_part(const at::Tensor& like, const std::function<void(const Part&)>& work) {
+  if (!like.is_cpu()) return work([](const at::Tensor& x) { return x; });
+  const int64_t heads = like.size(1), length = like.size(2), pieces = (length + kPartRows - 1) / kPartRows;
+  at::parallel_for(0, like.size(0) * heads * pieces, 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad;  // does not reach other threads by itself
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i % pieces * kPartRows, head = i / pieces;
+      work([&](const at::Tensor& x) {
+        return x.select(0, head / heads).select(0, head % heads).narrow(0, row, std::min(kPartRows, length - row));
+      });
+    }
+  });
+}
+
 CausalBlocks between_blocks(const KernelAttention& call) {
   return {call.a, call.b, call.v, call.power, call.block, call.starts, call.log_scale};
 }
@@ -106,15 +130,21 @@ struct KernelAttentionFunction : public torch::autograd::Function<KernelAttentio
     const PolynomialResult near = Diagonal(call).forward();
     at::Tensor output = near.output, divisor = near.normaliser;
     if (has_far(call) || call.floor > 0) {
-      at::Tensor sum = near.output.to(divisor.scalar_type()) * divisor.unsqueeze(3);
-      if (has_far(call)) {
-        const CausalBlocksResult far = causal_blocks_forward(between_blocks(call));
-        sum.add_(far.sum);
-        divisor = divisor + far.row_sum;
-      }
-      if (call.floor > 0) divisor = raised_divisor(divisor, call.floor);
+      CausalBlocksResult far;
+      if (has_far(call)) far = causal_blocks_forward(between_blocks(call));
       output = joined_like(v);
-      output.copy_(sum.mul_(inverse_or_zero(divisor).unsqueeze(3)));
+      divisor = at::empty_like(near.normaliser);
+      for_each_part(v, [&](const Part& part) {
+        at::Tensor sum = part(near.output) * part(near.normaliser).unsqueeze(-1);  // in the wide type
+        at::Tensor whole = part(near.normaliser);
+        if (has_far(call)) {
+          sum.add_(part(far.sum));
+          whole = whole + part(far.row_sum);
+        }
+        if (call.floor > 0) whole = raised_divisor(whole, call.floor);
+        part(divisor).copy_(whole);
+        part(output).copy_(sum.mul_(inverse_or_zero(whole).unsqueeze(-1)));
+      });
     }
     context->save_for_backward({call.a, call.b, call.q, call.k, v, output, divisor, call.log_scale});
     context->saved_data["power"] = call.power;
@@ -146,9 +176,12 @@ struct KernelAttentionFunction : public torch::autograd::Function<KernelAttentio
     const bool same = !call.q.defined();
     at::Tensor da = same ? near.q : at::Tensor(), db = same ? near.k : at::Tensor(), dv = near.v;
     if (has_far(call)) {
-      const auto type = divisor.scalar_type();
-      const at::Tensor dn = gradients[0].to(type) * inverse_or_zero(divisor).unsqueeze(3);
-      const at::Tensor dz = (dn * output.to(type)).sum(3).neg_();
+      const at::Tensor dn = at::empty(output.sizes(), divisor.options()), dz = at::empty_like(divisor);
+      for_each_part(output, [&](const Part& part) {
+        const at::Tensor rows = part(gradients[0]) * inverse_or_zero(part(divisor)).unsqueeze(-1);  // in the wide type
+        part(dn).copy_(rows);
+        part(dz).copy_((rows * part(output)).sum(-1).neg_());
+      });
       CausalBlocksGradients far = causal_blocks_backward(between_blocks(call), dn, dz);
       da = same ? far.a.add_(da) : far.a;
       db = same ? far.b.add_(db) : far.b;
