@@ -23,8 +23,8 @@ constexpr int64_t kTile = 32;  // bf16 numbers of a row of AMX
 at::Tensor feature_map(const at::Tensor& x, const at::Tensor& matrix) {
   const at::Tensor y = at::linear(x, matrix.to(x.scalar_type()));
   const at::Tensor features = at::cat({at::softmax(y, -1), at::softmax(-y, -1)}, -1);
-  // With AMX, oneDNN's products of bf16 rows read past the end of a row that is no whole number of tiles and multiply by zero what they find:
-  // a NaN at the beginning of the next row. Features that are zero keep it away.
+  // With AMX, oneDNN's products of bf16 rows read past the end of a row that is no whole number of tiles and multiply by zero what they
+  // find: a NaN at the beginning of the next row. Features that are zero keep it away.
   const int64_t rest = features.size(-1) % kTile;
   if (!features.is_cpu() || features.scalar_type() != at::kBFloat16 || rest == 0) return features;
   return at::constant_pad_nd(features, {0, kTile - rest});

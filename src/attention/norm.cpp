@@ -15,7 +15,7 @@ namespace {
 
 using kernels::bf16;
 
-constexpr int64_t kStrips = 32;  // over which gradients of gain and bias are added up in order, whatever the number of threads
+constexpr int64_t kStrips = 32;   // over which gradients of gain and bias are added up in order, whatever the number of threads
 constexpr int64_t kGrain = 1024;  // rows that are worth a thread
 
 bool has_kernels(const at::Tensor& x, const at::Tensor& gain) {
@@ -33,7 +33,8 @@ struct NarrowNorm : public torch::autograd::Function<NarrowNorm> {
       context->save_for_backward({x, gain, bias});
       return at::layer_norm(x.to(gain.scalar_type()), {x.size(-1)}, gain, bias, HeadNorm::kEpsilon).to(x.scalar_type());
     }
-    const at::Tensor rows = x.contiguous(), y = at::empty(x.sizes(), x.options()), wide_gain = gain.contiguous(), wide_bias = bias.contiguous();
+    const at::Tensor rows = x.contiguous(), y = at::empty(x.sizes(), x.options()), wide_gain = gain.contiguous(),
+                     wide_bias = bias.contiguous();
     const int64_t count = x.numel() / std::max<int64_t>(x.size(-1), 1);
     const at::Tensor mean = at::empty({count}, gain.options()), rstd = at::empty({count}, gain.options());
     kernels::LayerNormForward<bf16, bf16> job{};

@@ -52,6 +52,8 @@ inline std::string instruction_set_name(const testing::TestParamInfo<kernels::In
   return std::string(kernels::name(parameter.param));
 }
 
-inline auto instruction_sets() { return testing::Values(kernels::InstructionSet::baseline, kernels::InstructionSet::avx512, kernels::InstructionSet::amx); }
+inline auto instruction_sets() {
+  return testing::Values(kernels::InstructionSet::baseline, kernels::InstructionSet::avx512, kernels::InstructionSet::amx);
+}
 
 }  // namespace polysketch::test

@@ -214,7 +214,9 @@ std::vector<Shape> shapes() {
 
 /// Only the instruction sets that have these kernels.
 class CausalBlocks : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(, CausalBlocks, ::testing::Values(Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true}, Variant{InstructionSet::amx, true}),
+INSTANTIATE_TEST_SUITE_P(, CausalBlocks,
+                         ::testing::Values(Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true},
+                                           Variant{InstructionSet::amx, true}),
                          [](const auto& test) { return name(test.param); });
 
 TEST_P(CausalBlocks, Fp32EqualsTheDenseSums) {

@@ -48,8 +48,8 @@ class KernelTest : public ::testing::TestWithParam<Variant> {
 #define POLYSKETCH_EVERY_INSTRUCTION_SET(fixture)                                                                            \
   INSTANTIATE_TEST_SUITE_P(, fixture,                                                                                        \
                            ::testing::Values(Variant{InstructionSet::baseline, false}, Variant{InstructionSet::avx2, false}, \
-                                             Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true}, \
-                                             Variant{InstructionSet::amx, true}),                                          \
+                                             Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true},  \
+                                             Variant{InstructionSet::amx, true}),                                            \
                            [](const auto& test) { return name(test.param); })
 
 inline double widen(float x) { return x; }

@@ -299,7 +299,9 @@ void expect_every_shape(Philox& random, double bound, double output_bound) {
 
 /// Only the instruction sets that have these kernels.
 class LearnedSketch : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(, LearnedSketch, ::testing::Values(Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true}, Variant{InstructionSet::amx, true}),
+INSTANTIATE_TEST_SUITE_P(, LearnedSketch,
+                         ::testing::Values(Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true},
+                                           Variant{InstructionSet::amx, true}),
                          [](const auto& test) { return name(test.param); });
 
 TEST_P(LearnedSketch, Fp32EqualsTheReference) { expect_every_shape<float>(random, tolerance::kSingleNetwork, tolerance::kSingleNetwork); }

@@ -20,7 +20,8 @@ template <class Products, int M, int N>
 
 /// The same from zero. Where products have tiles, M is their number of rows and `sums` passes through memory.
 template <class Products, int M, int N>
-[[gnu::always_inline]] inline void product(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, __m512 (&sums)[M][N]) {
+[[gnu::always_inline]] inline void product(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps,
+                                           __m512 (&sums)[M][N]) {
   if constexpr (Products::kTiles) {
     static_assert(M == Products::kGroup);
     Products::template multiply<N, false>(a, a_row, b, b_row, steps, reinterpret_cast<float*>(sums), N * kLanes);
@@ -87,9 +88,8 @@ void for_groups(int64_t rows, Work work) {
 template <class Products>
 void accumulate_rows(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, float* c, int64_t c_row, int64_t rows,
                      int64_t columns) {
-  for_groups<Products>(rows, [&]<int M>(int64_t m) {
-    accumulate<Products, M>(a + m * a_row, a_row, b, b_row, steps, c + m * c_row, c_row, columns);
-  });
+  for_groups<Products>(
+      rows, [&]<int M>(int64_t m) { accumulate<Products, M>(a + m * a_row, a_row, b, b_row, steps, c + m * c_row, c_row, columns); });
 }
 
 /// s^(p-1) and s^p. Degree 0: p is only known at run time.

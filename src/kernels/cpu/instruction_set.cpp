@@ -42,8 +42,8 @@ bool has_bf16_instructions() {
 #endif
 }
 
-/// Whether there are tiles for bf16 products, and the kernel gives them to this process: it is asked once, since the tiles' 8 kB of registers
-/// enlarge what every thread saves.
+/// Whether there are tiles for bf16 products, and the kernel gives them to this process: it is asked once, since the tiles' 8 kB of
+/// registers enlarge what every thread saves.
 bool has_tiles() {
 #ifdef __x86_64__
   static const bool granted = [] {
