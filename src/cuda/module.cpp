@@ -24,6 +24,7 @@ thread_local std::string error_text;
 bool check(cudaError_t status) {
   if (status == cudaSuccess) return true;
   error_text = cudaGetErrorString(status);
+  cudaGetLastError();  // CUDA keeps a failure for whoever asks next, and LibTorch would blame its own call for this one
   return false;
 }
 

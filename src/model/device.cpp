@@ -71,7 +71,7 @@ at::Device open_device(const std::string& specification, int64_t threads) {
   const std::string problem = load_cuda();
   if (specification == "auto") {
     if (!problem.empty() || device_count() == 0) return at::kCPU;
-    return at::Device(at::kCUDA, 0);
+    return open_device("cuda:0", threads);  // with the settings of products below
   }
   int64_t index = 0;
   const auto fail = [&](const std::string& reason) {
@@ -87,6 +87,7 @@ at::Device open_device(const std::string& specification, int64_t threads) {
   if (index >= device_count()) fail(fmt::format("there are {} devices", device_count()));
   at::globalContext().setAllowTF32CuBLAS(false);
   at::globalContext().setAllowBF16ReductionCuBLAS(false);
+  at::globalContext().lazyInitDevice(at::kCUDA);  // the allocator knows no device before, and refuses to be asked about one
   return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
 }
 

@@ -80,7 +80,9 @@ TEST_P(CudaCrossEntropyTest, EqualsDoublePrecision) {
   EXPECT_LE((f.loss.cpu().to(at::kDouble) - loss).abs().max().item<double>(), 2e-5 * (1 + loss.abs().max().item<double>()));
   const at::Tensor got = f.gpu_logits.cpu().narrow(1, 0, c.vocabulary).to(at::kDouble);
   const double rounding = c.bf16 ? 1.0 / 256 : 1e-5;
-  EXPECT_TRUE(at::allclose(got, gradient, rounding, 1e-9));
+  // A probability near 1 leaves of its difference to 1 no more than the fp32 roundings of its exponential and its division.
+  const at::Tensor apart = (got - gradient).abs() - rounding * gradient.abs();
+  EXPECT_LE(apart.max().item<double>(), kScale * 0x1p-22) << "gradient there " << gradient.flatten()[apart.argmax()].item<double>();
   // The sums are of the stored gradient, on top of the ones that were there.
   EXPECT_TRUE(at::allclose(f.bias_gradient.cpu().to(at::kDouble), got.sum(0) + 1, 1e-5, 1e-6));
   // What lies between the rows is untouched.

@@ -38,7 +38,8 @@ TEST(CudaModule, KnowsTheGpuAndItsMemory) {
   EXPECT_GT(free, 0);
   EXPECT_LE(free, total);
 
-  ASSERT_TRUE(module.reset_peak(0));
+  at::globalContext().lazyInitDevice(at::kCUDA);  // as open_device does
+  ASSERT_TRUE(module.reset_peak(0)) << module.last_error();
   const int64_t before = module.allocated_bytes(0);
   constexpr int64_t kBytes = int64_t{64} << 20;
   { const at::Tensor tensor = at::empty({kBytes}, at::device(at::kCUDA).dtype(at::kByte)); }

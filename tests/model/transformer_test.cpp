@@ -5,8 +5,10 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
+#include <vector>
 
 #include "config/load.hpp"
 #include "helpers/tolerances.hpp"
@@ -171,13 +173,24 @@ TEST_P(TransformerTest, DropoutDependsOnTheSequenceAndTheStepAlone) {
 }
 
 TEST_P(TransformerTest, HalfPrecisionStaysNearDoublePrecision) {
-  Transformer reference(small(GetParam())), half(small(GetParam(), at::kBFloat16));
-  const ModelInput input = random_input(2, 32, 61);
-  const at::Tensor expected = reference.forward_backward(input, 1.0 / 64), loss = half.forward_backward(input, 1.0 / 64);
-  EXPECT_LT(relative(loss, expected), kBrain);
-  // A row of a polynomial that sees four keys at most is mostly rounding.
+  // With heads as narrow as these a single row of a polynomial can carry the gradient, so that its error depends on the draw: the median
+  // of five models says how far off a model is.
+  constexpr int64_t kLength = 128;
+  std::vector<double> apart;
+  for (const uint64_t seed : {3, 4, 5, 6, 7}) {
+    Transformer::Options wide = small(GetParam()), narrow = small(GetParam(), at::kBFloat16);
+    wide.seed = narrow.seed = seed;
+    Transformer reference(wide), half(narrow);
+    const ModelInput input = random_input(2, kLength, 61);
+    constexpr double kScale = 0.5 / kLength;
+    const at::Tensor expected = reference.forward_backward(input, kScale), loss = half.forward_backward(input, kScale);
+    EXPECT_LT(relative(loss, expected), kBrain) << "seed " << seed;
+    apart.push_back(relative(half.parameters().flat_gradient(), reference.parameters().flat_gradient()));
+  }
+  std::ranges::nth_element(apart, apart.begin() + 2);
+  // A row of these sees four keys at most and is mostly rounding.
   const bool few_rows = GetParam() == AttentionKind::polysketch || GetParam() == AttentionKind::local_polynomial;
-  EXPECT_LT(relative(half.parameters().flat_gradient(), reference.parameters().flat_gradient()), few_rows ? kBrainFewRows : kBrain);
+  EXPECT_LT(apart[2], few_rows ? kBrainFewRows : kBrain);
 }
 
 TEST_P(TransformerTest, MaskedDocumentsEqualSeparatePassesButForPositions) {
