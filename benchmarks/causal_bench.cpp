@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Time of one head of causal_blocks on one thread, T = 8192, blocks of 1024 rows, values of 64 numbers.
+// Time of one head of causal_blocks on one thread, T = 8192, blocks of 1024 rows, values of 64
+// numbers.
 //
-// GFLOP/s counts two operations for each of the R(R+1)/2 · (E+1) products of a row with a state: two such products a row forward, five
-// backward. Beside it stands what a loop of nothing but products of registers and the first-level cache reaches in the same moment.
+// GFLOP/s counts two operations for each of the R(R+1)/2 · (E+1) products of a row with a state:
+// two such products a row forward, five backward. Beside it stands what a loop of nothing but
+// products of registers and the first-level cache reaches in the same moment.
 #include <algorithm>
 #include <cstdio>
 #include <new>
@@ -48,20 +50,30 @@ void measure(const char* type, int64_t width) {
   head.width = width;
   head.value_width = kValueWidth;
   head.block = kBlock;
-  const size_t bytes = std::max(kernel->forward_scratch(width, kValueWidth), kernel->backward_scratch(width, kValueWidth));
+  const size_t bytes = std::max(kernel->forward_scratch(width, kValueWidth),
+                                kernel->backward_scratch(width, kValueWidth));
   void* scratch = ::operator new(bytes, std::align_val_t(64));
   const double rate = product_rate(kernel->name);
-  const double forward = shortest([&] { kernel->forward({head, {sum.data(), kValueWidth}, row_sum.data()}, scratch); });
+  const double forward = shortest([&] {
+    kernel->forward({head, {sum.data(), kValueWidth}, row_sum.data()}, scratch);
+  });
   const double backward = shortest([&] {
-    kernel->backward({head, {sum.data(), kValueWidth}, row_sum.data(), {da.data(), width}, {db.data(), width}, {dv.data(), kValueWidth}},
+    kernel->backward({head,
+                      {sum.data(), kValueWidth},
+                      row_sum.data(),
+                      {da.data(), width},
+                      {db.data(), width},
+                      {dv.data(), kValueWidth}},
                      scratch);
   });
   ::operator delete(scratch, std::align_val_t(64));
-  const double product = 2.0 * static_cast<double>(width * (width + 1) / 2 * (kValueWidth + 1) * (kLength - kBlock));
+  const double product =
+      2.0 * static_cast<double>(width * (width + 1) / 2 * (kValueWidth + 1) * (kLength - kBlock));
   const auto line = [&](const char* pass, double time, int products) {
     const double reached = products * product / time * 1e-9;
-    std::printf("%-5s R=%-3lld %-8s %8.2f ms %8.1f GFLOP/s, %3.0f %% of %.1f (%s)\n", type, static_cast<long long>(width), pass, time * 1e3,
-                reached, 100 * reached / rate, rate, kernel->name);
+    std::printf("%-5s R=%-3lld %-8s %8.2f ms %8.1f GFLOP/s, %3.0f %% of %.1f (%s)\n", type,
+                static_cast<long long>(width), pass, time * 1e3, reached, 100 * reached / rate,
+                rate, kernel->name);
   };
   line("forward", forward, 2);
   line("backward", backward, 5);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // How near the CPU kernels come to the speed of memory, at the shapes of GPT-2 small with T = 1024.
 //
-// Each line gives best_GB/s, the bytes that a kernel must read and write divided by the shortest of its times, and of_memcpy, the same
-// as a share of what memcpy at its best reaches on this machine with as many bytes. POLYSKETCH_BENCH_THREADS sets the threads (default: all
-// cores), POLYSKETCH_ISA the instruction set.
+// Each line gives best_GB/s, the bytes that a kernel must read and write divided by the shortest of
+// its times, and of_memcpy, the same as a share of what memcpy at its best reaches on this machine
+// with as many bytes. POLYSKETCH_BENCH_THREADS sets the threads (default: all cores),
+// POLYSKETCH_ISA the instruction set.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -24,11 +25,13 @@
 namespace polysketch::kernels {
 namespace {
 
-constexpr int64_t kRows = 1024, kWidth = 768, kHidden = 2048, kHeads = 12, kHeadWidth = 64, kVocabulary = 32'000, kParameters = 16 << 20;
+constexpr int64_t kRows = 1024, kWidth = 768, kHidden = 2048, kHeads = 12, kHeadWidth = 64,
+                  kVocabulary = 32'000, kParameters = 16 << 20;
 
 int thread_count() {
   const char* value = std::getenv("POLYSKETCH_BENCH_THREADS");
-  const int wanted = value == nullptr ? static_cast<int>(std::thread::hardware_concurrency()) : std::atoi(value);
+  const int wanted =
+      value == nullptr ? static_cast<int>(std::thread::hardware_concurrency()) : std::atoi(value);
   return wanted < 1 ? 1 : wanted;
 }
 
@@ -74,9 +77,12 @@ Team& team() {
   return one;
 }
 
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
-/// Bytes read and written a second by a memcpy that moves `bytes` in all (half read, half written), best of several.
+/// Bytes read and written a second by a memcpy that moves `bytes` in all (half read, half written),
+/// best of several.
 double memcpy_rate(int64_t bytes) {
   static std::map<int64_t, double> known;
   if (const auto found = known.find(bytes); found != known.end()) return found->second;
@@ -93,7 +99,8 @@ double memcpy_rate(int64_t bytes) {
 }
 
 /// The bench loop: `work(thread, begin, end)` over [0, count), moving `bytes` each time.
-void measure(benchmark::State& state, int64_t count, int64_t bytes, const std::function<void(int, int64_t, int64_t)>& work) {
+void measure(benchmark::State& state, int64_t count, int64_t bytes,
+             const std::function<void(int, int64_t, int64_t)>& work) {
   const double copy = memcpy_rate(bytes);
   double least = 1e30;
   for (auto _ : state) {
@@ -127,7 +134,8 @@ template <class S, class A>
 void layer_norm_forward_bench(benchmark::State& state) {
   auto x = values<S>(kRows * kWidth), sum = x;
   auto delta = values<A>(kRows * kWidth), y = delta;
-  auto gain = values<float>(kWidth), bias = values<float>(kWidth), mean = values<float>(kRows), rstd = mean;
+  auto gain = values<float>(kWidth), bias = values<float>(kWidth), mean = values<float>(kRows),
+       rstd = mean;
   const LayerNormForward<S, A> a{.x = x.data(),
                                  .delta = delta.data(),
                                  .sum = sum.data(),
@@ -146,21 +154,23 @@ void layer_norm_backward_bench(benchmark::State& state) {
   auto x = values<S>(kRows * kWidth), dresidual = x, dx = x;
   auto dy = values<A>(kRows * kWidth);
   auto gain = values<float>(kWidth), mean = values<float>(kRows), rstd = mean;
-  std::vector<std::vector<float>> sums(static_cast<size_t>(2 * thread_count()), std::vector<float>(kWidth));
-  measure(state, kRows, kRows * kWidth * static_cast<int64_t>(3 * sizeof(S) + sizeof(A)), [&](int thread, int64_t begin, int64_t end) {
-    const auto at = static_cast<size_t>(2 * thread);
-    const LayerNormBackward<S, A> a{.dy = dy.data(),
-                                    .x = x.data(),
-                                    .gain = gain.data(),
-                                    .mean = mean.data(),
-                                    .rstd = rstd.data(),
-                                    .dresidual = dresidual.data(),
-                                    .dx = dx.data(),
-                                    .dgain = sums[at].data(),
-                                    .dbias = sums[at + 1].data(),
-                                    .width = kWidth};
-    layer_norm_backward(a, begin, end);
-  });
+  std::vector<std::vector<float>> sums(static_cast<size_t>(2 * thread_count()),
+                                       std::vector<float>(kWidth));
+  measure(state, kRows, kRows * kWidth * static_cast<int64_t>(3 * sizeof(S) + sizeof(A)),
+          [&](int thread, int64_t begin, int64_t end) {
+            const auto at = static_cast<size_t>(2 * thread);
+            const LayerNormBackward<S, A> a{.dy = dy.data(),
+                                            .x = x.data(),
+                                            .gain = gain.data(),
+                                            .mean = mean.data(),
+                                            .rstd = rstd.data(),
+                                            .dresidual = dresidual.data(),
+                                            .dx = dx.data(),
+                                            .dgain = sums[at].data(),
+                                            .dbias = sums[at + 1].data(),
+                                            .width = kWidth};
+            layer_norm_backward(a, begin, end);
+          });
 }
 
 template <class A>
@@ -174,7 +184,11 @@ void glu_forward_bench(benchmark::State& state) {
 template <class A>
 void glu_backward_bench(benchmark::State& state) {
   auto in = values<A>(kRows * 2 * kHidden), din = in, dout = values<A>(kRows * kHidden), out = dout;
-  const GluBackward<A> a{.in = in.data(), .dout = dout.data(), .din = din.data(), .out = out.data(), .hidden = kHidden};
+  const GluBackward<A> a{.in = in.data(),
+                         .dout = dout.data(),
+                         .din = din.data(),
+                         .out = out.data(),
+                         .hidden = kHidden};
   measure(state, kRows, kRows * kHidden * static_cast<int64_t>(6 * sizeof(A)),
           [&](int, int64_t begin, int64_t end) { glu_backward(a, begin, end); });
 }
@@ -219,9 +233,11 @@ void cross_entropy_bench(benchmark::State& state) {
   auto logits = values<A>(kRows * kVocabulary, 8);
   const auto bias = values<float>(kVocabulary, 0.1f);
   std::vector<float> loss(kRows);
-  std::vector<std::vector<float>> dbias(static_cast<size_t>(thread_count()), std::vector<float>(kVocabulary));
+  std::vector<std::vector<float>> dbias(static_cast<size_t>(thread_count()),
+                                        std::vector<float>(kVocabulary));
   std::vector<int64_t> targets(kRows);
-  for (size_t r = 0; r < targets.size(); ++r) targets[r] = static_cast<int64_t>(r * 31 % kVocabulary);
+  for (size_t r = 0; r < targets.size(); ++r)
+    targets[r] = static_cast<int64_t>(r * 31 % kVocabulary);
   const int64_t bytes = kRows * kVocabulary * static_cast<int64_t>(sizeof(A)) * (gradient ? 2 : 1);
   measure(state, kRows, bytes, [&](int thread, int64_t begin, int64_t end) {
     const CrossEntropy<A, int64_t> a{.logits = logits.data(),
@@ -242,8 +258,8 @@ void cross_entropy_bench(benchmark::State& state) {
 
 template <bool copy>
 void adamw_bench(benchmark::State& state) {
-  auto p = values<float>(kParameters), m = values<float>(kParameters, 1e-3f), v = std::vector<float>(kParameters, 1e-4f),
-       g = values<float>(kParameters, 1e-3f);
+  auto p = values<float>(kParameters), m = values<float>(kParameters, 1e-3f),
+       v = std::vector<float>(kParameters, 1e-4f), g = values<float>(kParameters, 1e-3f);
   std::vector<bf16> rounded(copy ? kParameters : 0);
   const AdamWStep a{.parameter = p.data(),
                     .first_moment = m.data(),
@@ -258,26 +274,30 @@ void adamw_bench(benchmark::State& state) {
                     .correction1 = 0.5,
                     .correction2 = 0.5,
                     .zero_gradient = copy};
-  measure(state, kParameters, kParameters * (copy ? 34 : 28), [&](int, int64_t begin, int64_t end) { adamw_step(a, begin, end); });
+  measure(state, kParameters, kParameters * (copy ? 34 : 28),
+          [&](int, int64_t begin, int64_t end) { adamw_step(a, begin, end); });
 }
 
 void sum_of_squares_bench(benchmark::State& state) {
   const auto x = values<float>(kParameters);
   std::vector<double> partial(static_cast<size_t>(kParameters / kSquareBlock));
-  measure(state, kParameters / kSquareBlock, kParameters * 4,
-          [&](int, int64_t begin, int64_t end) { sum_of_squares(x.data(), kParameters, partial.data(), begin, end); });
+  measure(state, kParameters / kSquareBlock, kParameters * 4, [&](int, int64_t begin, int64_t end) {
+    sum_of_squares(x.data(), kParameters, partial.data(), begin, end);
+  });
 }
 
 void accumulate_bench(benchmark::State& state) {
   const auto x = values<bf16>(kParameters);
   auto sum = values<float>(kParameters);
-  measure(state, kParameters, kParameters * 10, [&](int, int64_t begin, int64_t end) { accumulate(x.data(), sum.data(), begin, end); });
+  measure(state, kParameters, kParameters * 10,
+          [&](int, int64_t begin, int64_t end) { accumulate(x.data(), sum.data(), begin, end); });
 }
 
 void convert_bench(benchmark::State& state) {
   const auto x = values<float>(kParameters);
   std::vector<bf16> y(kParameters);
-  measure(state, kParameters, kParameters * 6, [&](int, int64_t begin, int64_t end) { convert(x.data(), y.data(), begin, end); });
+  measure(state, kParameters, kParameters * 6,
+          [&](int, int64_t begin, int64_t end) { convert(x.data(), y.data(), begin, end); });
 }
 
 void embedding_backward_bench(benchmark::State& state) {
@@ -285,15 +305,18 @@ void embedding_backward_bench(benchmark::State& state) {
   for (size_t r = 0; r < ids.size(); ++r) ids[r] = static_cast<int64_t>(r * 9973 % kVocabulary);
   const auto dx = values<float>(kRows * kWidth);
   std::vector<float> table(static_cast<size_t>(kVocabulary * kWidth));
-  const EmbeddingBackward<float, int64_t> a{.ids = ids.data(), .dx = dx.data(), .dtable = table.data(), .rows = kRows, .width = kWidth};
-  measure(state, kWidth, kRows * kWidth * 12, [&](int, int64_t begin, int64_t end) { embedding_backward(a, begin, end); });
+  const EmbeddingBackward<float, int64_t> a{
+      .ids = ids.data(), .dx = dx.data(), .dtable = table.data(), .rows = kRows, .width = kWidth};
+  measure(state, kWidth, kRows * kWidth * 12,
+          [&](int, int64_t begin, int64_t end) { embedding_backward(a, begin, end); });
 }
 
 void memcpy_bench(benchmark::State& state) {
   const int64_t bytes = state.range(0);
   std::vector<char> from(static_cast<size_t>(bytes / 2), 1), to(from.size());
-  measure(state, bytes / 2, bytes,
-          [&](int, int64_t begin, int64_t end) { std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin)); });
+  measure(state, bytes / 2, bytes, [&](int, int64_t begin, int64_t end) {
+    std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin));
+  });
 }
 
 BENCHMARK(memcpy_bench)->Arg(8 << 20)->Arg(64 << 20)->Arg(512 << 20)->UseRealTime();
@@ -327,8 +350,9 @@ BENCHMARK(convert_bench)->UseRealTime();
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 64;
-  std::printf("%d threads, %s\n", polysketch::kernels::thread_count(),
-              std::string(polysketch::kernels::name(polysketch::kernels::instruction_set())).c_str());
+  std::printf(
+      "%d threads, %s\n", polysketch::kernels::thread_count(),
+      std::string(polysketch::kernels::name(polysketch::kernels::instruction_set())).c_str());
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

@@ -23,7 +23,8 @@ double shortest(const std::function<void()>& work) {
   for (int i = 0; i < kRepeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return best;
 }
@@ -38,30 +39,35 @@ struct alignas(64) Operands {
 };
 
 // Two functions of one body: an intrinsic must be compiled for a function whose target has it.
-#define POLYSKETCH_PRODUCT_LOOP(function, features, multiply_add)                                                     \
-  __attribute__((target(features))) void function(Operands& x) {                                                      \
-    __m512 sums[kRows][kColumns];                                                                                     \
-    for (auto& row : sums) {                                                                                          \
-      for (auto& sum : row) sum = _mm512_setzero_ps();                                                                \
-    }                                                                                                                 \
-    for (int pass = 0; pass < kPasses; ++pass) {                                                                      \
-      for (int s = 0; s < kSteps; ++s) {                                                                              \
-        __m512i right[kColumns];                                                                                      \
-        _Pragma("GCC unroll 4") for (int n = 0; n < kColumns; ++n) right[n] = _mm512_load_si512(x.right[s] + n * 16); \
-        _Pragma("GCC unroll 6") for (int m = 0; m < kRows; ++m) {                                                     \
-          const __m512i left = _mm512_set1_epi32(static_cast<int>(x.left[m][s]));                                     \
-          _Pragma("GCC unroll 4") for (int n = 0; n < kColumns; ++n) sums[m][n] = multiply_add;                       \
-        }                                                                                                             \
-      }                                                                                                               \
-    }                                                                                                                 \
-    for (const auto& row : sums) {                                                                                    \
-      for (const auto& sum : row) _mm512_store_ps(x.sums, _mm512_add_ps(_mm512_load_ps(x.sums), sum));                \
-    }                                                                                                                 \
+#define POLYSKETCH_PRODUCT_LOOP(function, features, multiply_add)                               \
+  __attribute__((target(features))) void function(Operands& x) {                                \
+    __m512 sums[kRows][kColumns];                                                               \
+    for (auto& row : sums) {                                                                    \
+      for (auto& sum : row) sum = _mm512_setzero_ps();                                          \
+    }                                                                                           \
+    for (int pass = 0; pass < kPasses; ++pass) {                                                \
+      for (int s = 0; s < kSteps; ++s) {                                                        \
+        __m512i right[kColumns];                                                                \
+        _Pragma("GCC unroll 4") for (int n = 0; n < kColumns; ++n) right[n] =                   \
+            _mm512_load_si512(x.right[s] + n * 16);                                             \
+        _Pragma("GCC unroll 6") for (int m = 0; m < kRows; ++m) {                               \
+          const __m512i left = _mm512_set1_epi32(static_cast<int>(x.left[m][s]));               \
+          _Pragma("GCC unroll 4") for (int n = 0; n < kColumns; ++n) sums[m][n] = multiply_add; \
+        }                                                                                       \
+      }                                                                                         \
+    }                                                                                           \
+    for (const auto& row : sums) {                                                              \
+      for (const auto& sum : row)                                                               \
+        _mm512_store_ps(x.sums, _mm512_add_ps(_mm512_load_ps(x.sums), sum));                    \
+    }                                                                                           \
   }
 
-POLYSKETCH_PRODUCT_LOOP(fp32_products, "avx512f", _mm512_fmadd_ps(_mm512_castsi512_ps(left), _mm512_castsi512_ps(right[n]), sums[m][n]))
+POLYSKETCH_PRODUCT_LOOP(fp32_products, "avx512f",
+                        _mm512_fmadd_ps(_mm512_castsi512_ps(left), _mm512_castsi512_ps(right[n]),
+                                        sums[m][n]))
 POLYSKETCH_PRODUCT_LOOP(bf16_products, "avx512f,avx512bf16",
-                        _mm512_dpbf16_ps(sums[m][n], reinterpret_cast<__m512bh>(left), reinterpret_cast<__m512bh>(right[n])))
+                        _mm512_dpbf16_ps(sums[m][n], reinterpret_cast<__m512bh>(left),
+                                         reinterpret_cast<__m512bh>(right[n])))
 
 /// 16 x 16 products over 32 numbers, four sums in turn. Tiles: 0 to 3 sums, 4 left, 5 right.
 __attribute__((target("amx-tile,amx-bf16"))) void tile_products(Operands& x) {
@@ -89,10 +95,13 @@ __attribute__((target("amx-tile,amx-bf16"))) void tile_products(Operands& x) {
 /// GFLOP/s of products alone, of the kind that a kernel of this name makes.
 double product_rate(std::string_view kernel) {
   auto operands = std::make_unique<Operands>();
-  const auto rate = [&](double flops, void (*loop)(Operands&)) { return flops * kPasses / shortest([&] { loop(*operands); }) * 1e-9; };
+  const auto rate = [&](double flops, void (*loop)(Operands&)) {
+    return flops * kPasses / shortest([&] { loop(*operands); }) * 1e-9;
+  };
   if (kernel == "amx") return rate(2.0 * 4 * 16 * 16 * 32, tile_products);
   const double products = 2.0 * kRows * kColumns * 16 * kSteps;
-  return kernel == "avx512_bf16" ? rate(2 * products, bf16_products) : rate(products, fp32_products);
+  return kernel == "avx512_bf16" ? rate(2 * products, bf16_products)
+                                 : rate(products, fp32_products);
 }
 #else
 double product_rate(std::string_view) { return 0; }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Our gradient buckets against c10d::Reducer of LibTorch (DistributedDataParallel): the same backward pass, the same bucket layout, two
-// processes over Gloo, in turn. Then how much of the exchanges is hidden behind a backward pass that takes longer than they do and leaves
-// the processor to them, as a GPU would. Prints two lines.
+// Our gradient buckets against c10d::Reducer of LibTorch (DistributedDataParallel): the same
+// backward pass, the same bucket layout, two processes over Gloo, in turn. Then how much of the
+// exchanges is hidden behind a backward pass that takes longer than they do and leaves the
+// processor to them, as a GPU would. Prints two lines.
 //
 //   reducer_bench [ROUNDS]
 #include <ATen/ATen.h>
@@ -34,7 +35,8 @@ constexpr int64_t kWidth = 512, kRows = 2048;
 struct ReadyHook : torch::autograd::FunctionPostHook {
   std::function<void()> ready;
   explicit ReadyHook(std::function<void()> f) : ready(std::move(f)) {}
-  torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs, const torch::autograd::variable_list&) override {
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
+                                            const torch::autograd::variable_list&) override {
     ready();
     return outputs;
   }
@@ -46,7 +48,8 @@ struct Layers {
   explicit Layers(int rank) {
     at::manual_seed(7 + rank);
     input = at::randn({kRows, kWidth});
-    for (int i = 0; i < kLayers; ++i) weights.push_back((at::randn({kWidth, kWidth}) / 22.6).set_requires_grad(true));
+    for (int i = 0; i < kLayers; ++i)
+      weights.push_back((at::randn({kWidth, kWidth}) / 22.6).set_requires_grad(true));
   }
   void backward() {
     at::Tensor x = input;
@@ -73,14 +76,16 @@ void run(int rank, int rounds, uint16_t port) {
   // Ours: gradients are views of the flat buffer, as in training.
   Layers ours(rank);
   Parameters parameters;
-  for (int i = 0; i < kLayers; ++i) parameters.add(std::to_string(i), {kWidth, kWidth}, Initializer::zeros, true);
+  for (int i = 0; i < kLayers; ++i)
+    parameters.add(std::to_string(i), {kWidth, kWidth}, Initializer::zeros, true);
   parameters.allocate(at::kCPU, at::kFloat, at::kFloat, {rank, kWorld, 4 * kWidth * kWidth, false});
   GradientReducer reducer(parameters, world->collectives(), ReduceType::fp32, false);
   std::vector<std::shared_ptr<torch::autograd::Node>> accumulators;
   for (size_t i = 0; i < ours.weights.size(); ++i) {
     ours.weights[i].mutable_grad() = parameters.gradient(i);
     accumulators.push_back(torch::autograd::impl::grad_accumulator(ours.weights[i]));
-    accumulators.back()->add_post_hook(std::make_unique<ReadyHook>([&reducer, i] { reducer.ready(i); }));
+    accumulators.back()->add_post_hook(
+        std::make_unique<ReadyHook>([&reducer, i] { reducer.ready(i); }));
   }
 
   // LibTorch's: the same four layers a bucket.
@@ -91,9 +96,10 @@ void run(int rank, int rounds, uint16_t port) {
   auto store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
   auto gloo_options = c10d::ProcessGroupGloo::Options::create();
   gloo_options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
-  auto gloo =
-      c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("gloo", store), rank, kWorld, gloo_options);
-  auto group = c10::make_intrusive<c10d::ProcessGroup>(c10::make_intrusive<c10d::PrefixStore>("group", store), rank, kWorld);
+  auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(
+      c10::make_intrusive<c10d::PrefixStore>("gloo", store), rank, kWorld, gloo_options);
+  auto group = c10::make_intrusive<c10d::ProcessGroup>(
+      c10::make_intrusive<c10d::PrefixStore>("group", store), rank, kWorld);
   group->setBackend(at::kCPU, c10d::ProcessGroup::GLOO, gloo);
   group->setDefaultBackend(c10d::ProcessGroup::GLOO);
   group->setGroupName("bench");
@@ -103,8 +109,9 @@ void run(int rank, int rounds, uint16_t port) {
     const auto last = static_cast<size_t>(i);
     buckets.push_back({last - 1, last - 2, last - 3, last - 4});
   }
-  c10d::Reducer other(theirs.weights, buckets, group, std::vector<bool>(kLayers, false), 4 << 20, false, /*gradient_as_bucket_view=*/true,
-                      {}, 4 << 20, false, false, {4 << 20});
+  c10d::Reducer other(theirs.weights, buckets, group, std::vector<bool>(kLayers, false), 4 << 20,
+                      false, /*gradient_as_bucket_view=*/true, {}, 4 << 20, false, false,
+                      {4 << 20});
 
   std::vector<double> own_seconds, other_seconds, ratios;
   for (int round = -2; round < rounds; ++round) {
@@ -130,17 +137,19 @@ void run(int rank, int rounds, uint16_t port) {
   }
   if (rank == 0) {
     fmt::print(
-        "{} layers of {} x {}, {} processes, {} rounds in turn: buckets {:.4f} s, c10d::Reducer {:.4f} s (medians); median of ratios "
+        "{} layers of {} x {}, {} processes, {} rounds in turn: buckets {:.4f} s, c10d::Reducer "
+        "{:.4f} s (medians); median of ratios "
         "{:.3f}; "
         "hidden {:.2f}\n",
-        kLayers, kWidth, kWidth, kWorld, rounds, median(own_seconds), median(other_seconds), median(ratios),
-        reducer.times().hidden_share());
+        kLayers, kWidth, kWidth, kWorld, rounds, median(own_seconds), median(other_seconds),
+        median(ratios), reducer.times().hidden_share());
   }
   world->collectives().all_gather_text("", "both are done");
 
   // One layer a bucket, 32 of them; each layer "computes" for 20 ms.
   Parameters many;
-  for (int i = 0; i < 32; ++i) many.add(std::to_string(i), {kWidth, kWidth}, Initializer::zeros, true);
+  for (int i = 0; i < 32; ++i)
+    many.add(std::to_string(i), {kWidth, kWidth}, Initializer::zeros, true);
   many.allocate(at::kCPU, at::kFloat, at::kFloat, {rank, kWorld, kWidth * kWidth, false});
   GradientReducer simulated(many, world->collectives(), ReduceType::fp32, false);
   std::vector<double> shares, exchanging, exposed;
@@ -157,8 +166,10 @@ void run(int rank, int rounds, uint16_t port) {
     exposed.push_back(simulated.times().exposed);
   }
   if (rank == 0) {
-    fmt::print("simulated backward of 0.64 s, 32 buckets of 1 MiB: exchanges {:.4f} s, exposed {:.4f} s, hidden {:.3f} (medians of 7)\n",
-               median(exchanging), median(exposed), median(shares));
+    fmt::print(
+        "simulated backward of 0.64 s, 32 buckets of 1 MiB: exchanges {:.4f} s, exposed {:.4f} s, "
+        "hidden {:.3f} (medians of 7)\n",
+        median(exchanging), median(exposed), median(shares));
   }
   world->collectives().all_gather_text("", "both are done");
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Time of the learned sketch of rows of 64 numbers on one thread; left and right are the same rows.
 //
-// GFLOP/s counts two operations for each product of a number with a weight, and backward three times as many: it computes the rows again.
-// Beside it stands what a loop of nothing but products of registers and the first-level cache reaches in the same moment.
+// GFLOP/s counts two operations for each product of a number with a weight, and backward three
+// times as many: it computes the rows again. Beside it stands what a loop of nothing but products
+// of registers and the first-level cache reaches in the same moment.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -60,21 +61,27 @@ void measure(const char* type, int64_t size) {
   std::vector<float> gradients(count);
   const std::align_val_t line{64};
   void* packed = ::operator new(kernel->packed_bytes(kWidth, size), line);
-  void* scratch = ::operator new(std::max(kernel->forward_scratch(kWidth, size), kernel->backward_scratch(kWidth, size)), line);
+  void* scratch = ::operator new(
+      std::max(kernel->forward_scratch(kWidth, size), kernel->backward_scratch(kWidth, size)),
+      line);
   kernel->pack(network, kWidth, size, packed);
   const double rate = product_rate(kernel->name);
   const HeadRows<const T> rows{x.data(), kWidth};
-  const double forward = shortest([&] { kernel->forward(packed, kWidth, size, rows, rows, kCount, {s.data(), size}, scratch); });
+  const double forward = shortest([&] {
+    kernel->forward(packed, kWidth, size, rows, rows, kCount, {s.data(), size}, scratch);
+  });
   const double backward = shortest([&] {
-    kernel->backward(packed, kWidth, size, rows, rows, kCount, {ds.data(), size}, {dx.data(), kWidth}, {}, gradients.data(), scratch);
+    kernel->backward(packed, kWidth, size, rows, rows, kCount, {ds.data(), size},
+                     {dx.data(), kWidth}, {}, gradients.data(), scratch);
   });
   ::operator delete(scratch, line);
   ::operator delete(packed, line);
   const double products = 2.0 * 2 * static_cast<double>(8 * size * (kWidth + 3 * size) * kCount);
   const auto print = [&](const char* pass, double time, int times) {
     const double reached = times * products / time * 1e-9;
-    std::printf("%-5s R=%-3lld %-8s %8.2f ms %8.1f GFLOP/s, %3.0f %% of %.1f (%s)\n", type, static_cast<long long>(size), pass, time * 1e3,
-                reached, 100 * reached / rate, rate, kernel->name);
+    std::printf("%-5s R=%-3lld %-8s %8.2f ms %8.1f GFLOP/s, %3.0f %% of %.1f (%s)\n", type,
+                static_cast<long long>(size), pass, time * 1e3, reached, 100 * reached / rate, rate,
+                kernel->name);
   };
   print("forward", forward, 1);
   print("backward", backward, 3);

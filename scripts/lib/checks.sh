@@ -87,7 +87,7 @@ sources() { git -C "$source_dir" ls-files --cached --others --exclude-standard -
 
 check_format() {
   local files
-  mapfile -t files < <(sources 'src/*.cpp' 'src/*.hpp' 'src/*.cu' 'src/*.cuh' 'tests/*.cpp' 'tests/*.hpp' 'benchmarks/*.cpp' 'benchmarks/*.hpp')
+  mapfile -t files < <(sources 'src/*.cpp' 'src/*.hpp' 'src/*.inl' 'src/*.cu' 'src/*.cuh' 'tests/*.cpp' 'tests/*.hpp' 'benchmarks/*.cpp' 'benchmarks/*.hpp')
   ((${#files[@]} > 0)) && clang-format --dry-run -Werror "${files[@]/#/$source_dir/}"
 }
 

@@ -5,7 +5,9 @@
 
 namespace polysketch {
 
-at::ScalarType wide_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType wide_type(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 at::Tensor integer_power(const at::Tensor& x, int64_t n) {
   if (n == 0) return at::ones_like(x);
@@ -19,6 +21,8 @@ at::Tensor inverse_or_zero(const at::Tensor& x) {
   return at::where(x.abs() < kSmallest, at::zeros_like(x), x.reciprocal());
 }
 
-at::Tensor raised_divisor(const at::Tensor& x, double floor) { return at::where(x.abs() <= floor, x + 2 * floor, x); }
+at::Tensor raised_divisor(const at::Tensor& x, double floor) {
+  return at::where(x.abs() <= floor, x + 2 * floor, x);
+}
 
 }  // namespace polysketch

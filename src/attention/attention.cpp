@@ -16,12 +16,14 @@ namespace polysketch {
 
 namespace {
 
-// MKL's vector functions, which LibTorch calls from several threads, set themselves up at the first call of a process. When two threads
-// make it at once, one of them may get numbers that are right to 1e-10 only (seen in 2 of 100 processes, with exp of doubles): a result
-// that depends on luck. So the first call is made here, by one thread.
+// MKL's vector functions, which LibTorch calls from several threads, set themselves up at the first
+// call of a process. When two threads make it at once, one of them may get numbers that are right
+// to 1e-10 only (seen in 2 of 100 processes, with exp of doubles): a result that depends on luck.
+// So the first call is made here, by one thread.
 void set_up_vector_functions() {
   static const bool once = [] {
-    for (const auto type : {at::kFloat, at::kDouble}) at::exp(at::zeros({1}, at::TensorOptions().dtype(type)));
+    for (const auto type : {at::kFloat, at::kDouble})
+      at::exp(at::zeros({1}, at::TensorOptions().dtype(type)));
     return true;
   }();
   (void)once;
@@ -29,7 +31,9 @@ void set_up_vector_functions() {
 
 }  // namespace
 
-std::unique_ptr<Attention> make_attention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters,
+std::unique_ptr<Attention> make_attention(const AttentionConfig& config,
+                                          const AttentionShape& shape,
+                                          const at::TensorOptions& parameters,
                                           const AttentionDraw& draw) {
   set_up_vector_functions();
   switch (config.kind) {
@@ -51,24 +55,31 @@ std::unique_ptr<Attention> make_attention(const AttentionConfig& config, const A
   throw InternalError("make_attention: unknown kind");
 }
 
-at::Tensor Attention::step(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
-  if (q.size(2) != 1) throw ShapeError(fmt::format("attention: a step takes one token, got {}", q.size(2)));
+at::Tensor Attention::step(AttentionState& state, const at::Tensor& q, const at::Tensor& k,
+                           const at::Tensor& v) const {
+  if (q.size(2) != 1)
+    throw ShapeError(fmt::format("attention: a step takes one token, got {}", q.size(2)));
   return prefill(state, q, k, v);
 }
 
-void check_attention_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& shape,
-                            const Documents& documents) {
-  const auto sizes = [](const at::Tensor& x) { return fmt::format("[{}]", fmt::join(x.sizes(), ", ")); };
-  if (q.dim() != 4 || q.sizes() != k.sizes() || q.sizes() != v.sizes() || q.size(1) != shape.heads || q.size(3) != shape.head_width ||
-      q.size(2) < 1) {
-    throw ShapeError(fmt::format("attention: want q, k, v alike, [B, {}, T, {}]; got {}, {}, {}", shape.heads, shape.head_width, sizes(q),
-                                 sizes(k), sizes(v)));
+void check_attention_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const AttentionShape& shape, const Documents& documents) {
+  const auto sizes = [](const at::Tensor& x) {
+    return fmt::format("[{}]", fmt::join(x.sizes(), ", "));
+  };
+  if (q.dim() != 4 || q.sizes() != k.sizes() || q.sizes() != v.sizes() ||
+      q.size(1) != shape.heads || q.size(3) != shape.head_width || q.size(2) < 1) {
+    throw ShapeError(fmt::format("attention: want q, k, v alike, [B, {}, T, {}]; got {}, {}, {}",
+                                 shape.heads, shape.head_width, sizes(q), sizes(k), sizes(v)));
   }
-  if (q.scalar_type() != k.scalar_type() || q.scalar_type() != v.scalar_type() || q.device() != k.device() || q.device() != v.device()) {
+  if (q.scalar_type() != k.scalar_type() || q.scalar_type() != v.scalar_type() ||
+      q.device() != k.device() || q.device() != v.device()) {
     throw ShapeError("attention: q, k and v differ in type or device");
   }
-  if (documents.defined() && (documents.starts().size(0) != q.size(0) || documents.starts().size(1) != q.size(2))) {
-    throw ShapeError(fmt::format("attention: documents are {}, q is {}", sizes(documents.starts()), sizes(q)));
+  if (documents.defined() &&
+      (documents.starts().size(0) != q.size(0) || documents.starts().size(1) != q.size(2))) {
+    throw ShapeError(
+        fmt::format("attention: documents are {}, q is {}", sizes(documents.starts()), sizes(q)));
   }
 }
 

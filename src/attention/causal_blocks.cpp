@@ -13,7 +13,8 @@
 namespace polysketch {
 namespace {
 
-constexpr int64_t kExpandedElements = 256 * 1024;  // of one expansion on the CPU: half an L2 cache in bf16
+// of one expansion on the CPU: half an L2 cache in bf16
+constexpr int64_t kExpandedElements = 256 * 1024;
 constexpr int64_t kExpandedOnDevice = int64_t{1} << 26;
 
 /// One document of a group of heads. All tensors are [G, T, ·].
@@ -33,7 +34,8 @@ struct Group {
   }
 };
 
-/// Gradient of x from that of expand_features(x), given as [G, n, R²] and symmetric in its two indices.
+/// Gradient of x from that of expand_features(x), given as [G, n, R²] and symmetric in its two
+/// indices.
 at::Tensor expand_backward(const at::Tensor& gradient, const at::Tensor& x, int64_t power) {
   if (power == 1) return gradient;
   const int64_t g = x.size(0), n = x.size(1), r = x.size(2);
@@ -41,9 +43,12 @@ at::Tensor expand_backward(const at::Tensor& gradient, const at::Tensor& x, int6
 }
 
 /// [v, 1] in the type of the products.
-at::Tensor with_ones(const at::Tensor& v) { return at::cat({v, at::ones({v.size(0), v.size(1), 1}, v.options())}, 2); }
+at::Tensor with_ones(const at::Tensor& v) {
+  return at::cat({v, at::ones({v.size(0), v.size(1), 1}, v.options())}, 2);
+}
 
-void for_each_chunk(int64_t begin, int64_t end, int64_t chunk, const std::function<void(int64_t, int64_t)>& work) {
+void for_each_chunk(int64_t begin, int64_t end, int64_t chunk,
+                    const std::function<void(int64_t, int64_t)>& work) {
   for (int64_t at = begin; at < end; at += chunk) work(at, std::min(chunk, end - at));
 }
 
@@ -62,32 +67,42 @@ at::Tensor query_factor(const Group& group, int64_t i, int64_t from, int64_t n) 
 
 /// state [G, R^power, D + 1] of the keys up to and including block i, from that before it.
 void add_block(at::Tensor& state, const Group& group, int64_t i) {
-  if (group.log_scale.defined() && i > 0) state.mul_(scale_behind(group, i - 1).sub(scale_behind(group, i)).exp_());
-  for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
-    at::Tensor values = with_ones(group.v.narrow(1, at, n));
-    if (group.log_scale.defined()) values = (values * key_factor(group, i, at, n)).to(values.scalar_type());
-    state.add_(at::bmm(expand_features(group.b.narrow(1, at, n), group.power).transpose(1, 2), values));
-  });
+  if (group.log_scale.defined() && i > 0)
+    state.mul_(scale_behind(group, i - 1).sub(scale_behind(group, i)).exp_());
+  for_each_chunk(
+      group.begin(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
+        at::Tensor values = with_ones(group.v.narrow(1, at, n));
+        if (group.log_scale.defined())
+          values = (values * key_factor(group, i, at, n)).to(values.scalar_type());
+        state.add_(at::bmm(expand_features(group.b.narrow(1, at, n), group.power).transpose(1, 2),
+                           values));
+      });
 }
 
 at::Tensor empty_state(const Group& group) {
-  return at::zeros({group.a.size(0), group.features(), group.v.size(2) + 1}, group.a.options().dtype(wide_type(group.a)));
+  return at::zeros({group.a.size(0), group.features(), group.v.size(2) + 1},
+                   group.a.options().dtype(wide_type(group.a)));
 }
 
-/// What later blocks read, for the queries of blocks 1, 2, …: `read` gets the state before block i, and from which row how many of it.
-void for_each_reading(const Group& group, const std::function<void(const at::Tensor&, int64_t, int64_t, int64_t)>& read) {
+/// What later blocks read, for the queries of blocks 1, 2, …: `read` gets the state before block i,
+/// and from which row how many of it.
+void for_each_reading(
+    const Group& group,
+    const std::function<void(const at::Tensor&, int64_t, int64_t, int64_t)>& read) {
   at::Tensor state = empty_state(group);
   for (int64_t i = 1; i < group.blocks(); ++i) {
     add_block(state, group, i - 1);
     const at::Tensor rounded = state.to(group.a.scalar_type());
-    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) { read(rounded, i, at, n); });
+    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(),
+                   [&](int64_t at, int64_t n) { read(rounded, i, at, n); });
   }
 }
 
 void group_forward(const Group& group, at::Tensor sum, at::Tensor row_sum) {
   const int64_t width = group.v.size(2);
   for_each_reading(group, [&](const at::Tensor& state, int64_t i, int64_t at, int64_t n) {
-    at::Tensor seen = at::bmm(expand_features(group.a.narrow(1, at, n), group.power), state).to(sum.scalar_type());
+    at::Tensor seen = at::bmm(expand_features(group.a.narrow(1, at, n), group.power), state)
+                          .to(sum.scalar_type());
     if (group.log_scale.defined()) seen.mul_(query_factor(group, i, at, n));
     sum.narrow(1, at, n).copy_(seen.narrow(2, 0, width));
     row_sum.narrow(1, at, n).copy_(seen.select(2, width));
@@ -101,57 +116,75 @@ void group_query_gradient(const Group& group, const at::Tensor& cotangent, at::T
   for_each_reading(group, [&](const at::Tensor& state, int64_t i, int64_t at, int64_t n) {
     at::Tensor dn = cotangent.narrow(1, at, n);
     if (group.log_scale.defined()) dn = dn * query_factor(group, i, at, n);
-    const at::Tensor dphi = at::bmm(dn.to(group.a.scalar_type()), state.transpose(1, 2));  // [G, n, R^power]
+    // [G, n, R^power]
+    const at::Tensor dphi = at::bmm(dn.to(group.a.scalar_type()), state.transpose(1, 2));
     da.narrow(1, at, n).copy_(expand_backward(dphi, group.a.narrow(1, at, n), group.power));
   });
 }
 
 /// Gradients with respect to keys and values, from the states of the cotangents in reverse order.
-void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Tensor db, at::Tensor dv) {
-  at::Tensor state = empty_state(group);  // sum over later queries of phi(a_i) cotangent_i, relative to the scale behind the block
+void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Tensor db,
+                        at::Tensor dv) {
+  // sum over later queries of phi(a_i) cotangent_i, relative to the scale behind the block
+  at::Tensor state = empty_state(group);
   const int64_t width = group.v.size(2);
   for (int64_t i = group.blocks() - 2; i >= 0; --i) {
     const int64_t next = i + 1;
-    if (group.log_scale.defined()) state.mul_(scale_behind(group, i).sub(scale_behind(group, next)).exp_());
-    for_each_chunk(group.begin(next), group.begin(next) + group.rows(next), group.chunk(), [&](int64_t at, int64_t n) {
-      at::Tensor dn = cotangent.narrow(1, at, n);
-      if (group.log_scale.defined()) dn = dn * query_factor(group, next, at, n);
-      state.add_(at::bmm(expand_features(group.a.narrow(1, at, n), group.power).transpose(1, 2), dn.to(group.a.scalar_type())));
-    });
+    if (group.log_scale.defined())
+      state.mul_(scale_behind(group, i).sub(scale_behind(group, next)).exp_());
+    for_each_chunk(
+        group.begin(next), group.begin(next) + group.rows(next), group.chunk(),
+        [&](int64_t at, int64_t n) {
+          at::Tensor dn = cotangent.narrow(1, at, n);
+          if (group.log_scale.defined()) dn = dn * query_factor(group, next, at, n);
+          state.add_(at::bmm(expand_features(group.a.narrow(1, at, n), group.power).transpose(1, 2),
+                             dn.to(group.a.scalar_type())));
+        });
     const at::Tensor rounded = state.to(group.a.scalar_type());
     const at::Tensor transposed = rounded.transpose(1, 2);
-    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
-      const at::Tensor keys = group.b.narrow(1, at, n);
-      at::Tensor values = with_ones(group.v.narrow(1, at, n));
-      at::Tensor dvalues = at::bmm(expand_features(keys, group.power), rounded.narrow(2, 0, width));
-      if (group.log_scale.defined()) {
-        const at::Tensor factor = key_factor(group, i, at, n);
-        values = (values * factor).to(values.scalar_type());
-        dvalues = dvalues * factor;
-      }
-      dv.narrow(1, at, n).copy_(dvalues);
-      db.narrow(1, at, n).copy_(expand_backward(at::bmm(values, transposed), keys, group.power));
-    });
+    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(),
+                   [&](int64_t at, int64_t n) {
+                     const at::Tensor keys = group.b.narrow(1, at, n);
+                     at::Tensor values = with_ones(group.v.narrow(1, at, n));
+                     at::Tensor dvalues =
+                         at::bmm(expand_features(keys, group.power), rounded.narrow(2, 0, width));
+                     if (group.log_scale.defined()) {
+                       const at::Tensor factor = key_factor(group, i, at, n);
+                       values = (values * factor).to(values.scalar_type());
+                       dvalues = dvalues * factor;
+                     }
+                     dv.narrow(1, at, n).copy_(dvalues);
+                     db.narrow(1, at, n).copy_(
+                         expand_backward(at::bmm(values, transposed), keys, group.power));
+                   });
   }
 }
 
 /// Some rows of some heads of a [B·H, T, …] tensor.
 struct Part {
   int64_t first, heads, begin, rows;
-  at::Tensor operator()(const at::Tensor& x) const { return x.narrow(0, first, heads).narrow(1, begin, rows); }
+  at::Tensor operator()(const at::Tensor& x) const {
+    return x.narrow(0, first, heads).narrow(1, begin, rows);
+  }
 };
 
-/// Runs `work` on every document longer than a block: single heads over threads on the CPU, on a device the heads of a row, or of all rows
-/// where every row is one document.
-void for_each_group(const CausalBlocks& call, const std::function<void(const Group&, const Part&)>& work) {
+/// Runs `work` on every document longer than a block: single heads over threads on the CPU, on a
+/// device the heads of a row, or of all rows where every row is one document.
+void for_each_group(const CausalBlocks& call,
+                    const std::function<void(const Group&, const Part&)>& work) {
   const int64_t batch = call.a.size(0), heads = call.a.size(1), length = call.a.size(2);
-  const auto flat = [&](const at::Tensor& x) { return x.reshape({batch * heads, length, x.size(3)}); };
+  const auto flat = [&](const at::Tensor& x) {
+    return x.reshape({batch * heads, length, x.size(3)});
+  };
   const at::Tensor a = flat(call.a), b = flat(call.b), v = flat(call.v);
-  const at::Tensor scale = call.log_scale.defined() ? call.log_scale.reshape({batch * heads, length}) : at::Tensor();
+  const at::Tensor scale =
+      call.log_scale.defined() ? call.log_scale.reshape({batch * heads, length}) : at::Tensor();
   const auto run = [&](int64_t first, int64_t count) {
     for (const auto& [begin, rows] : long_documents(call, first / heads)) {
       const Part part{first, count, begin, rows};
-      work({part(a), part(b), part(v), scale.defined() ? part(scale) : at::Tensor(), call.power, call.block}, part);
+      work({part(a), part(b), part(v), scale.defined() ? part(scale) : at::Tensor(), call.power,
+            call.block},
+           part);
     }
   };
   if (call.a.is_cpu()) {
@@ -171,7 +204,8 @@ void for_each_group(const CausalBlocks& call, const std::function<void(const Gro
 std::vector<std::pair<int64_t, int64_t>> long_documents(const CausalBlocks& call, int64_t row) {
   const int64_t length = call.a.size(2);
   std::vector<std::pair<int64_t, int64_t>> found;
-  const int32_t* starts = call.starts.defined() ? call.starts.const_data_ptr<int32_t>() + row * length : nullptr;
+  const int32_t* starts =
+      call.starts.defined() ? call.starts.const_data_ptr<int32_t>() + row * length : nullptr;
   int64_t begin = 0;
   for (int64_t i = 1; i <= length; ++i) {
     if (i < length && (starts == nullptr || starts[i] != i)) continue;
@@ -189,25 +223,34 @@ at::Tensor expand_features(const at::Tensor& x, int64_t power) {
 CausalBlocksResult causal_blocks_forward(const CausalBlocks& call) {
   const at::NoGradGuard no_grad;
   const auto wide = call.a.options().dtype(wide_type(call.a));
-  const CausalBlocksResult result{at::zeros(call.v.sizes(), wide), at::zeros({call.v.size(0), call.v.size(1), call.v.size(2)}, wide)};
+  const CausalBlocksResult result{
+      at::zeros(call.v.sizes(), wide),
+      at::zeros({call.v.size(0), call.v.size(1), call.v.size(2)}, wide)};
   if (has_causal_kernels(call)) {
     causal_heads_forward(call, result);
     return result;
   }
   const at::Tensor sum = result.sum.flatten(0, 1), row_sum = result.row_sum.flatten(0, 1);
-  for_each_group(call, [&](const Group& group, const Part& part) { group_forward(group, part(sum), part(row_sum)); });
+  for_each_group(call, [&](const Group& group, const Part& part) {
+    group_forward(group, part(sum), part(row_sum));
+  });
   return result;
 }
 
-CausalBlocksGradients causal_blocks_backward(const CausalBlocks& call, const at::Tensor& sum_gradient, const at::Tensor& row_sum_gradient) {
+CausalBlocksGradients causal_blocks_backward(const CausalBlocks& call,
+                                             const at::Tensor& sum_gradient,
+                                             const at::Tensor& row_sum_gradient) {
   const at::NoGradGuard no_grad;
-  const CausalBlocksGradients back{at::zeros(call.a.sizes(), call.a.options()), at::zeros(call.b.sizes(), call.b.options()),
+  const CausalBlocksGradients back{at::zeros(call.a.sizes(), call.a.options()),
+                                   at::zeros(call.b.sizes(), call.b.options()),
                                    at::zeros(call.v.sizes(), call.v.options())};
   if (has_causal_kernels(call)) {
     causal_heads_backward(call, sum_gradient, row_sum_gradient, back);
     return back;
   }
-  const at::Tensor cotangent = at::cat({sum_gradient, row_sum_gradient.unsqueeze(3)}, 3).flatten(0, 1);  // [B·H, T, D + 1]
+  // [B·H, T, D + 1]
+  const at::Tensor cotangent =
+      at::cat({sum_gradient, row_sum_gradient.unsqueeze(3)}, 3).flatten(0, 1);
   const at::Tensor da = back.a.flatten(0, 1), db = back.b.flatten(0, 1), dv = back.v.flatten(0, 1);
   for_each_group(call, [&](const Group& group, const Part& part) {
     group_query_gradient(group, part(cotangent), part(da));

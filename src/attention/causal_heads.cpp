@@ -19,7 +19,8 @@ HeadRows<T> from_row(HeadRows<T> rows, int64_t first) {
 
 /// One document of one head.
 template <class T>
-kernels::CausalHead<T> document_of(const CausalBlocks& call, int64_t head, int64_t begin, int64_t rows) {
+kernels::CausalHead<T> document_of(const CausalBlocks& call, int64_t head, int64_t begin,
+                                   int64_t rows) {
   kernels::CausalHead<T> document;
   document.a = from_row(rows_of<T>(call.a, head), begin);
   document.b = from_row(rows_of<T>(call.b, head), begin);
@@ -33,36 +34,41 @@ kernels::CausalHead<T> document_of(const CausalBlocks& call, int64_t head, int64
 
 template <class T>
 void forward(const CausalBlocks& call, const CausalBlocksResult& result) {
-  const int64_t heads = call.a.size(1), length = call.a.size(2), width = call.a.size(3), values = call.v.size(3);
+  const int64_t heads = call.a.size(1), length = call.a.size(2), width = call.a.size(3),
+                values = call.v.size(3);
   const auto& kernel = *kernels::causal_kernels<T>(width, values);
-  for_each_item(call.a.size(0) * heads, kernel.forward_scratch(width, values), [&](int64_t head, void* scratch) {
-    for (const auto& [begin, rows] : long_documents(call, head / heads)) {
-      kernels::CausalForward<T> job;
-      job.head = document_of<T>(call, head, begin, rows);
-      job.sum = from_row(mutable_rows_of<float>(result.sum, head), begin);
-      job.row_sum = result.row_sum.mutable_data_ptr<float>() + head * length + begin;
-      kernel.forward(job, scratch);
-    }
-  });
+  for_each_item(call.a.size(0) * heads, kernel.forward_scratch(width, values),
+                [&](int64_t head, void* scratch) {
+                  for (const auto& [begin, rows] : long_documents(call, head / heads)) {
+                    kernels::CausalForward<T> job;
+                    job.head = document_of<T>(call, head, begin, rows);
+                    job.sum = from_row(mutable_rows_of<float>(result.sum, head), begin);
+                    job.row_sum = result.row_sum.mutable_data_ptr<float>() + head * length + begin;
+                    kernel.forward(job, scratch);
+                  }
+                });
 }
 
 template <class T>
-void backward(const CausalBlocks& call, const at::Tensor& sum_gradient, const at::Tensor& row_sum_gradient,
-              const CausalBlocksGradients& back) {
-  const int64_t heads = call.a.size(1), length = call.a.size(2), width = call.a.size(3), values = call.v.size(3);
+void backward(const CausalBlocks& call, const at::Tensor& sum_gradient,
+              const at::Tensor& row_sum_gradient, const CausalBlocksGradients& back) {
+  const int64_t heads = call.a.size(1), length = call.a.size(2), width = call.a.size(3),
+                values = call.v.size(3);
   const auto& kernel = *kernels::causal_kernels<T>(width, values);
-  for_each_item(call.a.size(0) * heads, kernel.backward_scratch(width, values), [&](int64_t head, void* scratch) {
-    for (const auto& [begin, rows] : long_documents(call, head / heads)) {
-      kernels::CausalBackward<T> job;
-      job.head = document_of<T>(call, head, begin, rows);
-      job.sum_gradient = from_row(rows_of<float>(sum_gradient, head), begin);
-      job.row_sum_gradient = row_sum_gradient.const_data_ptr<float>() + head * length + begin;
-      job.a_gradient = from_row(mutable_rows_of<T>(back.a, head), begin);
-      job.b_gradient = from_row(mutable_rows_of<T>(back.b, head), begin);
-      job.v_gradient = from_row(mutable_rows_of<T>(back.v, head), begin);
-      kernel.backward(job, scratch);
-    }
-  });
+  for_each_item(call.a.size(0) * heads, kernel.backward_scratch(width, values),
+                [&](int64_t head, void* scratch) {
+                  for (const auto& [begin, rows] : long_documents(call, head / heads)) {
+                    kernels::CausalBackward<T> job;
+                    job.head = document_of<T>(call, head, begin, rows);
+                    job.sum_gradient = from_row(rows_of<float>(sum_gradient, head), begin);
+                    job.row_sum_gradient =
+                        row_sum_gradient.const_data_ptr<float>() + head * length + begin;
+                    job.a_gradient = from_row(mutable_rows_of<T>(back.a, head), begin);
+                    job.b_gradient = from_row(mutable_rows_of<T>(back.b, head), begin);
+                    job.v_gradient = from_row(mutable_rows_of<T>(back.v, head), begin);
+                    kernel.backward(job, scratch);
+                  }
+                });
 }
 
 CausalBlocks with_rows(const CausalBlocks& call) {
@@ -76,16 +82,19 @@ CausalBlocks with_rows(const CausalBlocks& call) {
 bool has_causal_kernels(const CausalBlocks& call) {
   if (!call.a.is_cpu() || call.power != 2 || call.log_scale.defined()) return false;
   const int64_t width = call.a.size(3), values = call.v.size(3);
-  if (call.a.scalar_type() == at::kFloat) return kernels::causal_kernels<float>(width, values) != nullptr;
-  return call.a.scalar_type() == at::kBFloat16 && kernels::causal_kernels<bf16>(width, values) != nullptr;
+  if (call.a.scalar_type() == at::kFloat)
+    return kernels::causal_kernels<float>(width, values) != nullptr;
+  return call.a.scalar_type() == at::kBFloat16 &&
+         kernels::causal_kernels<bf16>(width, values) != nullptr;
 }
 
 void causal_heads_forward(const CausalBlocks& call, const CausalBlocksResult& result) {
-  call.a.scalar_type() == at::kFloat ? forward<float>(with_rows(call), result) : forward<bf16>(with_rows(call), result);
+  call.a.scalar_type() == at::kFloat ? forward<float>(with_rows(call), result)
+                                     : forward<bf16>(with_rows(call), result);
 }
 
-void causal_heads_backward(const CausalBlocks& call, const at::Tensor& sum_gradient, const at::Tensor& row_sum_gradient,
-                           const CausalBlocksGradients& back) {
+void causal_heads_backward(const CausalBlocks& call, const at::Tensor& sum_gradient,
+                           const at::Tensor& row_sum_gradient, const CausalBlocksGradients& back) {
   const at::Tensor sum = with_whole_rows(sum_gradient), row_sum = row_sum_gradient.contiguous();
   call.a.scalar_type() == at::kFloat ? backward<float>(with_rows(call), sum, row_sum, back)
                                      : backward<bf16>(with_rows(call), sum, row_sum, back);

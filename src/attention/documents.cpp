@@ -14,7 +14,8 @@ struct Documents::Layout {
 
 Documents::Documents(const at::Tensor& ids) {
   if (!ids.defined()) return;
-  if (ids.dim() != 2 || ids.scalar_type() != at::kInt || !ids.is_cpu()) throw ShapeError("documents: want [B, T] int32 on the CPU");
+  if (ids.dim() != 2 || ids.scalar_type() != at::kInt || !ids.is_cpu())
+    throw ShapeError("documents: want [B, T] int32 on the CPU");
   const at::Tensor rows = ids.contiguous();
   const int64_t batch = rows.size(0), length = rows.size(1);
   auto layout = std::make_shared<Layout>();

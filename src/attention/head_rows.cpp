@@ -9,11 +9,16 @@
 
 namespace polysketch {
 
-at::Tensor with_whole_rows(const at::Tensor& x) { return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous(); }
+at::Tensor with_whole_rows(const at::Tensor& x) {
+  return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous();
+}
 
-at::Tensor joined_like(const at::Tensor& x) { return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2); }
+at::Tensor joined_like(const at::Tensor& x) {
+  return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2);
+}
 
-void for_each_item(int64_t items, size_t scratch_bytes, const std::function<void(int64_t, void*)>& work) {
+void for_each_item(int64_t items, size_t scratch_bytes,
+                   const std::function<void(int64_t, void*)>& work) {
   std::atomic<int64_t> next{0};
   const int64_t workers = std::min<int64_t>(items, at::get_num_threads());
   at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {

@@ -23,7 +23,8 @@ at::Tensor joined_like(const at::Tensor& x);
 template <class T>
 kernels::HeadRows<const T> rows_of(const at::Tensor& x, int64_t head) {
   const int64_t b = head / x.size(1), h = head % x.size(1);
-  return {static_cast<const T*>(x.const_data_ptr()) + b * x.stride(0) + h * x.stride(1), x.stride(2)};
+  return {static_cast<const T*>(x.const_data_ptr()) + b * x.stride(0) + h * x.stride(1),
+          x.stride(2)};
 }
 template <class T>
 kernels::HeadRows<T> mutable_rows_of(const at::Tensor& x, int64_t head) {
@@ -31,8 +32,9 @@ kernels::HeadRows<T> mutable_rows_of(const at::Tensor& x, int64_t head) {
   return {static_cast<T*>(x.mutable_data_ptr()) + b * x.stride(0) + h * x.stride(1), x.stride(2)};
 }
 
-/// Runs work(item, scratch) for 0 … items-1. Threads take the next item when they are done with one: heads can differ in cost, and
-/// threads in speed.
-void for_each_item(int64_t items, size_t scratch_bytes, const std::function<void(int64_t, void*)>& work);
+/// Runs work(item, scratch) for 0 … items-1. Threads take the next item when they are done with
+/// one: heads can differ in cost, and threads in speed.
+void for_each_item(int64_t items, size_t scratch_bytes,
+                   const std::function<void(int64_t, void*)>& work);
 
 }  // namespace polysketch

@@ -7,12 +7,14 @@
 
 namespace polysketch {
 
-/// Longest block that is worth its time where weights are dot products of wide features inside and outside of blocks alike, so that blocks
-/// change nothing but time: inside, a token costs half a block of dot products of F numbers, outside F·(E + 1) whatever the block.
+/// Longest block that is worth its time where weights are dot products of wide features inside and
+/// outside of blocks alike, so that blocks change nothing but time: inside, a token costs half a
+/// block of dot products of F numbers, outside F·(E + 1) whatever the block.
 inline constexpr int64_t kFeatureBlock = 128;
 
-/// Attention whose weights are, for keys j of earlier blocks, (a_i·b_j)^power, and inside a block of `block` rows either the same or
-/// (q_i·k_j)^local_degree:   o_i = sum_j w_ij v_j / (one + sum_j w_ij)   (METHOD §2 and §3). All tensors [B, H, T, ·] of one type.
+/// Attention whose weights are, for keys j of earlier blocks, (a_i·b_j)^power, and inside a block
+/// of `block` rows either the same or (q_i·k_j)^local_degree:   o_i = sum_j w_ij v_j / (one + sum_j
+/// w_ij)   (METHOD §2 and §3). All tensors [B, H, T, ·] of one type.
 struct KernelAttention {
   at::Tensor a, b;           ///< [B, H, T, R]; undefined: nothing is seen outside the block
   at::Tensor q, k;           ///< [B, H, T, D]; undefined: inside the block as outside
@@ -23,11 +25,13 @@ struct KernelAttention {
   int64_t block = 1024;      ///< a document begins with one
   double one = 1;            ///< 1 or 0
   double floor = 0;          ///< divisors up to this get twice as much added
-  at::Tensor starts;         ///< [B, T] int32 on the CPU, first position of a token's document, or undefined
+  at::Tensor
+      starts;  ///< [B, T] int32 on the CPU, first position of a token's document, or undefined
 };
 
-/// Returns [B, H, T, E], on the CPU laid out in memory as [B, T, H, E]. Differentiable once with respect to a, b, q, k, v and log_scale
-/// (this where q and k are undefined). Kept for backward: these, the result and the divisors. Time and memory are linear in T.
+/// Returns [B, H, T, E], on the CPU laid out in memory as [B, T, H, E]. Differentiable once with
+/// respect to a, b, q, k, v and log_scale (this where q and k are undefined). Kept for backward:
+/// these, the result and the divisors. Time and memory are linear in T.
 at::Tensor kernel_attention(const KernelAttention& call);
 
 }  // namespace polysketch

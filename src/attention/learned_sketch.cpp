@@ -21,8 +21,10 @@ using torch::autograd::variable_list;
 constexpr int64_t kExpansion = 8;
 constexpr int64_t kRows = 512;  // of a piece on the CPU: 8R columns of bf16 in half an L2 cache
 constexpr int64_t kRowsOnDevice = 65536;
-constexpr int64_t kShortestStrip = 512;  // shorter ones cost more in adding up gradients of parameters than they save
-constexpr int64_t kStrips = 32;          // over which gradients of parameters are added up in order, whatever the number of threads
+// shorter ones cost more in adding up gradients of parameters than they save
+constexpr int64_t kShortestStrip = 512;
+constexpr int64_t kStrips =
+    32;  // over which gradients of parameters are added up in order, whatever the number of threads
 
 /// Four tensors of a level of a network: gain, bias [in], up [8R, in], down [R, 8R].
 at::Tensor level(const at::Tensor& x, const at::Tensor* p) {
@@ -33,7 +35,8 @@ at::Tensor level(const at::Tensor& x, const at::Tensor* p) {
 /// The shape of the recursion; parameters are handed in, so that pieces can use their own copies.
 class Node {
  public:
-  Node(int64_t width, int64_t size, int64_t degree) : width_(degree == 2 ? width : size), size_(size) {
+  Node(int64_t width, int64_t size, int64_t degree)
+      : width_(degree == 2 ? width : size), size_(size) {
     if (degree == 2) return;
     first_ = std::make_unique<Node>(width, size, degree / 2);
     second_ = std::make_unique<Node>(width, size, degree / 2);
@@ -43,15 +46,18 @@ class Node {
     std::vector<AttentionParameter> all;
     const auto add = [&](const std::string& side, const Node* half) {
       if (half) {
-        for (AttentionParameter& inner : half->make_parameters(options)) all.push_back({side + ".input." + inner.name, inner.value});
+        for (AttentionParameter& inner : half->make_parameters(options))
+          all.push_back({side + ".input." + inner.name, inner.value});
       }
       for (const int64_t i : {0, 1}) {
         const int64_t in = i == 0 ? width_ : size_;
         const auto name = [&](const char* what) { return fmt::format("{}.{}.{}", side, i, what); };
         all.push_back({name("norm.gain"), at::ones({in}, options)});
         all.push_back({name("norm.bias"), at::zeros({in}, options)});
-        all.push_back({name("up"), at::randn({kExpansion * size_, in}, options) / std::sqrt(static_cast<double>(in))});
-        all.push_back({name("down"), at::randn({size_, kExpansion * size_}, options) / std::sqrt(static_cast<double>(kExpansion * size_))});
+        all.push_back({name("up"), at::randn({kExpansion * size_, in}, options) /
+                                       std::sqrt(static_cast<double>(in))});
+        all.push_back({name("down"), at::randn({size_, kExpansion * size_}, options) /
+                                         std::sqrt(static_cast<double>(kExpansion * size_))});
       }
     };
     add("left", first_.get());
@@ -79,8 +85,10 @@ class Node {
   int64_t size() const { return size_; }
 
   double flops() const {
-    const double r = static_cast<double>(size_), in = static_cast<double>(width_), wide = kExpansion * r;
-    return 2 * 2 * (in * wide + wide * r + r * wide + wide * r) + (first_ ? first_->flops() + second_->flops() : 0);
+    const double r = static_cast<double>(size_), in = static_cast<double>(width_),
+                 wide = kExpansion * r;
+    return 2 * 2 * (in * wide + wide * r + r * wide + wide * r) +
+           (first_ ? first_->flops() + second_->flops() : 0);
   }
 
  private:
@@ -92,16 +100,20 @@ int64_t piece_rows(const at::Tensor& x) { return x.is_cpu() ? kRows : kRowsOnDev
 
 bool has_row_kernels(const at::Tensor& x, const Node& network) {
   if (!x.is_cpu() || !network.reads_inputs()) return false;
-  if (x.scalar_type() == at::kFloat) return kernels::learned_sketch_kernels<float>(network.width(), network.size()) != nullptr;
-  return x.scalar_type() == at::kBFloat16 && kernels::learned_sketch_kernels<bf16>(network.width(), network.size()) != nullptr;
+  if (x.scalar_type() == at::kFloat)
+    return kernels::learned_sketch_kernels<float>(network.width(), network.size()) != nullptr;
+  return x.scalar_type() == at::kBFloat16 &&
+         kernels::learned_sketch_kernels<bf16>(network.width(), network.size()) != nullptr;
 }
 
-/// The parameters as the kernels pack them; one level after another as Node::make_parameters lists them.
+/// The parameters as the kernels pack them; one level after another as Node::make_parameters lists
+/// them.
 template <class T>
 at::Tensor packed(const Node& network, const variable_list& parameters) {
   const auto& kernel = *kernels::learned_sketch_kernels<T>(network.width(), network.size());
   variable_list wide;
-  for (const at::Tensor& parameter : parameters) wide.push_back(parameter.to(at::kFloat).contiguous());
+  for (const at::Tensor& parameter : parameters)
+    wide.push_back(parameter.to(at::kFloat).contiguous());
   kernels::SketchNetwork pointers;
   for (size_t side = 0; side < 2; ++side) {
     for (size_t depth = 0; depth < 2; ++depth) {
@@ -112,7 +124,8 @@ at::Tensor packed(const Node& network, const variable_list& parameters) {
       pointers.down[side][depth] = first[3].const_data_ptr<float>();
     }
   }
-  const at::Tensor place = at::empty({static_cast<int64_t>(kernel.packed_bytes(network.width(), network.size()))}, at::kByte);
+  const at::Tensor place = at::empty(
+      {static_cast<int64_t>(kernel.packed_bytes(network.width(), network.size()))}, at::kByte);
   kernel.pack(pointers, network.width(), network.size(), place.mutable_data_ptr());
   return place;
 }
@@ -128,13 +141,17 @@ kernels::HeadRows<T> mutable_rows_from(const at::Tensor& x, int64_t first) {
 
 /// x [n, D] -> [n, R].
 template <class T>
-at::Tensor kernel_forward(const Node& network, const at::Tensor& x, const variable_list& parameters) {
-  const int64_t width = network.width(), size = network.size(), count = x.size(0), pieces = (count + kRows - 1) / kRows;
+at::Tensor kernel_forward(const Node& network, const at::Tensor& x,
+                          const variable_list& parameters) {
+  const int64_t width = network.width(), size = network.size(), count = x.size(0),
+                pieces = (count + kRows - 1) / kRows;
   const auto& kernel = *kernels::learned_sketch_kernels<T>(width, size);
-  const at::Tensor place = packed<T>(network, parameters), out = at::empty({count, size}, x.options());
+  const at::Tensor place = packed<T>(network, parameters),
+                   out = at::empty({count, size}, x.options());
   for_each_item(pieces, kernel.forward_scratch(width, size), [&](int64_t piece, void* scratch) {
     const int64_t begin = piece * kRows;
-    kernel.forward(place.const_data_ptr(), width, size, rows_from<T>(x, begin), rows_from<T>(x, begin), std::min(kRows, count - begin),
+    kernel.forward(place.const_data_ptr(), width, size, rows_from<T>(x, begin),
+                   rows_from<T>(x, begin), std::min(kRows, count - begin),
                    mutable_rows_from<T>(out, begin), scratch);
   });
   return out;
@@ -142,19 +159,23 @@ at::Tensor kernel_forward(const Node& network, const at::Tensor& x, const variab
 
 /// Gradients of x and, in order, of the parameters.
 template <class T>
-variable_list kernel_backward(const Node& network, const at::Tensor& x, const at::Tensor& gradient, const variable_list& parameters) {
+variable_list kernel_backward(const Node& network, const at::Tensor& x, const at::Tensor& gradient,
+                              const variable_list& parameters) {
   const int64_t width = network.width(), size = network.size(), count = x.size(0);
   const auto& kernel = *kernels::learned_sketch_kernels<T>(width, size);
-  const at::Tensor place = packed<T>(network, parameters), dx = at::empty({count, width}, x.options());
+  const at::Tensor place = packed<T>(network, parameters),
+                   dx = at::empty({count, width}, x.options());
   int64_t numbers = 0;
   for (const at::Tensor& parameter : parameters) numbers += parameter.numel();
-  const int64_t strip = std::max(kShortestStrip, (count + kStrips - 1) / kStrips), strips = (count + strip - 1) / strip;
+  const int64_t strip = std::max(kShortestStrip, (count + kStrips - 1) / kStrips),
+                strips = (count + strip - 1) / strip;
   const at::Tensor sums = at::zeros({strips, numbers}, at::kFloat);
   for_each_item(strips, kernel.backward_scratch(width, size), [&](int64_t i, void* scratch) {
     const int64_t begin = i * strip;
-    kernel.backward(place.const_data_ptr(), width, size, rows_from<T>(x, begin), rows_from<T>(x, begin), std::min(strip, count - begin),
-                    rows_from<T>(gradient, begin), mutable_rows_from<T>(dx, begin), {}, sums.mutable_data_ptr<float>() + i * numbers,
-                    scratch);
+    kernel.backward(place.const_data_ptr(), width, size, rows_from<T>(x, begin),
+                    rows_from<T>(x, begin), std::min(strip, count - begin),
+                    rows_from<T>(gradient, begin), mutable_rows_from<T>(dx, begin), {},
+                    sums.mutable_data_ptr<float>() + i * numbers, scratch);
   });
   variable_list result{dx};
   at::Tensor sum = sums[0].clone();
@@ -175,7 +196,8 @@ variable_list in_type(const variable_list& parameters, at::ScalarType type) {
 
 struct SketchFunction : public torch::autograd::Function<SketchFunction> {
   // `node` outlives the graph: the layer that owns it does.
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, int64_t node, at::TensorList parameters) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            int64_t node, at::TensorList parameters) {
     const auto& network = *reinterpret_cast<const Node*>(node);
     variable_list kept{x};
     kept.insert(kept.end(), parameters.begin(), parameters.end());
@@ -183,8 +205,9 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
     const at::Tensor rows = x.reshape({-1, x.size(3)});
     if (has_row_kernels(x, network)) {
       context->save_for_backward(std::move(kept));
-      const at::Tensor out = x.scalar_type() == at::kFloat ? kernel_forward<float>(network, rows, parameters.vec())
-                                                           : kernel_forward<bf16>(network, rows, parameters.vec());
+      const at::Tensor out = x.scalar_type() == at::kFloat
+                                 ? kernel_forward<float>(network, rows, parameters.vec())
+                                 : kernel_forward<bf16>(network, rows, parameters.vec());
       return out.view({x.size(0), x.size(1), x.size(2), -1});
     }
     const variable_list cast = in_type(parameters.vec(), x.scalar_type());
@@ -211,15 +234,18 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
     return out.view({x.size(0), x.size(1), x.size(2), -1});
   }
 
-  static variable_list backward(torch::autograd::AutogradContext* context, variable_list gradients) {
+  static variable_list backward(torch::autograd::AutogradContext* context,
+                                variable_list gradients) {
     const auto kept = context->get_saved_variables();
     const auto& network = *reinterpret_cast<const Node*>(context->saved_data.at("node").toInt());
     const at::Tensor& x = kept[0];
     const variable_list parameters(kept.begin() + 1, kept.end());
-    const at::Tensor rows = x.reshape({-1, x.size(3)}).detach(), gradient = gradients[0].reshape({rows.size(0), -1});
+    const at::Tensor rows = x.reshape({-1, x.size(3)}).detach(),
+                     gradient = gradients[0].reshape({rows.size(0), -1});
     if (has_row_kernels(x, network)) {
-      variable_list back = x.scalar_type() == at::kFloat ? kernel_backward<float>(network, rows, gradient, parameters)
-                                                         : kernel_backward<bf16>(network, rows, gradient, parameters);
+      variable_list back = x.scalar_type() == at::kFloat
+                               ? kernel_backward<float>(network, rows, gradient, parameters)
+                               : kernel_backward<bf16>(network, rows, gradient, parameters);
       back[0] = back[0].view(x.sizes());
       back.insert(back.begin() + 1, at::Tensor());  // the node
       return back;
@@ -227,7 +253,8 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
     const variable_list cast = in_type(parameters, x.scalar_type());
     const at::Tensor dx = at::empty_like(rows);
     const int64_t count = rows.size(0);
-    const int64_t piece = std::min(piece_rows(x), std::max<int64_t>(1, (count + kStrips - 1) / kStrips));
+    const int64_t piece =
+        std::min(piece_rows(x), std::max<int64_t>(1, (count + kStrips - 1) / kStrips));
     const int64_t strip = ((count + piece - 1) / piece + kStrips - 1) / kStrips * piece;
     std::vector<variable_list> sums(static_cast<size_t>((count + strip - 1) / strip));
     const auto run = [&](int64_t begin, int64_t end, variable_list& sum) {
@@ -236,7 +263,8 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
       for (const at::Tensor& p : cast) leaves.push_back(p.detach().requires_grad_());
       const at::Tensor* p = leaves.data() + 1;
       const at::Tensor out = network(leaves[0], p);
-      const variable_list back = torch::autograd::grad({out}, leaves, {gradient.narrow(0, begin, end - begin)});
+      const variable_list back =
+          torch::autograd::grad({out}, leaves, {gradient.narrow(0, begin, end - begin)});
       const at::NoGradGuard no_grad;
       dx.narrow(0, begin, end - begin).copy_(back[0]);
       for (size_t i = 0; i < parameters.size(); ++i) {
@@ -247,7 +275,8 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
     const auto work = [&](int64_t first, int64_t last) {
       for (int64_t s = first; s < last; ++s) {
         for (int64_t begin = s * strip; begin < std::min(count, (s + 1) * strip); begin += piece) {
-          run(begin, std::min({count, (s + 1) * strip, begin + piece}), sums[static_cast<size_t>(s)]);
+          run(begin, std::min({count, (s + 1) * strip, begin + piece}),
+              sums[static_cast<size_t>(s)]);
         }
       }
     };
@@ -265,7 +294,8 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
 
 class LearnedSketch : public Sketch {
  public:
-  LearnedSketch(int64_t width, int64_t size, int64_t degree, const at::TensorOptions& options) : size_(degree == 1 ? width : size) {
+  LearnedSketch(int64_t width, int64_t size, int64_t degree, const at::TensorOptions& options)
+      : size_(degree == 1 ? width : size) {
     if (degree == 1) return;
     node_ = std::make_unique<Node>(width, size, degree);
     for (AttentionParameter& parameter : node_->make_parameters(options)) {
@@ -293,7 +323,8 @@ class LearnedSketch : public Sketch {
 
 }  // namespace
 
-std::unique_ptr<Sketch> make_learned_sketch(int64_t width, int64_t size, int64_t degree, const at::TensorOptions& options) {
+std::unique_ptr<Sketch> make_learned_sketch(int64_t width, int64_t size, int64_t degree,
+                                            const at::TensorOptions& options) {
   return std::make_unique<LearnedSketch>(width, size, degree, options);
 }
 

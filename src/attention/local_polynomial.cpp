@@ -9,11 +9,16 @@
 
 namespace polysketch {
 
-LocalPolynomialAttention::LocalPolynomialAttention(const AttentionConfig& config, const AttentionShape& shape,
+LocalPolynomialAttention::LocalPolynomialAttention(const AttentionConfig& config,
+                                                   const AttentionShape& shape,
                                                    const at::TensorOptions& parameters)
-    : degree_(config.degree), block_(config.block), shape_(shape), norm_(shape.head_width, parameters) {}
+    : degree_(config.degree),
+      block_(config.block),
+      shape_(shape),
+      norm_(shape.head_width, parameters) {}
 
-KernelAttention LocalPolynomialAttention::call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+KernelAttention LocalPolynomialAttention::call(const at::Tensor& q, const at::Tensor& k,
+                                               const at::Tensor& v) const {
   KernelAttention call;
   call.q = norm_(q);
   call.k = norm_(k);
@@ -23,7 +28,8 @@ KernelAttention LocalPolynomialAttention::call(const at::Tensor& q, const at::Te
   return call;
 }
 
-at::Tensor LocalPolynomialAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
+at::Tensor LocalPolynomialAttention::forward(const at::Tensor& q, const at::Tensor& k,
+                                             const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
   KernelAttention call = this->call(q, k, v);
   if (documents.defined()) call.starts = documents.starts();
@@ -37,19 +43,25 @@ AttentionCost LocalPolynomialAttention::cost(int64_t length) const {
   return kernel_attention_cost(kernel, shape_, length);
 }
 
-std::unique_ptr<AttentionState> LocalPolynomialAttention::initial_state() const { return std::make_unique<KernelState>(); }
+std::unique_ptr<AttentionState> LocalPolynomialAttention::initial_state() const {
+  return std::make_unique<KernelState>();
+}
 
-at::Tensor LocalPolynomialAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+at::Tensor LocalPolynomialAttention::prefill(AttentionState& state, const at::Tensor& q,
+                                             const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
   return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v));
 }
 
-WeightRows LocalPolynomialAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+WeightRows LocalPolynomialAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k,
+                                                     const at::Tensor& positions) const {
   const at::NoGradGuard no_grad;
   const auto type = wide_type(k);
   const int64_t length = k.size(2);
-  const at::Tensor weights = integer_power(dot_products(norm_(q.to(type)), norm_(k.to(type))), degree_);
-  const at::Tensor seen = seen_keys(positions, length, k).logical_and(own_block(positions, length, block_, k));
+  const at::Tensor weights =
+      integer_power(dot_products(norm_(q.to(type)), norm_(k.to(type))), degree_);
+  const at::Tensor seen =
+      seen_keys(positions, length, k).logical_and(own_block(positions, length, block_, k));
   return power_weight_rows(weights, degree_, positions, seen);
 }
 

@@ -25,13 +25,16 @@ at::Tensor maximum(const at::Tensor& largest, Stabiliser stabiliser) {
   return largest.amax(-1, true).expand_as(largest);
 }
 
-/// What is taken off the exponents of the keys, from the largest of each, [B, H, T]; documents have their own.
-at::Tensor key_maximum(const at::Tensor& largest, Stabiliser stabiliser, const Documents& documents) {
+/// What is taken off the exponents of the keys, from the largest of each, [B, H, T]; documents have
+/// their own.
+at::Tensor key_maximum(const at::Tensor& largest, Stabiliser stabiliser,
+                       const Documents& documents) {
   if (!documents.defined()) return maximum(largest, stabiliser);
   std::vector<at::Tensor> rows;
   for (int64_t row = 0; row < largest.size(0); ++row) {
     std::vector<at::Tensor> parts;
-    for (const at::Tensor& part : largest.select(0, row).split_with_sizes(documents.lengths()[static_cast<size_t>(row)], 1)) {
+    for (const at::Tensor& part : largest.select(0, row).split_with_sizes(
+             documents.lengths()[static_cast<size_t>(row)], 1)) {
       parts.push_back(maximum(part, stabiliser));
     }
     rows.push_back(at::cat(parts, 1));
@@ -55,8 +58,10 @@ at::Tensor query_features(const at::Tensor& q, const at::Tensor& projection) {
 
 }  // namespace
 
-at::Tensor orthogonal_features(int64_t features, int64_t width, const AttentionDraw& draw, int64_t number) {
-  Philox random(draw.seed, RandomPurpose::sketch, static_cast<uint64_t>(draw.layer) + (static_cast<uint64_t>(number) << 20));
+at::Tensor orthogonal_features(int64_t features, int64_t width, const AttentionDraw& draw,
+                               int64_t number) {
+  Philox random(draw.seed, RandomPurpose::sketch,
+                static_cast<uint64_t>(draw.layer) + (static_cast<uint64_t>(number) << 20));
   at::Tensor rows = at::empty({features, width}, at::kDouble);
   const auto normals = [&](double* x) {
     for (int64_t i = 0; i < width; ++i) x[i] = random.normal();
@@ -71,7 +76,8 @@ at::Tensor orthogonal_features(int64_t features, int64_t width, const AttentionD
   for (int64_t row = 0; row < features; ++row) {
     double* x = data + row * width;
     normals(x);
-    for (int pass = 0; pass < 2; ++pass) {  // twice is enough to lose what the first subtraction rounded
+    // twice is enough to lose what the first subtraction rounded
+    for (int pass = 0; pass < 2; ++pass) {
       for (int64_t before = row / width * width; before < row; ++before) {
         const double* y = data + before * width;
         const double share = dot(x, y) / dot(y, y);
@@ -85,11 +91,17 @@ at::Tensor orthogonal_features(int64_t features, int64_t width, const AttentionD
   return rows;
 }
 
-PerformerAttention::PerformerAttention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters,
+PerformerAttention::PerformerAttention(const AttentionConfig& config, const AttentionShape& shape,
+                                       const at::TensorOptions& parameters,
                                        const AttentionDraw& draw)
-    : block_(config.block), redraw_(config.redraw), stabiliser_(config.stabiliser), shape_(shape), draw_(draw) {
+    : block_(config.block),
+      redraw_(config.redraw),
+      stabiliser_(config.stabiliser),
+      shape_(shape),
+      draw_(draw) {
   const int64_t count = config.features == 0 ? kDefaultFeatures : config.features;
-  projection_ = orthogonal_features(count, shape.head_width, draw, 0).to(parameters.device(), at::typeMetaToScalarType(parameters.dtype()));
+  projection_ = orthogonal_features(count, shape.head_width, draw, 0)
+                    .to(parameters.device(), at::typeMetaToScalarType(parameters.dtype()));
 }
 
 void PerformerAttention::at_step(int64_t step) {
@@ -98,14 +110,17 @@ void PerformerAttention::at_step(int64_t step) {
   projection_.copy_(orthogonal_features(projection_.size(0), projection_.size(1), draw_, drawn_));
 }
 
-at::Tensor PerformerAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
+at::Tensor PerformerAttention::forward(const at::Tensor& q, const at::Tensor& k,
+                                       const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
   const auto work = [documents, block = block_, stabiliser = stabiliser_, projection = projection_](
-                        const at::Tensor& qs, const at::Tensor& ks, const at::Tensor& vs, const std::vector<at::Tensor>&) {
+                        const at::Tensor& qs, const at::Tensor& ks, const at::Tensor& vs,
+                        const std::vector<at::Tensor>&) {
     KernelAttention call = kernel(vs, block);
     if (documents.defined()) call.starts = documents.starts();
     call.a = query_features(qs, projection);
-    const at::Tensor largest = key_maximum(largest_exponents(ks, projection), stabiliser, documents);
+    const at::Tensor largest =
+        key_maximum(largest_exponents(ks, projection), stabiliser, documents);
     call.b = exponential_features(ks, projection, largest, kEpsilon);
     if (stabiliser == Stabiliser::causal) call.log_scale = largest;
     return kernel_attention(call);
@@ -123,18 +138,21 @@ AttentionCost PerformerAttention::cost(int64_t length) const {
   return kernel_attention_cost(cost, shape_, length);
 }
 
-Recurrence PerformerAttention::recurrence() const { return stabiliser_ == Stabiliser::paper ? Recurrence::none : Recurrence::constant; }
+Recurrence PerformerAttention::recurrence() const {
+  return stabiliser_ == Stabiliser::paper ? Recurrence::none : Recurrence::constant;
+}
 
 std::unique_ptr<AttentionState> PerformerAttention::initial_state() const {
   if (recurrence() == Recurrence::none) {
-    throw UserError(
-        ExitCode::config,
-        "attention.stabiliser: paper looks at the whole sequence, so nothing can be added to it: use attention.stabiliser=causal");
+    throw UserError(ExitCode::config,
+                    "attention.stabiliser: paper looks at the whole sequence, so nothing can be "
+                    "added to it: use attention.stabiliser=causal");
   }
   return std::make_unique<KernelState>();
 }
 
-at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& q,
+                                       const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
   auto& seen = dynamic_cast<KernelState&>(state);
   KernelAttention call = kernel(v, block_);
@@ -147,15 +165,20 @@ at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& 
   return kernel_attention_next(seen, call);
 }
 
-WeightRows PerformerAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+WeightRows PerformerAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k,
+                                               const at::Tensor& positions) const {
   const at::NoGradGuard no_grad;
   const auto type = wide_type(k);
-  const at::Tensor wide = k.to(type), largest = key_maximum(largest_exponents(wide, projection_), stabiliser_, {});  // [B, H, T]
-  at::Tensor products = dot_products(query_features(q.to(type), projection_), exponential_features(wide, projection_, largest, kEpsilon));
+  // [B, H, T]
+  const at::Tensor wide = k.to(type),
+                   largest = key_maximum(largest_exponents(wide, projection_), stabiliser_, {});
+  at::Tensor products = dot_products(query_features(q.to(type), projection_),
+                                     exponential_features(wide, projection_, largest, kEpsilon));
   const at::Tensor hidden = seen_keys(positions, k.size(2), k).logical_not();
   if (stabiliser_ == Stabiliser::causal) {
     const at::Tensor at_query = largest.index_select(2, positions.to(k.device()));
-    products = products * (largest.unsqueeze(2) - at_query.unsqueeze(3)).clamp_max(0).to(at::kDouble).exp();
+    products = products *
+               (largest.unsqueeze(2) - at_query.unsqueeze(3)).clamp_max(0).to(at::kDouble).exp();
   }
   WeightRows rows;
   rows.positions = positions;

@@ -17,22 +17,30 @@
 namespace polysketch {
 namespace {
 
-// Row sums stay below 2^90: fp32 ends at 2^128, and gradients multiply them with values and further scores.
+// Row sums stay below 2^90: fp32 ends at 2^128, and gradients multiply them with values and further
+// scores.
 constexpr double kLargestSum = 90;
-// ... unless the 1 of the normaliser would have to go below 2^-100, where it and small weights fade away.
+// ... unless the 1 of the normaliser would have to go below 2^-100, where it and small weights fade
+// away.
 constexpr double kSmallestOne = 100;
 // Keys of a text that is still growing get the scale of a long one.
 constexpr int64_t kLongestText = int64_t{1} << 24;
 
-/// (a·s)^p / (s^p + sum (a·s)^p) is the same for every s. Powers of two below 1 keep high degrees and large gains finite. The bound on the
-/// scores comes from the parameters alone, |LN(x)| <= sqrt(D)·max|gain| + |bias|, so that no position influences an earlier one.
-/// Stays on the device: no wait for it.
+/// (a·s)^p / (s^p + sum (a·s)^p) is the same for every s. Powers of two below 1 keep high degrees
+/// and large gains finite. The bound on the scores comes from the parameters alone, |LN(x)| <=
+/// sqrt(D)·max|gain| + |bias|, so that no position influences an earlier one. Stays on the device:
+/// no wait for it.
 void choose_scale(PolynomialCall& call, int64_t length) {
   const at::NoGradGuard no_grad;
-  const double width = static_cast<double>(call.q.size(3)), degree = static_cast<double>(call.degree);
-  const at::Tensor norm = call.gain.abs().max().to(at::kDouble) * std::sqrt(width) + call.bias.to(at::kDouble).norm();
+  const double width = static_cast<double>(call.q.size(3)),
+               degree = static_cast<double>(call.degree);
+  const at::Tensor norm =
+      call.gain.abs().max().to(at::kDouble) * std::sqrt(width) + call.bias.to(at::kDouble).norm();
   const at::Tensor sum = norm.log2() * (2 * degree) + std::log2(static_cast<double>(length));
-  const at::Tensor exponent = ((sum - kLargestSum) / degree).ceil().clamp(0, std::floor(kSmallestOne / degree)).nan_to_num(0);
+  const at::Tensor exponent = ((sum - kLargestSum) / degree)
+                                  .ceil()
+                                  .clamp(0, std::floor(kSmallestOne / degree))
+                                  .nan_to_num(0);
   call.key_scale = exponent.neg().exp2();
   call.one = (exponent * -degree).exp2();
 }
@@ -40,8 +48,9 @@ void choose_scale(PolynomialCall& call, int64_t length) {
 struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction> {
   using OptionalTensor = std::optional<at::Tensor>;
 
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const OptionalTensor& gain, const OptionalTensor& bias, int64_t degree, const Documents& documents,
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q,
+                            const at::Tensor& k, const at::Tensor& v, const OptionalTensor& gain,
+                            const OptionalTensor& bias, int64_t degree, const Documents& documents,
                             int64_t tile) {
     PolynomialCall call;
     call.q = q;
@@ -57,7 +66,8 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
       call.epsilon = HeadNorm::kEpsilon;
       choose_scale(call, q.size(2));
     }
-    const PolynomialResult result = has_head_kernels(call) ? polynomial_heads_forward(call) : polynomial_blocks_forward(call);
+    const PolynomialResult result =
+        has_head_kernels(call) ? polynomial_heads_forward(call) : polynomial_blocks_forward(call);
     kept.insert(kept.end(), {result.output, result.normaliser});
     if (gain.has_value()) kept.insert(kept.end(), {call.gain, call.bias, call.key_scale, call.one});
     context->save_for_backward(std::move(kept));
@@ -67,7 +77,8 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
     return result.output;
   }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
     require(!at::GradMode::is_enabled(), "polynomial attention has no second derivative");
     const auto kept = context->get_saved_variables();
     const auto& data = context->saved_data;
@@ -86,24 +97,30 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
       call.epsilon = HeadNorm::kEpsilon;
     }
     const PolynomialResult result{kept[3], kept[4]};
-    const PolynomialGradients back = has_head_kernels(call) ? polynomial_heads_backward(call, result, gradients[0])
-                                                            : polynomial_blocks_backward(call, result, gradients[0]);
+    const PolynomialGradients back = has_head_kernels(call)
+                                         ? polynomial_heads_backward(call, result, gradients[0])
+                                         : polynomial_blocks_backward(call, result, gradients[0]);
     return {back.q, back.k, back.v, back.gain, back.bias, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
-PolynomialAttention::PolynomialAttention(int64_t degree, const AttentionShape& shape, const at::TensorOptions& parameters)
+PolynomialAttention::PolynomialAttention(int64_t degree, const AttentionShape& shape,
+                                         const at::TensorOptions& parameters)
     : degree_(degree), shape_(shape), norm_(shape.head_width, parameters) {
   if (degree < 2 || degree % 2 != 0) {
-    throw UserError(ExitCode::config, fmt::format("attention.degree: got {}, want an even number, 2 or more", degree));
+    throw UserError(
+        ExitCode::config,
+        fmt::format("attention.degree: got {}, want an even number, 2 or more", degree));
   }
 }
 
-at::Tensor PolynomialAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
+at::Tensor PolynomialAttention::forward(const at::Tensor& q, const at::Tensor& k,
+                                        const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
-  return PolynomialFunction::apply(q, k, v, std::optional(norm_.gain()), std::optional(norm_.bias()), degree_, documents, int64_t{0});
+  return PolynomialFunction::apply(q, k, v, std::optional(norm_.gain()),
+                                   std::optional(norm_.bias()), degree_, documents, int64_t{0});
 }
 
 AttentionCost PolynomialAttention::cost(int64_t length) const {
@@ -112,11 +129,16 @@ AttentionCost PolynomialAttention::cost(int64_t length) const {
   return cost;
 }
 
-std::vector<AttentionParameter> PolynomialAttention::parameters() { return norm_.parameters("norm."); }
+std::vector<AttentionParameter> PolynomialAttention::parameters() {
+  return norm_.parameters("norm.");
+}
 
-std::unique_ptr<AttentionState> PolynomialAttention::initial_state() const { return std::make_unique<KernelState>(); }
+std::unique_ptr<AttentionState> PolynomialAttention::initial_state() const {
+  return std::make_unique<KernelState>();
+}
 
-at::Tensor PolynomialAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+at::Tensor PolynomialAttention::prefill(AttentionState& state, const at::Tensor& q,
+                                        const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
   PolynomialCall scaled;
   scaled.q = q;
@@ -134,15 +156,19 @@ at::Tensor PolynomialAttention::prefill(AttentionState& state, const at::Tensor&
   return kernel_attention_next(dynamic_cast<KernelState&>(state), call);
 }
 
-WeightRows PolynomialAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+WeightRows PolynomialAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k,
+                                                const at::Tensor& positions) const {
   const at::NoGradGuard no_grad;
   const auto type = wide_type(k);
-  const at::Tensor weights = integer_power(dot_products(norm_(q.to(type)), norm_(k.to(type))), degree_);
+  const at::Tensor weights =
+      integer_power(dot_products(norm_(q.to(type)), norm_(k.to(type))), degree_);
   return power_weight_rows(weights, degree_, positions, seen_keys(positions, k.size(2), k));
 }
 
-at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PolynomialOptions& options) {
-  return PolynomialFunction::apply(q, k, v, options.gain, options.bias, options.degree, options.documents, options.tile);
+at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const PolynomialOptions& options) {
+  return PolynomialFunction::apply(q, k, v, options.gain, options.bias, options.degree,
+                                   options.documents, options.tile);
 }
 
 }  // namespace polysketch

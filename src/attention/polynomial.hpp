@@ -14,14 +14,18 @@ namespace polysketch {
 class PolynomialAttention : public Attention {
  public:
   /// degree: p, even, >= 2.
-  PolynomialAttention(int64_t degree, const AttentionShape& shape, const at::TensorOptions& parameters);
-  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents = {}) override;
+  PolynomialAttention(int64_t degree, const AttentionShape& shape,
+                      const at::TensorOptions& parameters);
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const Documents& documents = {}) override;
   AttentionCost cost(int64_t length) const override;
   std::vector<AttentionParameter> parameters() override;
   Recurrence recurrence() const override { return Recurrence::growing; }
   std::unique_ptr<AttentionState> initial_state() const override;
-  at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override;
-  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const override;
+  at::Tensor prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v) const override;
+  WeightRows weights_of_rows(const at::Tensor& q, const at::Tensor& k,
+                             const at::Tensor& positions) const override;
 
  private:
   int64_t degree_;
@@ -31,12 +35,16 @@ class PolynomialAttention : public Attention {
 
 struct PolynomialOptions {
   int64_t degree = 4;
-  std::optional<at::Tensor> gain, bias;  ///< [D] of the layer norm on q and k; both or none: q and k as they are
+  /// [D] of the layer norm on q and k; both or none: q and k as they are
+  std::optional<at::Tensor> gain, bias;
   Documents documents;
-  int64_t tile = 0;  ///< rows and columns of a tile of the LibTorch version; 0 chooses, and lets the processor's own kernels work
+  /// rows and columns of a tile of the LibTorch version; 0 chooses, and lets the processor's own
+  /// kernels work
+  int64_t tile = 0;
 };
 
 /// The function behind the class. q, k, v: [B, H, T, D].
-at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PolynomialOptions& options);
+at::Tensor polynomial_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const PolynomialOptions& options);
 
 }  // namespace polysketch

@@ -7,8 +7,9 @@
 
 namespace polysketch {
 
-/// What an implementation of polynomial attention gets: w_ij = (q'_i·k'_j·key_scale)^degree for starts[i] <= j <= i, where ' is the
-/// layer norm with gain and bias, or nothing if they are undefined; o_i = sum_j w_ij v_j / (one + sum_j w_ij), 0 where the divisor is 0.
+/// What an implementation of polynomial attention gets: w_ij = (q'_i·k'_j·key_scale)^degree for
+/// starts[i] <= j <= i, where ' is the layer norm with gain and bias, or nothing if they are
+/// undefined; o_i = sum_j w_ij v_j / (one + sum_j w_ij), 0 where the divisor is 0.
 struct PolynomialCall {
   at::Tensor q, k;            ///< [B, H, T, D]
   at::Tensor v;               ///< [B, H, T, E]; the processor's own kernels want E = D
@@ -18,7 +19,8 @@ struct PolynomialCall {
   at::Tensor starts;          ///< [B, T] int32 on the CPU, or undefined: one document a row
   int64_t tile = 0;           ///< rows and columns of a tile of the LibTorch version; 0: chosen
   double epsilon = 0;         ///< of the layer norm
-  at::Tensor log_scale;       ///< [B, H, T] or undefined: weights times exp(log_scale_j − log_scale_i), LibTorch version only
+  at::Tensor log_scale;  ///< [B, H, T] or undefined: weights times exp(log_scale_j − log_scale_i),
+                         ///< LibTorch version only
 };
 
 struct PolynomialResult {

@@ -15,14 +15,18 @@ namespace {
 
 using kernels::bf16;
 
-constexpr int64_t kShortestPiece = 768;  // queries; below that packing the keys once more costs more than a waiting thread
+// queries; below that packing the keys once more costs more than a waiting thread
+constexpr int64_t kShortestPiece = 768;
 
 /// The call with everything where the kernels can read it.
 template <class T>
 class Heads {
  public:
   explicit Heads(const PolynomialCall& call)
-      : call_(call), q_(with_whole_rows(call.q)), k_(with_whole_rows(call.k)), v_(with_whole_rows(call.v)) {
+      : call_(call),
+        q_(with_whole_rows(call.q)),
+        k_(with_whole_rows(call.k)),
+        v_(with_whole_rows(call.v)) {
     if (call.gain.defined()) {
       gain_ = call.gain.to(at::kFloat).contiguous();
       bias_ = call.bias.to(at::kFloat).contiguous();
@@ -44,7 +48,9 @@ class Heads {
     head.gain = gain_.defined() ? gain_.const_data_ptr<float>() : nullptr;
     head.bias = gain_.defined() ? bias_.const_data_ptr<float>() : nullptr;
     head.epsilon = static_cast<float>(call_.epsilon);
-    head.starts = call_.starts.defined() ? call_.starts.const_data_ptr<int32_t>() + index / q_.size(1) * q_.size(2) : nullptr;
+    head.starts = call_.starts.defined()
+                      ? call_.starts.const_data_ptr<int32_t>() + index / q_.size(1) * q_.size(2)
+                      : nullptr;
     head.key_scale = key_scale_;
     head.one = one_;
     return head;
@@ -58,37 +64,49 @@ class Heads {
 
 template <class T>
 PolynomialResult forward(const PolynomialCall& call) {
-  const int64_t heads = call.q.size(0) * call.q.size(1), length = call.q.size(2), width = call.q.size(3);
+  const int64_t heads = call.q.size(0) * call.q.size(1), length = call.q.size(2),
+                width = call.q.size(3);
   const auto& kernel = *kernels::polynomial_kernels<T>(width);
-  const PolynomialResult result{joined_like(call.q),
-                                at::empty({call.q.size(0), call.q.size(1), length}, call.q.options().dtype(at::kFloat))};
+  const PolynomialResult result{
+      joined_like(call.q),
+      at::empty({call.q.size(0), call.q.size(1), length}, call.q.options().dtype(at::kFloat))};
   const Heads<T> inputs(call);
-  // Few heads and many threads: cut the queries so that pieces cost about the same, area of the triangle by area.
+  // Few heads and many threads: cut the queries so that pieces cost about the same, area of the
+  // triangle by area.
   const int64_t wanted = (4 * at::get_num_threads() + heads - 1) / heads;
   const int64_t pieces =
-      heads >= 4 * at::get_num_threads() ? 1 : std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, length / kShortestPiece));
+      heads >= 4 * at::get_num_threads()
+          ? 1
+          : std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, length / kShortestPiece));
   const auto border = [&](int64_t piece) {
-    return piece == pieces
-               ? length
-               : static_cast<int64_t>(static_cast<double>(length) * std::sqrt(static_cast<double>(piece) / static_cast<double>(pieces)));
+    return piece == pieces ? length
+                           : static_cast<int64_t>(static_cast<double>(length) *
+                                                  std::sqrt(static_cast<double>(piece) /
+                                                            static_cast<double>(pieces)));
   };
-  for_each_item(heads * pieces, kernel.forward_scratch(length, width), [&](int64_t item, void* scratch) {
-    const int64_t head = item / pieces, piece = item % pieces;
-    const kernels::PolynomialForward<T> job{inputs.head(head), mutable_rows_of<T>(result.output, head),
-                                            result.normaliser.mutable_data_ptr<float>() + head * length};
-    kernel.forward(job, border(piece), border(piece + 1), scratch);
-  });
+  for_each_item(heads * pieces, kernel.forward_scratch(length, width),
+                [&](int64_t item, void* scratch) {
+                  const int64_t head = item / pieces, piece = item % pieces;
+                  const kernels::PolynomialForward<T> job{
+                      inputs.head(head), mutable_rows_of<T>(result.output, head),
+                      result.normaliser.mutable_data_ptr<float>() + head * length};
+                  kernel.forward(job, border(piece), border(piece + 1), scratch);
+                });
   return result;
 }
 
 template <class T>
-PolynomialGradients backward(const PolynomialCall& call, const PolynomialResult& result, const at::Tensor& output_gradient) {
-  const int64_t heads = call.q.size(0) * call.q.size(1), length = call.q.size(2), width = call.q.size(3);
+PolynomialGradients backward(const PolynomialCall& call, const PolynomialResult& result,
+                             const at::Tensor& output_gradient) {
+  const int64_t heads = call.q.size(0) * call.q.size(1), length = call.q.size(2),
+                width = call.q.size(3);
   const auto& kernel = *kernels::polynomial_kernels<T>(width);
   const Heads<T> inputs(call);
-  const at::Tensor gradient = with_whole_rows(output_gradient), output = with_whole_rows(result.output);
+  const at::Tensor gradient = with_whole_rows(output_gradient),
+                   output = with_whole_rows(result.output);
   PolynomialGradients back{joined_like(call.q), joined_like(call.q), joined_like(call.q), {}, {}};
-  at::Tensor dgain, dbias;  // [heads, D]: one row a head, added up in order, whatever the threads did
+  // [heads, D]: one row a head, added up in order, whatever the threads did
+  at::Tensor dgain, dbias;
   if (call.gain.defined()) {
     dgain = at::empty({heads, width}, at::kFloat);
     dbias = at::empty({heads, width}, at::kFloat);
@@ -116,17 +134,22 @@ PolynomialGradients backward(const PolynomialCall& call, const PolynomialResult&
 }  // namespace
 
 bool has_head_kernels(const PolynomialCall& call) {
-  if (!call.q.is_cpu() || call.tile != 0 || call.degree % 2 != 0 || call.v.size(3) != call.q.size(3)) return false;
+  if (!call.q.is_cpu() || call.tile != 0 || call.degree % 2 != 0 ||
+      call.v.size(3) != call.q.size(3))
+    return false;
   const int64_t width = call.q.size(3);
-  if (call.q.scalar_type() == at::kFloat) return kernels::polynomial_kernels<float>(width) != nullptr;
-  return call.q.scalar_type() == at::kBFloat16 && kernels::polynomial_kernels<bf16>(width) != nullptr;
+  if (call.q.scalar_type() == at::kFloat)
+    return kernels::polynomial_kernels<float>(width) != nullptr;
+  return call.q.scalar_type() == at::kBFloat16 &&
+         kernels::polynomial_kernels<bf16>(width) != nullptr;
 }
 
 PolynomialResult polynomial_heads_forward(const PolynomialCall& call) {
   return call.q.scalar_type() == at::kFloat ? forward<float>(call) : forward<bf16>(call);
 }
 
-PolynomialGradients polynomial_heads_backward(const PolynomialCall& call, const PolynomialResult& result,
+PolynomialGradients polynomial_heads_backward(const PolynomialCall& call,
+                                              const PolynomialResult& result,
                                               const at::Tensor& output_gradient) {
   return call.q.scalar_type() == at::kFloat ? backward<float>(call, result, output_gradient)
                                             : backward<bf16>(call, result, output_gradient);

@@ -5,12 +5,14 @@
 
 namespace polysketch {
 
-/// Whether this machine has kernels of its own for the call (kernels/polynomial_attention.hpp): fp32 or bf16 on the CPU, no tile wanted.
+/// Whether this machine has kernels of its own for the call (kernels/polynomial_attention.hpp):
+/// fp32 or bf16 on the CPU, no tile wanted.
 bool has_head_kernels(const PolynomialCall& call);
 
 /// Heads over threads. Scratch memory is linear in T for each thread.
 PolynomialResult polynomial_heads_forward(const PolynomialCall& call);
-PolynomialGradients polynomial_heads_backward(const PolynomialCall& call, const PolynomialResult& result,
+PolynomialGradients polynomial_heads_backward(const PolynomialCall& call,
+                                              const PolynomialResult& result,
                                               const at::Tensor& output_gradient);
 
 }  // namespace polysketch

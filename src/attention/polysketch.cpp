@@ -10,17 +10,21 @@
 
 namespace polysketch {
 
-PolysketchAttention::PolysketchAttention(const AttentionConfig& config, const AttentionShape& shape, const at::TensorOptions& parameters,
+PolysketchAttention::PolysketchAttention(const AttentionConfig& config, const AttentionShape& shape,
+                                         const at::TensorOptions& parameters,
                                          const AttentionDraw& draw)
     : config_(config), shape_(shape) {
   if (config.degree < 2 || (config.degree & (config.degree - 1)) != 0) {
-    throw UserError(ExitCode::config,
-                    fmt::format("attention.degree: got {}, want a power of two, 2 or more, for polysketch", config.degree));
+    throw UserError(
+        ExitCode::config,
+        fmt::format("attention.degree: got {}, want a power of two, 2 or more, for polysketch",
+                    config.degree));
   }
   const int64_t half = config.degree / 2;
   if (config.sketch == SketchKind::random) {
     norm_.emplace(shape.head_width, parameters);
-    sketch_ = make_random_sketch(shape.head_width, config.sketch_size, half, config.sketch_scale, draw, parameters);
+    sketch_ = make_random_sketch(shape.head_width, config.sketch_size, half, config.sketch_scale,
+                                 draw, parameters);
     return;
   }
   sketch_ = make_learned_sketch(shape.head_width, config.sketch_size, half, parameters);
@@ -36,7 +40,8 @@ PolysketchAttention::SketchedRows PolysketchAttention::sketched_rows(int64_t len
   return {config_.block, length - config_.block, (length - 1) / config_.block * config_.block};
 }
 
-KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const SketchedRows& rows) const {
+KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor& k,
+                                          const at::Tensor& v, const SketchedRows& rows) const {
   const bool local = config_.local == LocalAttention::exact, random = norm_.has_value();
   KernelAttention call;
   call.v = v;
@@ -46,7 +51,8 @@ KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor&
   if (rows.queries > 0) {
     const auto sketched = [&](const at::Tensor& x, int64_t first, int64_t count) {
       if (count == x.size(2)) return (*sketch_)(x);
-      return at::constant_pad_nd((*sketch_)(x.narrow(2, first, count)), {0, 0, first, x.size(2) - first - count});
+      return at::constant_pad_nd((*sketch_)(x.narrow(2, first, count)),
+                                 {0, 0, first, x.size(2) - first - count});
     };
     call.a = sketched(normed_q, rows.first_query, rows.queries);
     call.b = sketched(normed_k, 0, rows.keys);
@@ -58,7 +64,8 @@ KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor&
   return call;
 }
 
-at::Tensor PolysketchAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Documents& documents) {
+at::Tensor PolysketchAttention::forward(const at::Tensor& q, const at::Tensor& k,
+                                        const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
   const int64_t length = q.size(2);
   if (!documents.defined()) return kernel_attention(call(q, k, v, sketched_rows(length)));
@@ -86,7 +93,8 @@ std::vector<AttentionParameter> PolysketchAttention::parameters() {
     for (AttentionParameter& one : some) all.push_back(std::move(one));
   };
   if (norm_) add(norm_->parameters("norm."));
-  for (AttentionParameter& one : sketch_->parameters()) all.push_back({"sketch." + one.name, one.value});
+  for (AttentionParameter& one : sketch_->parameters())
+    all.push_back({"sketch." + one.name, one.value});
   if (query_norm_) add(query_norm_->parameters("query_norm."));
   if (key_norm_) add(key_norm_->parameters("key_norm."));
   return all;
@@ -94,18 +102,24 @@ std::vector<AttentionParameter> PolysketchAttention::parameters() {
 
 std::vector<AttentionParameter> PolysketchAttention::constants() {
   std::vector<AttentionParameter> all;
-  for (AttentionParameter& one : sketch_->constants()) all.push_back({"sketch." + one.name, one.value});
+  for (AttentionParameter& one : sketch_->constants())
+    all.push_back({"sketch." + one.name, one.value});
   return all;
 }
 
-std::unique_ptr<AttentionState> PolysketchAttention::initial_state() const { return std::make_unique<KernelState>(); }
-
-at::Tensor PolysketchAttention::prefill(AttentionState& state, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
-  const at::NoGradGuard no_grad;
-  return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v, {0, q.size(2), q.size(2)}));
+std::unique_ptr<AttentionState> PolysketchAttention::initial_state() const {
+  return std::make_unique<KernelState>();
 }
 
-WeightRows PolysketchAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions) const {
+at::Tensor PolysketchAttention::prefill(AttentionState& state, const at::Tensor& q,
+                                        const at::Tensor& k, const at::Tensor& v) const {
+  const at::NoGradGuard no_grad;
+  return kernel_attention_next(dynamic_cast<KernelState&>(state),
+                               call(q, k, v, {0, q.size(2), q.size(2)}));
+}
+
+WeightRows PolysketchAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k,
+                                                const at::Tensor& positions) const {
   const at::NoGradGuard no_grad;
   const bool local = config_.local == LocalAttention::exact, random = norm_.has_value();
   const int64_t length = k.size(2);
@@ -115,12 +129,14 @@ WeightRows PolysketchAttention::weights_of_rows(const at::Tensor& q, const at::T
     return norm ? (*norm)(x) : at::layer_norm(x, {x.size(3)}, {}, {}, HeadNorm::kEpsilon);
   };
   const at::Tensor normed_q = normed(wide_q, query_norm_), normed_k = normed(wide_k, key_norm_);
-  const at::Tensor sketch_q = (*sketch_)(random ? normed_q : wide_q), sketch_k = (*sketch_)(random ? normed_k : wide_k);
+  const at::Tensor sketch_q = (*sketch_)(random ? normed_q : wide_q),
+                   sketch_k = (*sketch_)(random ? normed_k : wide_k);
   const at::Tensor sketched = dot_products(sketch_q, sketch_k).square();
   const at::Tensor exact = integer_power(dot_products(normed_q, normed_k), config_.degree);
   const at::Tensor seen = seen_keys(positions, length, k);
-  WeightRows rows = power_weight_rows(local ? at::where(own_block(positions, length, config_.block, k), exact, sketched) : sketched,
-                                      config_.degree, positions, seen);
+  WeightRows rows = power_weight_rows(
+      local ? at::where(own_block(positions, length, config_.block, k), exact, sketched) : sketched,
+      config_.degree, positions, seen);
   rows.sketched = sketched.masked_fill(seen.logical_not(), 0);
   rows.exact = exact.masked_fill(seen.logical_not(), 0);
   rows.block = config_.block;

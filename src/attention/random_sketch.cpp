@@ -11,7 +11,8 @@ namespace polysketch {
 namespace {
 
 /// Standard normal numbers, the same on every machine.
-at::Tensor draw_normal(int64_t rows, int64_t columns, Philox& random, const at::TensorOptions& options) {
+at::Tensor draw_normal(int64_t rows, int64_t columns, Philox& random,
+                       const at::TensorOptions& options) {
   at::Tensor values = at::empty({rows, columns}, at::kDouble);
   auto* value = values.mutable_data_ptr<double>();
   for (int64_t i = 0; i < rows * columns; ++i) value[i] = random.normal();
@@ -20,7 +21,8 @@ at::Tensor draw_normal(int64_t rows, int64_t columns, Philox& random, const at::
 
 class RandomSketch : public Sketch {
  public:
-  RandomSketch(int64_t width, int64_t size, int64_t degree, SketchScale scale, Philox& random, const at::TensorOptions& options)
+  RandomSketch(int64_t width, int64_t size, int64_t degree, SketchScale scale, Philox& random,
+               const at::TensorOptions& options)
       : width_(width), size_(degree == 1 ? width : size), degree_(degree) {
     if (degree == 1) return;
     first_ = std::make_unique<RandomSketch>(width, size, degree / 2, scale, random, options);
@@ -41,14 +43,16 @@ class RandomSketch : public Sketch {
 
   double flops() const override {
     if (degree_ == 1) return 0;
-    return first_->flops() + second_->flops() + 4.0 * static_cast<double>(first_->size() * size_) + static_cast<double>(size_);
+    return first_->flops() + second_->flops() + 4.0 * static_cast<double>(first_->size() * size_) +
+           static_cast<double>(size_);
   }
 
   std::vector<AttentionParameter> constants() const override {
     if (degree_ == 1) return {};
     std::vector<AttentionParameter> all;
     const auto add = [&](const char* side, const RandomSketch& half, const at::Tensor& matrix) {
-      for (const AttentionParameter& inner : half.constants()) all.push_back({fmt::format("{}.{}", side, inner.name), inner.value});
+      for (const AttentionParameter& inner : half.constants())
+        all.push_back({fmt::format("{}.{}", side, inner.name), inner.value});
       all.push_back({side, matrix});
     };
     add("left", *first_, left_);
@@ -64,7 +68,8 @@ class RandomSketch : public Sketch {
 
 }  // namespace
 
-std::unique_ptr<Sketch> make_random_sketch(int64_t width, int64_t size, int64_t degree, SketchScale scale, const AttentionDraw& draw,
+std::unique_ptr<Sketch> make_random_sketch(int64_t width, int64_t size, int64_t degree,
+                                           SketchScale scale, const AttentionDraw& draw,
                                            const at::TensorOptions& options) {
   Philox random(draw.seed, RandomPurpose::sketch, static_cast<uint64_t>(draw.layer));
   return std::make_unique<RandomSketch>(width, size, degree, scale, random, options);

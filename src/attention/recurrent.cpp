@@ -23,11 +23,14 @@ struct Piece {
 };
 
 /// Adds what the queries see inside the open block to sum [B·H, m, E + 1].
-void add_near(const KernelState& state, const KernelAttention& call, const Piece& piece, at::Tensor& sum) {
+void add_near(const KernelState& state, const KernelAttention& call, const Piece& piece,
+              at::Tensor& sum) {
   const int64_t m = piece.q.size(1), seen = piece.first + m;
-  const at::Tensor keys = heads_flat((call.q.defined() ? state.k : state.b).rows()).narrow(1, 0, seen);
+  const at::Tensor keys =
+      heads_flat((call.q.defined() ? state.k : state.b).rows()).narrow(1, 0, seen);
   const at::Tensor values = heads_flat(state.v.rows()).narrow(1, 0, seen);
-  at::Tensor weights = integer_power(at::bmm(piece.q, keys.transpose(1, 2)), call.q.defined() ? call.local_degree : call.power);
+  at::Tensor weights = integer_power(at::bmm(piece.q, keys.transpose(1, 2)),
+                                     call.q.defined() ? call.local_degree : call.power);
   if (piece.log_scale.defined()) {
     const at::Tensor scale = heads_flat(state.log_scale.rows()).narrow(1, 0, seen).squeeze(2);
     weights = weights * scale.unsqueeze(1).sub(piece.log_scale.unsqueeze(2)).clamp_max_(0).exp_();
@@ -36,9 +39,11 @@ void add_near(const KernelState& state, const KernelAttention& call, const Piece
   sum.add_(at::bmm(weights, values));
 }
 
-void add_far(const KernelState& state, const KernelAttention& call, const Piece& piece, at::Tensor& sum) {
+void add_far(const KernelState& state, const KernelAttention& call, const Piece& piece,
+             at::Tensor& sum) {
   at::Tensor far = at::bmm(expand_features(piece.a, call.power), state.sums);
-  if (piece.log_scale.defined()) far.mul_(state.sums_scale.sub(piece.log_scale.unsqueeze(2)).exp_());
+  if (piece.log_scale.defined())
+    far.mul_(state.sums_scale.sub(piece.log_scale.unsqueeze(2)).exp_());
   sum.add_(far);
 }
 
@@ -54,10 +59,13 @@ void close_block(KernelState& state, const KernelAttention& call) {
       if (state.sums.defined()) state.sums.mul_(state.sums_scale.sub(last).exp_());
       state.sums_scale = last;
     }
-    const int64_t rows = std::max<int64_t>(1, kWeights / (b.size(0) * b.size(2) * (call.power == 2 ? b.size(2) : 1)));
+    const int64_t rows = std::max<int64_t>(
+        1, kWeights / (b.size(0) * b.size(2) * (call.power == 2 ? b.size(2) : 1)));
     for (int64_t begin = 0; begin < b.size(1); begin += rows) {
       const int64_t n = std::min(rows, b.size(1) - begin);
-      const at::Tensor added = at::bmm(expand_features(b.narrow(1, begin, n), call.power).transpose(1, 2), values.narrow(1, begin, n));
+      const at::Tensor added =
+          at::bmm(expand_features(b.narrow(1, begin, n), call.power).transpose(1, 2),
+                  values.narrow(1, begin, n));
       state.sums = state.sums.defined() ? state.sums.add_(added) : added;
     }
   }
@@ -87,23 +95,31 @@ void GrowingRows::keep_last(int64_t count) {
 
 int64_t KernelState::bytes() const {
   int64_t all = b.bytes() + k.bytes() + v.bytes() + log_scale.bytes();
-  for (const at::Tensor& x : {sums, sums_scale, largest}) all += x.defined() ? static_cast<int64_t>(x.nbytes()) : 0;
+  for (const at::Tensor& x : {sums, sums_scale, largest})
+    all += x.defined() ? static_cast<int64_t>(x.nbytes()) : 0;
   return all;
 }
 
 at::Tensor kernel_attention_next(KernelState& state, const KernelAttention& call) {
   const at::NoGradGuard no_grad;
   const auto type = wide_type(call.v);
-  const int64_t batch = call.v.size(0), heads = call.v.size(1), length = call.v.size(2), width = call.v.size(3);
-  const auto part = [&](const at::Tensor& x, int64_t begin, int64_t n) { return x.narrow(2, begin, n).to(type); };
+  const int64_t batch = call.v.size(0), heads = call.v.size(1), length = call.v.size(2),
+                width = call.v.size(3);
+  const auto part = [&](const at::Tensor& x, int64_t begin, int64_t n) {
+    return x.narrow(2, begin, n).to(type);
+  };
   at::Tensor output = at::empty(call.v.sizes(), call.v.options());
   for (int64_t begin = 0; begin < length;) {
-    const int64_t open = state.v.count(), most = std::max<int64_t>(1, kWeights / (batch * heads * std::min(call.block, open + length)));
+    const int64_t open = state.v.count(),
+                  most = std::max<int64_t>(
+                      1, kWeights / (batch * heads * std::min(call.block, open + length)));
     const int64_t n = std::min({length - begin, call.block - open, most});
     if (call.a.defined()) state.b.append(part(call.b, begin, n));
     if (call.q.defined()) state.k.append(part(call.k, begin, n));
-    state.v.append(at::cat({part(call.v, begin, n), at::ones({batch, heads, n, 1}, call.v.options().dtype(type))}, 3));
-    if (call.log_scale.defined()) state.log_scale.append(call.log_scale.narrow(2, begin, n).unsqueeze(3));
+    state.v.append(at::cat(
+        {part(call.v, begin, n), at::ones({batch, heads, n, 1}, call.v.options().dtype(type))}, 3));
+    if (call.log_scale.defined())
+      state.log_scale.append(call.log_scale.narrow(2, begin, n).unsqueeze(3));
 
     Piece piece;
     if (call.a.defined()) piece.a = heads_flat(part(call.a, begin, n));

@@ -32,8 +32,9 @@ class KeyValueState : public AttentionState {
   int64_t bytes() const override { return keys.bytes() + values.bytes(); }
 };
 
-/// What kernel_attention remembers: per head the state Σ φ(b_j)[v_j, 1]ᵀ of the full blocks, and the rows of the open one. Constant in the
-/// number of tokens unless the block is unbounded. fp32 (fp64 for fp64 inputs).
+/// What kernel_attention remembers: per head the state Σ φ(b_j)[v_j, 1]ᵀ of the full blocks, and
+/// the rows of the open one. Constant in the number of tokens unless the block is unbounded. fp32
+/// (fp64 for fp64 inputs).
 class KernelState : public AttentionState {
  public:
   GrowingRows b, k, v, log_scale;  ///< of the open block
@@ -43,7 +44,8 @@ class KernelState : public AttentionState {
   int64_t bytes() const override;
 };
 
-/// kernel_attention for the next n tokens: `call` holds their rows only, without document starts. Returns [B, H, n, E].
+/// kernel_attention for the next n tokens: `call` holds their rows only, without document starts.
+/// Returns [B, H, n, E].
 at::Tensor kernel_attention_next(KernelState& state, const KernelAttention& call);
 
 }  // namespace polysketch

@@ -22,7 +22,8 @@ double effective_rank(const at::Tensor& matrix) {
 std::optional<double> share_outside(const WeightRows& rows, const at::Tensor& weights) {
   if (rows.block == 0) return std::nullopt;
   const at::Tensor far = rows.positions.ge(rows.block);  // [n]: keys of earlier blocks exist
-  const at::Tensor outside = own_block(rows.positions, weights.size(3), rows.block, weights).logical_not();
+  const at::Tensor outside =
+      own_block(rows.positions, weights.size(3), rows.block, weights).logical_not();
   const at::Tensor all = weights.sum(3), there = (weights * outside).sum(3);
   const at::Tensor counted = far.logical_and(all > 0);  // [B, H, n]
   if (!counted.any().item<bool>()) return std::nullopt;
@@ -42,7 +43,8 @@ WeightFigures weight_figures(const WeightRows& rows) {
   figures.smallest_normaliser = number(divisor.min());
   if (rows.largest_score.defined()) figures.largest_score = number(here(rows.largest_score).max());
   figures.share_outside_block = share_outside(rows, weights);
-  figures.effective_rank = effective_rank(at::where(divisor.unsqueeze(3) != 0, weights / divisor.unsqueeze(3), at::zeros_like(weights)));
+  figures.effective_rank = effective_rank(at::where(
+      divisor.unsqueeze(3) != 0, weights / divisor.unsqueeze(3), at::zeros_like(weights)));
   return figures;
 }
 

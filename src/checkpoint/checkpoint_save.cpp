@@ -27,26 +27,30 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Puts the finished folder under its final name. Where that name is taken (the same step saved again, or a damaged checkpoint that was
-/// passed over), the two change places in one call, so that at every moment a whole checkpoint has the name.
-void publish(const fs::path& temporary, const fs::path& final_path, const fs::path& checkpoints, int64_t step) {
+/// Puts the finished folder under its final name. Where that name is taken (the same step saved
+/// again, or a damaged checkpoint that was passed over), the two change places in one call, so that
+/// at every moment a whole checkpoint has the name.
+void publish(const fs::path& temporary, const fs::path& final_path, const fs::path& checkpoints,
+             int64_t step) {
   std::error_code ignored;
   if (!fs::exists(fs::symlink_status(final_path, ignored))) {
     rename_durably(temporary, final_path);
     return;
   }
-  if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE) == 0) {
+  if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE) ==
+      0) {
     fsync_directory(checkpoints);
     delete_if_possible(checkpoints, temporary, step);
     return;
   }
-  // A file system without the exchange: the old one must go first; checkpoints of other steps stand throughout.
+  // A file system without the exchange: the old one must go first; checkpoints of other steps stand
+  // throughout.
   delete_checkpoint(checkpoints, final_path, step);
   rename_durably(temporary, final_path);
 }
 
-/// A full disk shows here, before anything is written. The bytes of the tensors; headers and manifest are small beside them, and writers
-/// reserve what they need to the byte.
+/// A full disk shows here, before anything is written. The bytes of the tensors; headers and
+/// manifest are small beside them, and writers reserve what they need to the byte.
 void require_space(const fs::path& folder, const std::vector<TensorGroup>& groups) {
   uint64_t needed = 0;
   for (const TensorGroup& group : groups) {
@@ -60,8 +64,10 @@ void require_space(const fs::path& folder, const std::vector<TensorGroup>& group
   if (::statvfs(folder.c_str(), &volume) != 0) return;
   const uint64_t available = static_cast<uint64_t>(volume.f_bavail) * volume.f_frsize;
   if (needed <= available) return;
-  throw UserError(ExitCode::io, fmt::format("{}: no space for a checkpoint: {} needed, {} free", folder.string(),
-                                            format_bytes(static_cast<int64_t>(needed)), format_bytes(static_cast<int64_t>(available))));
+  throw UserError(ExitCode::io,
+                  fmt::format("{}: no space for a checkpoint: {} needed, {} free", folder.string(),
+                              format_bytes(static_cast<int64_t>(needed)),
+                              format_bytes(static_cast<int64_t>(available))));
 }
 
 }  // namespace
@@ -70,7 +76,8 @@ CheckpointStore::Save::Save(CheckpointStore& store, int64_t step) : store_(store
   require(step >= 0, "a checkpoint's step cannot be negative");
   if (!fs::exists(store_.root_)) {
     polysketch::create_directories(store_.root_);
-    fsync_directory(fs::absolute(store_.root_).parent_path());  // a checkpoint is as durable as the name of the folder above it
+    // a checkpoint is as durable as the name of the folder above it
+    fsync_directory(fs::absolute(store_.root_).parent_path());
   }
   fs::path path = store_.root_ / temporary_name(step);
   // Names repeat when process numbers do, as in containers: what lies there is from a dead process.
@@ -85,10 +92,13 @@ CheckpointStore::Save::~Save() {
   if (committed_) return;
   std::error_code error;
   fs::remove_all(temporary_, error);
-  if (error) log_warning(fmt::format("{}: an unfinished save cannot be removed: {}", temporary_.string(), error.message()));
+  if (error)
+    log_warning(fmt::format("{}: an unfinished save cannot be removed: {}", temporary_.string(),
+                            error.message()));
 }
 
-void CheckpointStore::Save::commit(std::vector<FileRecord> files, nlohmann::json state, int64_t writers) {
+void CheckpointStore::Save::commit(std::vector<FileRecord> files, nlohmann::json state,
+                                   int64_t writers) {
   require(!committed_, "a checkpoint can be committed once");
   for (const FileRecord& file : files) {
     const auto is_there = [&] {
@@ -99,16 +109,20 @@ void CheckpointStore::Save::commit(std::vector<FileRecord> files, nlohmann::json
     if (is_there()) continue;
     require(writers > 1, "a file of the checkpoint is not in its folder as recorded");
     if (!becomes_true(store_.peers_, is_there))
-      throw UserError(ExitCode::io, fmt::format("{}: written by another process, but not seen here", (temporary_ / file.name).string()));
+      throw UserError(ExitCode::io, fmt::format("{}: written by another process, but not seen here",
+                                                (temporary_ / file.name).string()));
   }
-  // The manifest comes last: a folder without it is no checkpoint. Writing it durably syncs the folder too.
-  write_file_durably(temporary_ / "manifest.json", manifest_text(Manifest{step_, std::move(files), std::move(state), writers}));
+  // The manifest comes last: a folder without it is no checkpoint. Writing it durably syncs the
+  // folder too.
+  write_file_durably(temporary_ / "manifest.json",
+                     manifest_text(Manifest{step_, std::move(files), std::move(state), writers}));
   publish(temporary_, store_.path_of(step_), store_.root_, step_);
   committed_ = true;
   store_.apply_retention(step_);
 }
 
-uint64_t CheckpointStore::save(int64_t step, const std::vector<TensorGroup>& groups, const nlohmann::json& state) {
+uint64_t CheckpointStore::save(int64_t step, const std::vector<TensorGroup>& groups,
+                               const nlohmann::json& state) {
   std::unique_ptr<Save> own;  // of rank 0; when it goes without a commit, so does the folder
   std::unique_ptr<FolderMark> mark;
   const std::string told = exchange(peers_, [&] {
@@ -116,8 +130,9 @@ uint64_t CheckpointStore::save(int64_t step, const std::vector<TensorGroup>& gro
     require_space(fs::exists(root_) ? root_ : root_.parent_path(), groups);
     own = std::make_unique<Save>(*this, step);
     if (peers_.world > 1) mark = std::make_unique<FolderMark>(own->directory());
-    return nlohmann::json{own->directory().filename().string(), mark ? mark->name() : "", place_of(own->directory())}.dump(
-        -1, ' ', false, nlohmann::json::error_handler_t::replace);
+    return nlohmann::json{own->directory().filename().string(), mark ? mark->name() : "",
+                          place_of(own->directory())}
+        .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   })[0];
   const auto begun = nlohmann::json::parse(told).get<std::vector<std::string>>();
   const fs::path directory = root_ / begun[0];
@@ -126,20 +141,24 @@ uint64_t CheckpointStore::save(int64_t step, const std::vector<TensorGroup>& gro
     require(begun[0].starts_with(checkpoint_name(step)), "processes save different steps");
     if (!peers_.first()) find_mark(directory, begun[1], begun[2], peers_);
     nlohmann::json records = nlohmann::json::array();
-    for (const FileRecord& file : write_share(directory, groups, peers_.rank, peers_.world)) records.push_back(to_json(file));
+    for (const FileRecord& file : write_share(directory, groups, peers_.rank, peers_.world))
+      records.push_back(to_json(file));
     return records.dump();
   });
   std::vector<FileRecord> files;
   for (const std::string& records : written) {
-    for (const nlohmann::json& record : nlohmann::json::parse(records)) files.push_back(file_from_json(record));
+    for (const nlohmann::json& record : nlohmann::json::parse(records))
+      files.push_back(file_from_json(record));
   }
   uint64_t bytes = 0;
   for (const FileRecord& file : files) bytes += file.bytes;
 
   together(peers_, [&] {
     if (!peers_.first()) return;
-    for (FileRecord& index : write_indexes(directory, groups, peers_.world)) files.push_back(std::move(index));
-    std::sort(files.begin(), files.end(), [](const FileRecord& a, const FileRecord& b) { return a.name < b.name; });
+    for (FileRecord& index : write_indexes(directory, groups, peers_.world))
+      files.push_back(std::move(index));
+    std::sort(files.begin(), files.end(),
+              [](const FileRecord& a, const FileRecord& b) { return a.name < b.name; });
     mark.reset();
     own->commit(std::move(files), state, peers_.world);
   });

@@ -18,7 +18,8 @@
 
 namespace polysketch {
 
-/// The identity card of a checkpoint: manifest.json. A folder without a valid one is not a checkpoint.
+/// The identity card of a checkpoint: manifest.json. A folder without a valid one is not a
+/// checkpoint.
 // NOLINTNEXTLINE(bugprone-exception-escape): nlohmann's move only throws from an internal assertion
 struct Manifest {
   static constexpr int format_version = 1;
@@ -28,22 +29,28 @@ struct Manifest {
   int64_t writers = 1;   ///< processes that saved it together; it loads at any number
 };
 
-/// The checkpoints of one run: `<run>/checkpoints/step-00001000/{manifest.json, *.safetensors}`, kept by one process or by several that
-/// share a file system. save() and newest_valid() are called by all of them together and end alike on all: same result, or same error.
-/// Commit order and fallback follow reliability §2: written into `step-N.tmp-<id>/`, every file fsynced, manifest last, folder fsynced, one
-/// rename, parent fsynced. A crash at any moment leaves the older checkpoints untouched and no half one that looks whole.
+/// The checkpoints of one run: `<run>/checkpoints/step-00001000/{manifest.json, *.safetensors}`,
+/// kept by one process or by several that share a file system. save() and newest_valid() are called
+/// by all of them together and end alike on all: same result, or same error. Commit order and
+/// fallback follow reliability §2: written into `step-N.tmp-<id>/`, every file fsynced, manifest
+/// last, folder fsynced, one rename, parent fsynced. A crash at any moment leaves the older
+/// checkpoints untouched and no half one that looks whole.
 class CheckpointStore {
  public:
-  CheckpointStore(const std::filesystem::path& run_directory, const CheckpointConfig& config, Peers peers = {});
+  CheckpointStore(const std::filesystem::path& run_directory, const CheckpointConfig& config,
+                  Peers peers = {});
 
-  /// Saves a checkpoint; all processes call it with the same step and the same tensors (data: those of write_share). In two phases: rank 0
-  /// makes the temporary folder, each process writes its files there and makes them durable; when all have, rank 0 commits. One failure
-  /// aborts the save on all: folder removed, older checkpoints untouched, the same UserError everywhere (74 with bytes needed and free
-  /// when space is short, which is asked before anything is written). state: rank 0's. Returns the bytes of all files.
+  /// Saves a checkpoint; all processes call it with the same step and the same tensors (data: those
+  /// of write_share). In two phases: rank 0 makes the temporary folder, each process writes its
+  /// files there and makes them durable; when all have, rank 0 commits. One failure aborts the save
+  /// on all: folder removed, older checkpoints untouched, the same UserError everywhere (74 with
+  /// bytes needed and free when space is short, which is asked before anything is written). state:
+  /// rank 0's. Returns the bytes of all files.
   uint64_t save(int64_t step, const std::vector<TensorGroup>& groups, const nlohmann::json& state);
 
-  /// What one process does of a save: makes the temporary folder, lets files be written into directory() (through write_safetensors), then
-  /// commit() makes the checkpoint visible and applies retention. Destroying an uncommitted Save removes its folder.
+  /// What one process does of a save: makes the temporary folder, lets files be written into
+  /// directory() (through write_safetensors), then commit() makes the checkpoint visible and
+  /// applies retention. Destroying an uncommitted Save removes its folder.
   class Save {
    public:
     Save(CheckpointStore& store, int64_t step);
@@ -69,9 +76,10 @@ class CheckpointStore {
 
   const Peers& peers() const { return peers_; }
 
-  /// The newest checkpoint whose files all match their manifest (sizes, then SHA-256), the same on all processes, each of which verifies
-  /// its share of the files. Each bad one on the way is named in a warning (of rank 0) with its defect and the step used instead. Nothing
-  /// if there are no checkpoints at all; UserError 81 listing the causes if all are bad.
+  /// The newest checkpoint whose files all match their manifest (sizes, then SHA-256), the same on
+  /// all processes, each of which verifies its share of the files. Each bad one on the way is named
+  /// in a warning (of rank 0) with its defect and the step used instead. Nothing if there are no
+  /// checkpoints at all; UserError 81 listing the causes if all are bad.
   std::optional<Loaded> newest_valid() const;
 
   /// Verifies one checkpoint, on this process alone; throws UserError 81 (or 65) with the defect.
@@ -86,8 +94,9 @@ class CheckpointStore {
   mutable std::optional<int64_t> loaded_from_;  ///< retention spares it; newest_valid() sets it
 };
 
-/// Exclusive ownership of a run folder (flock on `<run>/lock`, which names pid and host). Of several processes rank 0 owns it for all; they
-/// take it together and make sure that they share the folder. Throws UserError 73 naming the owner, or the hosts that do not share it.
+/// Exclusive ownership of a run folder (flock on `<run>/lock`, which names pid and host). Of
+/// several processes rank 0 owns it for all; they take it together and make sure that they share
+/// the folder. Throws UserError 73 naming the owner, or the hosts that do not share it.
 class RunLock {
  public:
   explicit RunLock(const std::filesystem::path& run_directory, const Peers& peers = {});

@@ -13,7 +13,8 @@ namespace polysketch {
 std::string checkpoint_name(int64_t step);                     ///< "step-00001000"
 std::optional<int64_t> step_of_name(const std::string& name);  ///< nothing for any other spelling
 
-/// `step-00001000.tmp-<pid>-<n>` for a save being written, `.trash-step-00001000-<pid>-<n>` for a checkpoint being deleted; n counts up.
+/// `step-00001000.tmp-<pid>-<n>` for a save being written, `.trash-step-00001000-<pid>-<n>` for a
+/// checkpoint being deleted; n counts up.
 std::string temporary_name(int64_t step);
 std::string trash_name(int64_t step);
 
@@ -21,14 +22,19 @@ std::string trash_name(int64_t step);
 void register_live_save(const std::filesystem::path& temporary);
 void unregister_live_save(const std::filesystem::path& temporary);
 
-/// Removes temporary and trash folders that a dead process of this run left, with a line for each. Folders whose names this program
-/// does not give are left alone, with a warning. To be called by the owner of the run folder only.
+/// Removes temporary and trash folders that a dead process of this run left, with a line for each.
+/// Folders whose names this program does not give are left alone, with a warning. To be called by
+/// the owner of the run folder only.
 void remove_leftovers(const std::filesystem::path& checkpoints);
 
-/// Moves the folder to its trash name, makes that durable, then deletes it: a crash in between leaves no half checkpoint that looks whole.
-void delete_checkpoint(const std::filesystem::path& checkpoints, const std::filesystem::path& victim, int64_t step);
+/// Moves the folder to its trash name, makes that durable, then deletes it: a crash in between
+/// leaves no half checkpoint that looks whole.
+void delete_checkpoint(const std::filesystem::path& checkpoints,
+                       const std::filesystem::path& victim, int64_t step);
 
-/// The same where a newer checkpoint is safe already: one that stays costs space, not the run, so failure is a warning.
-void delete_if_possible(const std::filesystem::path& checkpoints, const std::filesystem::path& victim, int64_t step);
+/// The same where a newer checkpoint is safe already: one that stays costs space, not the run, so
+/// failure is a warning.
+void delete_if_possible(const std::filesystem::path& checkpoints,
+                        const std::filesystem::path& victim, int64_t step);
 
 }  // namespace polysketch

@@ -16,7 +16,8 @@
 namespace polysketch {
 namespace {
 
-// What travels: "+" and the result, or "-", the exit code, a blank, host, a line end, and the text of the error.
+// What travels: "+" and the result, or "-", the exit code, a blank, host, a line end, and the text
+// of the error.
 constexpr char success = '+', failure = '-';
 
 std::string failed(ExitCode code, const char* text) {
@@ -39,9 +40,11 @@ std::string run(const std::function<std::string()>& action) {
   int code = 0;
   std::from_chars(message.data() + 1, message.data() + message.size(), code);
   const size_t host = message.find(' ') + 1, text = message.find('\n') + 1;
-  const std::string others = all > 1 ? fmt::format(" (so did {} more of the processes)", all - 1) : "";
+  const std::string others =
+      all > 1 ? fmt::format(" (so did {} more of the processes)", all - 1) : "";
   throw UserError(static_cast<ExitCode>(code),
-                  fmt::format("rank {} on host {}: {}{}", rank, message.substr(host, text - host - 1), message.substr(text), others));
+                  fmt::format("rank {} on host {}: {}{}", rank,
+                              message.substr(host, text - host - 1), message.substr(text), others));
 }
 
 }  // namespace
@@ -49,11 +52,15 @@ std::string run(const std::function<std::string()>& action) {
 std::vector<std::string> exchange(const Peers& peers, const std::function<std::string()>& action) {
   if (peers.world == 1) return {action()};
   std::vector<std::string> messages = peers.all_gather(run(action));
-  require(messages.size() == static_cast<size_t>(peers.world), "an exchange must bring one text from each process");
-  const auto is_failure = [](const std::string& message) { return message.empty() || message.front() != success; };
+  require(messages.size() == static_cast<size_t>(peers.world),
+          "an exchange must bring one text from each process");
+  const auto is_failure = [](const std::string& message) {
+    return message.empty() || message.front() != success;
+  };
   const auto first = std::find_if(messages.begin(), messages.end(), is_failure);
   if (first != messages.end())
-    throw_failure(*first, static_cast<size_t>(first - messages.begin()), std::count_if(messages.begin(), messages.end(), is_failure));
+    throw_failure(*first, static_cast<size_t>(first - messages.begin()),
+                  std::count_if(messages.begin(), messages.end(), is_failure));
   for (std::string& message : messages) message.erase(0, 1);
   return messages;
 }
@@ -68,7 +75,8 @@ void together(const Peers& peers, const std::function<void()>& action) {
 bool becomes_true(const Peers& peers, const std::function<bool()>& condition) {
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + std::chrono::duration<double>(peers.patience_seconds);
-  for (auto pause = std::chrono::milliseconds(1); !condition(); pause = std::min(2 * pause, std::chrono::milliseconds(200))) {
+  for (auto pause = std::chrono::milliseconds(1); !condition();
+       pause = std::min(2 * pause, std::chrono::milliseconds(200))) {
     if (Clock::now() >= end) return false;
     std::this_thread::sleep_for(pause);
   }

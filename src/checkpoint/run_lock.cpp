@@ -64,8 +64,10 @@ void RunLock::take(const fs::path& run_directory) {
   if (fd_ < 0) {
     const int error = errno;
     const bool forbidden = error == EACCES || error == EPERM;
-    throw UserError(forbidden ? ExitCode::permission : ExitCode::cannot_create,
-                    fmt::format("{}: cannot be made: {}; choose a run.directory that can be written", path.string(), std::strerror(error)));
+    throw UserError(
+        forbidden ? ExitCode::permission : ExitCode::cannot_create,
+        fmt::format("{}: cannot be made: {}; choose a run.directory that can be written",
+                    path.string(), std::strerror(error)));
   }
   while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     const int error = errno;
@@ -74,16 +76,20 @@ void RunLock::take(const fs::path& run_directory) {
       const std::string owner = owner_text(fd_);
       ::close(std::exchange(fd_, -1));
       throw UserError(ExitCode::cannot_create,
-                      fmt::format("{}: the run folder is in use by {}; wait for it, stop it, or choose another run.directory",
+                      fmt::format("{}: the run folder is in use by {}; wait for it, stop it, or "
+                                  "choose another run.directory",
                                   run_directory.string(), owner));
     }
-    log_warning(fmt::format("{}: cannot be locked ({}); make sure that no other process trains in this folder", path.string(),
-                            std::strerror(error)));
+    log_warning(fmt::format(
+        "{}: cannot be locked ({}); make sure that no other process trains in this folder",
+        path.string(), std::strerror(error)));
     return;
   }
   const std::string owner = fmt::format("process {} on host {}\n", ::getpid(), host_name());
-  // The text only serves the message above: a file system too full for it must not stop a run that can still read and report.
-  if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
+  // The text only serves the message above: a file system too full for it must not stop a run that
+  // can still read and report.
+  if (::ftruncate(fd_, 0) != 0 ||
+      ::pwrite(fd_, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
     log_warning(fmt::format("{}: cannot note the owner: {}", path.string(), std::strerror(errno)));
   }
   const std::lock_guard guard(held_mutex);
@@ -98,7 +104,8 @@ void RunLock::release() {
     const std::lock_guard guard(held_mutex);
     held.erase(identity_of(fd_));
   }
-  // The file stays: removing it would let a third process lock a new one while a second still waits on the old.
+  // The file stays: removing it would let a third process lock a new one while a second still waits
+  // on the old.
   ::close(std::exchange(fd_, -1));
 }
 

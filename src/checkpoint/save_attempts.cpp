@@ -19,19 +19,25 @@ bool SaveAttempts::attempt(int64_t step, const std::function<void()>& save) {
     return true;
   } catch (const UserError& error) {
     const ExitCode code = error.code();
-    if (code != ExitCode::io && code != ExitCode::cannot_create && code != ExitCode::permission) throw;
+    if (code != ExitCode::io && code != ExitCode::cannot_create && code != ExitCode::permission)
+      throw;
     cause = error.what();
   } catch (const std::filesystem::filesystem_error& error) {
     cause = error.what();
   }
   if (failed_before_) {
-    throw UserError(ExitCode::io, fmt::format("step {}: the second save in a row has failed: {}; put that right, then start the same "
-                                              "command: it continues from the newest checkpoint",
-                                              step, cause));
+    throw UserError(
+        ExitCode::io,
+        fmt::format(
+            "step {}: the second save in a row has failed: {}; put that right, then start the same "
+            "command: it continues from the newest checkpoint",
+            step, cause));
   }
   failed_before_ = true;
   if (speaks_)
-    log_warning(fmt::format("step {}: not saved: {}; older checkpoints stand; a second failure in a row ends the run", step, cause));
+    log_warning(fmt::format(
+        "step {}: not saved: {}; older checkpoints stand; a second failure in a row ends the run",
+        step, cause));
   return false;
 }
 

@@ -34,7 +34,8 @@ void remove_old_marks(const fs::path& folder) {
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
     const std::string name = at->path().filename().string();
-    if (name.size() == mark_prefix.size() + mark_digits && name.starts_with(mark_prefix)) ::unlink(at->path().c_str());
+    if (name.size() == mark_prefix.size() + mark_digits && name.starts_with(mark_prefix))
+      ::unlink(at->path().c_str());
   }
 }
 
@@ -46,33 +47,39 @@ FolderMark::FolderMark(const fs::path& folder) : folder_(folder), name_(new_mark
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd < 0) {
     const int error = errno;
-    const ExitCode code = error == EACCES || error == EPERM                    ? ExitCode::permission
-                          : error == ENOSPC || error == EDQUOT || error == EIO ? ExitCode::io
-                                                                               : ExitCode::cannot_create;
-    throw UserError(code, fmt::format("{}: cannot create: {}", path.string(), std::strerror(error)));
+    const ExitCode code = error == EACCES || error == EPERM ? ExitCode::permission
+                          : error == ENOSPC || error == EDQUOT || error == EIO
+                              ? ExitCode::io
+                              : ExitCode::cannot_create;
+    throw UserError(code,
+                    fmt::format("{}: cannot create: {}", path.string(), std::strerror(error)));
   }
   ::close(fd);
 }
 
 FolderMark::~FolderMark() { ::unlink((folder_ / name_).c_str()); }
 
-void find_mark(const fs::path& folder, const std::string& mark, const std::string& theirs, const Peers& peers) {
+void find_mark(const fs::path& folder, const std::string& mark, const std::string& theirs,
+               const Peers& peers) {
   const bool found = becomes_true(peers, [&] {
     std::error_code error;
-    // Reading the folder makes network file systems ask the server again; a name looked up too early may be remembered as missing.
+    // Reading the folder makes network file systems ask the server again; a name looked up too
+    // early may be remembered as missing.
     const fs::directory_iterator fresh(folder, error);
     return fs::exists(folder / mark, error);
   });
   if (!found) {
     throw UserError(ExitCode::cannot_create,
-                    fmt::format("{} is not the folder of rank 0 ({}): run.directory must lie on a file system that all processes share",
+                    fmt::format("{} is not the folder of rank 0 ({}): run.directory must lie on a "
+                                "file system that all processes share",
                                 place_of(folder), theirs));
   }
 }
 
 std::string place_of(const fs::path& folder) {
   std::error_code error;
-  return fmt::format("{} on host {}", fs::absolute(folder, error).lexically_normal().string(), host_name());
+  return fmt::format("{} on host {}", fs::absolute(folder, error).lexically_normal().string(),
+                     host_name());
 }
 
 void check_shared(const fs::path& folder, const Peers& peers) {

@@ -30,8 +30,10 @@ namespace fs = std::filesystem;
 constexpr size_t piece_bytes = size_t{1} << 20;
 
 [[noreturn]] void refuse(const fs::path& path, const std::string& defect) {
-  throw UserError(ExitCode::bad_data,
-                  fmt::format("{}: {}; the file is damaged or not a safetensors file: use another copy", path.string(), defect));
+  throw UserError(
+      ExitCode::bad_data,
+      fmt::format("{}: {}; the file is damaged or not a safetensors file: use another copy",
+                  path.string(), defect));
 }
 
 [[noreturn]] void refuse_input(const fs::path& path, int error) {
@@ -69,8 +71,10 @@ std::array<uint8_t, 8> encode_length(uint64_t value) {
   return bytes;
 }
 
-/// The header's text, padded with blanks so that the data after the 8 bytes of length begin 8-byte aligned.
-std::string header_text(const std::vector<TensorView>& tensors, const std::map<std::string, std::string>& metadata, uint64_t& data_bytes) {
+/// The header's text, padded with blanks so that the data after the 8 bytes of length begin 8-byte
+/// aligned.
+std::string header_text(const std::vector<TensorView>& tensors,
+                        const std::map<std::string, std::string>& metadata, uint64_t& data_bytes) {
   std::string text = "{";
   if (!metadata.empty()) text += "\"__metadata__\":" + nlohmann::json(metadata).dump();
   std::set<std::string> names;
@@ -82,8 +86,9 @@ std::string header_text(const std::vector<TensorView>& tensors, const std::map<s
     require(tensor_bytes(tensor.type, tensor.shape, bytes), "a tensor's size overflows");
     require(bytes == 0 || tensor.data != nullptr, "a tensor to be written has no data");
     if (text.size() > 1) text += ',';
-    text += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{},{}]}}", nlohmann::json(tensor.name).dump(),
-                        safetensors_name(tensor.type), nlohmann::json(tensor.shape).dump(), data_bytes, data_bytes + bytes);
+    text += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{},{}]}}",
+                        nlohmann::json(tensor.name).dump(), safetensors_name(tensor.type),
+                        nlohmann::json(tensor.shape).dump(), data_bytes, data_bytes + bytes);
     data_bytes += bytes;
   }
   text += '}';
@@ -142,14 +147,17 @@ TensorFile::TensorFile(const fs::path& path) : path_(path) {
     if (!S_ISREG(status.st_mode)) refuse(path, "is not a regular file");
     const auto size = static_cast<uint64_t>(status.st_size);
     std::array<uint8_t, 8> length{};
-    if (size < length.size()) refuse(path, fmt::format("has {} bytes, fewer than the 8 of a header's length", size));
+    if (size < length.size())
+      refuse(path, fmt::format("has {} bytes, fewer than the 8 of a header's length", size));
     read_exactly(path_, fd_, length.data(), length.size(), 0);
     const uint64_t header_bytes = decode_length(length);
     if (header_bytes > largest_tensor_header) {
-      refuse(path, fmt::format("claims a header of {} bytes, more than {}", header_bytes, largest_tensor_header));
+      refuse(path, fmt::format("claims a header of {} bytes, more than {}", header_bytes,
+                               largest_tensor_header));
     }
     if (header_bytes > size - length.size()) {
-      refuse(path, fmt::format("claims a header of {} bytes, the file has {} after its length", header_bytes, size - length.size()));
+      refuse(path, fmt::format("claims a header of {} bytes, the file has {} after its length",
+                               header_bytes, size - length.size()));
     }
     std::string text(header_bytes, '\0');
     read_exactly(path_, fd_, text.data(), text.size(), length.size());
@@ -179,7 +187,8 @@ TensorFile::~TensorFile() {
 }
 
 const TensorInfo* TensorFile::find(const std::string& name) const {
-  const auto found = std::find_if(tensors_.begin(), tensors_.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
+  const auto found = std::find_if(tensors_.begin(), tensors_.end(),
+                                  [&](const TensorInfo& tensor) { return tensor.name == name; });
   return found == tensors_.end() ? nullptr : &*found;
 }
 

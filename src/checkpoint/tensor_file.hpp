@@ -38,14 +38,17 @@ struct FileRecord {
   std::map<std::string, uint32_t> crc32c;  ///< of each tensor's bytes
 };
 
-/// Writes a safetensors file: header padded so that data starts 8-byte aligned, tensors in the given order, no holes. The space is
-/// reserved first; content is fsynced before this returns; the file appears under its name only then (DurableFile).
-FileRecord write_safetensors(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+/// Writes a safetensors file: header padded so that data starts 8-byte aligned, tensors in the
+/// given order, no holes. The space is reserved first; content is fsynced before this returns; the
+/// file appears under its name only then (DurableFile).
+FileRecord write_safetensors(const std::filesystem::path& path,
+                             const std::vector<TensorView>& tensors,
                              const std::map<std::string, std::string>& metadata = {});
 
-/// Reads a safetensors file with pread after checking everything that reliability §2 lists (header size, first byte, UTF-8 JSON, duplicate
-/// keys, offsets contiguous from 0 to the end of the file, shape product against bytes without overflow, known dtypes).
-/// Throws UserError 65 naming file and defect.
+/// Reads a safetensors file with pread after checking everything that reliability §2 lists (header
+/// size, first byte, UTF-8 JSON, duplicate keys, offsets contiguous from 0 to the end of the file,
+/// shape product against bytes without overflow, known dtypes). Throws UserError 65 naming file and
+/// defect.
 class TensorFile {
  public:
   explicit TensorFile(const std::filesystem::path& path);

@@ -34,7 +34,8 @@ constexpr std::array<TypeRow, 10> types{{{DataType::f64, "F64", 8},
                                          {DataType::boolean, "BOOL", 1}}};
 
 const TypeRow& row_of(DataType type) {
-  return *std::find_if(types.begin(), types.end(), [type](const TypeRow& row) { return row.type == type; });
+  return *std::find_if(types.begin(), types.end(),
+                       [type](const TypeRow& row) { return row.type == type; });
 }
 
 template <typename... Arguments>
@@ -44,8 +45,8 @@ template <typename... Arguments>
 
 constexpr size_t most_dimensions = 64;
 
-/// Takes the parser's events one by one: no document tree, so a large header costs no more than its tensors, and a repeated key, which a
-/// tree would hide, is seen.
+/// Takes the parser's events one by one: no document tree, so a large header costs no more than its
+/// tensors, and a repeated key, which a tree would hide, is seen.
 class HeaderEvents {
  public:
   explicit HeaderEvents(TensorHeader& header) : header_(header) {}
@@ -102,12 +103,15 @@ class HeaderEvents {
   }
 
   bool number_unsigned(uint64_t value) {
-    if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) refuse("tensor '{}': {} is too large", current_.name, value);
+    if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+      refuse("tensor '{}': {} is too large", current_.name, value);
     if (place_ == Place::shape) {
-      if (current_.shape.size() == most_dimensions) refuse("tensor '{}': more than {} dimensions", current_.name, most_dimensions);
+      if (current_.shape.size() == most_dimensions)
+        refuse("tensor '{}': more than {} dimensions", current_.name, most_dimensions);
       current_.shape.push_back(static_cast<int64_t>(value));
     } else if (place_ == Place::offsets) {
-      if (offsets_.size() == 2) refuse("tensor '{}': data_offsets has more than 2 entries", current_.name);
+      if (offsets_.size() == 2)
+        refuse("tensor '{}': data_offsets has more than 2 entries", current_.name);
       offsets_.push_back(value);
     } else {
       misplaced("a number");
@@ -119,7 +123,8 @@ class HeaderEvents {
     if (place_ == Place::metadata) {
       header_.metadata.emplace(next_, value);
     } else if (place_ == Place::type_key) {
-      const auto found = std::find_if(types.begin(), types.end(), [&](const TypeRow& row) { return value == row.name; });
+      const auto found = std::find_if(types.begin(), types.end(),
+                                      [&](const TypeRow& row) { return value == row.name; });
       if (found == types.end()) refuse("tensor '{}': unknown dtype '{}'", current_.name, value);
       current_.type = found->type;
       place_ = Place::tensor;
@@ -139,10 +144,21 @@ class HeaderEvents {
   }
 
  private:
-  enum class Place { outside, top, metadata, tensor, type_key, shape_key, offsets_key, shape, offsets };
+  enum class Place {
+    outside,
+    top,
+    metadata,
+    tensor,
+    type_key,
+    shape_key,
+    offsets_key,
+    shape,
+    offsets
+  };
 
   [[noreturn]] void misplaced(const std::string& what) const {
-    refuse("header has {} in a wrong place (at '{}')", what, place_ == Place::top || place_ == Place::metadata ? next_ : current_.name);
+    refuse("header has {} in a wrong place (at '{}')", what,
+           place_ == Place::top || place_ == Place::metadata ? next_ : current_.name);
   }
 
   void begin_field(const std::string& name) {
@@ -160,17 +176,23 @@ class HeaderEvents {
     } else {
       refuse("tensor '{}': unknown key '{}'", current_.name, name);
     }
-    if (std::exchange(*seen, true)) refuse("tensor '{}': repeats the key '{}'", current_.name, name);
+    if (std::exchange(*seen, true))
+      refuse("tensor '{}': repeats the key '{}'", current_.name, name);
   }
 
   void finish_tensor() {
-    if (!has_type_ || !has_shape_ || !has_offsets_) refuse("tensor '{}': needs dtype, shape and data_offsets", current_.name);
-    if (offsets_[1] < offsets_[0]) refuse("tensor '{}': data_offsets end before they begin", current_.name);
+    if (!has_type_ || !has_shape_ || !has_offsets_)
+      refuse("tensor '{}': needs dtype, shape and data_offsets", current_.name);
+    if (offsets_[1] < offsets_[0])
+      refuse("tensor '{}': data_offsets end before they begin", current_.name);
     current_.offset = offsets_[0];
     current_.bytes = offsets_[1] - offsets_[0];
     uint64_t want = 0;
-    if (!tensor_bytes(current_.type, current_.shape, want)) refuse("tensor '{}': the shape's size overflows", current_.name);
-    if (want != current_.bytes) refuse("tensor '{}': shape needs {} bytes, data_offsets give {}", current_.name, want, current_.bytes);
+    if (!tensor_bytes(current_.type, current_.shape, want))
+      refuse("tensor '{}': the shape's size overflows", current_.name);
+    if (want != current_.bytes)
+      refuse("tensor '{}': shape needs {} bytes, data_offsets give {}", current_.name, want,
+             current_.bytes);
     header_.tensors.push_back(std::move(current_));
   }
 
@@ -187,9 +209,12 @@ void check_layout(const std::vector<TensorInfo>& tensors, uint64_t data_bytes) {
   uint64_t end = 0;
   for (const TensorInfo& tensor : tensors) {
     if (tensor.offset < end) refuse("tensor '{}': its bytes overlap those of another", tensor.name);
-    if (tensor.offset > end) refuse("hole of {} bytes before tensor '{}'", tensor.offset - end, tensor.name);
+    if (tensor.offset > end)
+      refuse("hole of {} bytes before tensor '{}'", tensor.offset - end, tensor.name);
     end += tensor.bytes;
-    if (end > data_bytes) refuse("tensor '{}': ends at byte {} of the data, the file has {}", tensor.name, end, data_bytes);
+    if (end > data_bytes)
+      refuse("tensor '{}': ends at byte {} of the data, the file has {}", tensor.name, end,
+             data_bytes);
   }
   if (end != data_bytes) refuse("{} bytes after the last tensor", data_bytes - end);
 }
@@ -209,13 +234,17 @@ bool tensor_bytes(DataType type, const std::vector<int64_t>& shape, uint64_t& by
 }
 
 TensorHeader parse_tensor_header(std::string_view text, uint64_t data_bytes) {
-  if (const std::string defect = json_object_defect(text, " "); !defect.empty()) refuse("header {}", defect);
+  if (const std::string defect = json_object_defect(text, " "); !defect.empty())
+    refuse("header {}", defect);
   TensorHeader header;
   HeaderEvents events(header);
   if (!nlohmann::json::sax_parse(text, &events)) refuse("header is not valid JSON");
-  // Empty tensors sort before the one that begins where they lie, so that contiguity can be checked in one pass.
+  // Empty tensors sort before the one that begins where they lie, so that contiguity can be checked
+  // in one pass.
   std::stable_sort(header.tensors.begin(), header.tensors.end(),
-                   [](const TensorInfo& a, const TensorInfo& b) { return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes); });
+                   [](const TensorInfo& a, const TensorInfo& b) {
+                     return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes);
+                   });
   check_layout(header.tensors, data_bytes);
   return header;
 }

@@ -15,12 +15,14 @@ namespace polysketch {
 constexpr uint64_t largest_tensor_header = 100'000'000;
 
 struct TensorHeader {
-  std::vector<TensorInfo> tensors;  ///< in the order of their bytes; offsets relative to the end of the header
+  /// in the order of their bytes; offsets relative to the end of the header
+  std::vector<TensorInfo> tensors;
   std::map<std::string, std::string> metadata;
 };
 
-/// Reads the JSON part of a safetensors file that has `data_bytes` bytes after it. Checks every rule of reliability §2 and allocates in
-/// proportion to the text only, whatever sizes it claims. Throws std::invalid_argument with the defect.
+/// Reads the JSON part of a safetensors file that has `data_bytes` bytes after it. Checks every
+/// rule of reliability §2 and allocates in proportion to the text only, whatever sizes it claims.
+/// Throws std::invalid_argument with the defect.
 TensorHeader parse_tensor_header(std::string_view text, uint64_t data_bytes);
 
 /// Bytes of a tensor, or nothing if the product overflows 63 bits.

@@ -46,7 +46,9 @@ std::optional<ParsedName> parse_name(std::string_view name) {
   return ParsedName{std::string(name), 0, 1};
 }
 
-int64_t count_files(const std::vector<int64_t>& owners) { return owners.empty() ? 1 : owners.back() + 1; }
+int64_t count_files(const std::vector<int64_t>& owners) {
+  return owners.empty() ? 1 : owners.back() + 1;
+}
 
 uint64_t bytes_of(const TensorView& tensor) {
   uint64_t bytes = 0;
@@ -73,7 +75,8 @@ std::vector<int64_t> share_out(const std::vector<uint64_t>& bytes, int64_t write
   require(writers >= 1, "somebody must write");
   if (bytes.empty()) return {};
   // The smallest limit that needs no more shares than there are writers, by bisection.
-  uint64_t low = *std::max_element(bytes.begin(), bytes.end()), high = std::accumulate(bytes.begin(), bytes.end(), uint64_t{0});
+  uint64_t low = *std::max_element(bytes.begin(), bytes.end()),
+           high = std::accumulate(bytes.begin(), bytes.end(), uint64_t{0});
   while (low < high) {
     const uint64_t middle = low + (high - low) / 2;
     if (fill_shares(bytes, middle).back() < writers) {
@@ -93,10 +96,12 @@ std::vector<int64_t> share_out(const std::vector<TensorView>& tensors, int64_t w
 }
 
 std::string tensor_file_name(const std::string& group, int64_t file, int64_t files) {
-  return files == 1 ? fmt::format("{}{}", group, extension) : fmt::format("{}-{:05d}-of-{:05d}{}", group, file + 1, files, extension);
+  return files == 1 ? fmt::format("{}{}", group, extension)
+                    : fmt::format("{}-{:05d}-of-{:05d}{}", group, file + 1, files, extension);
 }
 
-std::vector<FileRecord> write_share(const fs::path& folder, const std::vector<TensorGroup>& groups, int64_t rank, int64_t world) {
+std::vector<FileRecord> write_share(const fs::path& folder, const std::vector<TensorGroup>& groups,
+                                    int64_t rank, int64_t world) {
   std::vector<FileRecord> records;
   for (const TensorGroup& group : groups) {
     const std::vector<int64_t> owners = share_out(group.tensors, world);
@@ -106,12 +111,14 @@ std::vector<FileRecord> write_share(const fs::path& folder, const std::vector<Te
     for (size_t i = 0; i < owners.size(); ++i) {
       if (owners[i] == rank) own.push_back(group.tensors[i]);
     }
-    records.push_back(write_safetensors(folder / tensor_file_name(group.name, rank, files), own, group.metadata));
+    records.push_back(
+        write_safetensors(folder / tensor_file_name(group.name, rank, files), own, group.metadata));
   }
   return records;
 }
 
-std::vector<FileRecord> write_indexes(const fs::path& folder, const std::vector<TensorGroup>& groups, int64_t world) {
+std::vector<FileRecord> write_indexes(const fs::path& folder,
+                                      const std::vector<TensorGroup>& groups, int64_t world) {
   std::vector<FileRecord> records;
   for (const TensorGroup& group : groups) {
     const std::vector<int64_t> owners = share_out(group.tensors, world);
@@ -123,7 +130,8 @@ std::vector<FileRecord> write_indexes(const fs::path& folder, const std::vector<
       map[group.tensors[i].name] = tensor_file_name(group.name, owners[i], files);
       total += bytes_of(group.tensors[i]);
     }
-    const nlohmann::ordered_json index{{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}};
+    const nlohmann::ordered_json index{{"metadata", {{"total_size", total}}},
+                                       {"weight_map", std::move(map)}};
     const std::string text = index.dump(2) + "\n";
     const std::string name = fmt::format("{}{}.index.json", group.name, extension);
     write_file_durably(folder / name, text);
@@ -136,28 +144,35 @@ std::vector<std::string> groups_of(const std::vector<FileRecord>& files) {
   std::vector<std::string> groups;
   for (const FileRecord& file : files) {
     const auto parsed = parse_name(file.name);
-    if (parsed && std::find(groups.begin(), groups.end(), parsed->group) == groups.end()) groups.push_back(parsed->group);
+    if (parsed && std::find(groups.begin(), groups.end(), parsed->group) == groups.end())
+      groups.push_back(parsed->group);
   }
   return groups;
 }
 
-TensorSet::TensorSet(const fs::path& folder, const std::vector<FileRecord>& files, const std::string& group) {
+TensorSet::TensorSet(const fs::path& folder, const std::vector<FileRecord>& files,
+                     const std::string& group) {
   const auto refuse = [&](const std::string& defect) {
-    throw UserError(ExitCode::no_checkpoint, fmt::format("{}: {}: use another checkpoint", folder.string(), defect));
+    throw UserError(ExitCode::no_checkpoint,
+                    fmt::format("{}: {}: use another checkpoint", folder.string(), defect));
   };
   std::vector<const FileRecord*> members;
   int64_t wanted = 0;
   for (const FileRecord& file : files) {
     const auto parsed = parse_name(file.name);
     if (!parsed || parsed->group != group) continue;
-    if (wanted != 0 && parsed->files != wanted) refuse(fmt::format("manifest.json lists {} as one file and as several", group));
+    if (wanted != 0 && parsed->files != wanted)
+      refuse(fmt::format("manifest.json lists {} as one file and as several", group));
     wanted = parsed->files;
     members.push_back(&file);
   }
-  if (members.empty()) refuse(fmt::format("manifest.json lists no {}", tensor_file_name(group, 0, 1)));
+  if (members.empty())
+    refuse(fmt::format("manifest.json lists no {}", tensor_file_name(group, 0, 1)));
   if (std::cmp_not_equal(members.size(), wanted))
     refuse(fmt::format("manifest.json lists {} of {} files of {}", members.size(), wanted, group));
-  where_ = (folder / (wanted == 1 ? members[0]->name : fmt::format("{}-*-of-{:05d}{}", group, wanted, extension))).string();
+  where_ = (folder / (wanted == 1 ? members[0]->name
+                                  : fmt::format("{}-*-of-{:05d}{}", group, wanted, extension)))
+               .string();
   for (const FileRecord* member : members) {
     files_.push_back({TensorFile(folder / member->name), *member});
     for (const TensorInfo& tensor : files_.back().tensors.tensors()) {
@@ -181,7 +196,8 @@ void TensorSet::read(const TensorInfo& info, void* target) const {
   const auto want = file.record.crc32c.find(info.name);
   if (want == file.record.crc32c.end() || want->second != crc) {
     throw UserError(ExitCode::no_checkpoint,
-                    fmt::format("{}: bytes of tensor '{}' are not those that were saved (CRC-32C): the disk or the network "
+                    fmt::format("{}: bytes of tensor '{}' are not those that were saved (CRC-32C): "
+                                "the disk or the network "
                                 "between is at fault; try again, or use another checkpoint",
                                 file.record.name, info.name));
   }

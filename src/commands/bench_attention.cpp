@@ -20,8 +20,10 @@
 namespace polysketch::commands {
 namespace {
 
-constexpr const char* decode_kinds = "softmax,polysketch:learned-local,polysketch:random-local,performer,hedgehog,sliding_window";
-constexpr const char* default_kinds = "softmax,polynomial,polysketch:learned-local,polysketch:random-local,performer";
+constexpr const char* decode_kinds =
+    "softmax,polysketch:learned-local,polysketch:random-local,performer,hedgehog,sliding_window";
+constexpr const char* default_kinds =
+    "softmax,polynomial,polysketch:learned-local,polysketch:random-local,performer";
 
 struct Arguments {
   ConfigArguments config;
@@ -43,15 +45,18 @@ AttentionBenchOptions options_of(const Arguments& arguments) {
   AttentionBenchOptions options;
   options.variants = parse_attention_variants(arguments.kinds, config.attention);
   options.lengths = parse_lengths(arguments.lengths, arguments.lengths_option);
-  options.shape = {arguments.heads > 0 ? arguments.heads : config.model.heads,
-                   arguments.head_width > 0 ? arguments.head_width : config.model.width / config.model.heads};
+  options.shape = {
+      arguments.heads > 0 ? arguments.heads : config.model.heads,
+      arguments.head_width > 0 ? arguments.head_width : config.model.width / config.model.heads};
   options.batch = arguments.batch;
-  const bool bf16 = arguments.precision.empty() ? config.training.precision == Precision::bf16 : arguments.precision == "bf16";
+  const bool bf16 = arguments.precision.empty() ? config.training.precision == Precision::bf16
+                                                : arguments.precision == "bf16";
   options.type = bf16 ? at::kBFloat16 : at::kFloat;
   options.rounds = arguments.rounds;
   options.limit_seconds = arguments.limit_seconds;
   options.seed = static_cast<uint64_t>(config.run.seed);
-  options.device = open_device(arguments.device.empty() ? config.training.device : arguments.device, config.training.threads);
+  options.device = open_device(arguments.device.empty() ? config.training.device : arguments.device,
+                               config.training.threads);
   return options;
 }
 
@@ -74,12 +79,16 @@ void run_attention(const Arguments& arguments) {
 void run_crossover(const Arguments& arguments) {
   AttentionBenchOptions options = options_of(arguments);
   const bool has_softmax =
-      std::any_of(options.variants.begin(), options.variants.end(), [](const AttentionVariant& v) { return v.name == "softmax"; });
-  if (!has_softmax) options.variants.insert(options.variants.begin(), parse_attention_variants("softmax", {}).front());
+      std::any_of(options.variants.begin(), options.variants.end(),
+                  [](const AttentionVariant& v) { return v.name == "softmax"; });
+  if (!has_softmax)
+    options.variants.insert(options.variants.begin(),
+                            parse_attention_variants("softmax", {}).front());
   const std::filesystem::path svg(arguments.svg);
   if (!svg.empty()) {
     if (svg.has_parent_path()) polysketch::create_directories(svg.parent_path());
-    const DurableFile possible(svg);  // a place where nothing can be written shows now, not after an hour of measuring
+    // a place where nothing can be written shows now, not after an hour of measuring
+    const DurableFile possible(svg);
   }
   const std::vector<AttentionFigures> figures = measure(options, "bench crossover");
   if (arguments.json) {
@@ -99,7 +108,9 @@ void run_crossover(const Arguments& arguments) {
 void run_decode(const Arguments& arguments) {
   DecodeBenchOptions options{options_of(arguments), arguments.tokens};
   ProgressBar progress("bench decode", progress_steps(options), "calls");
-  options.common.progress = [&](int64_t done, const std::string& now) { progress.update(done, now); };
+  options.common.progress = [&](int64_t done, const std::string& now) {
+    progress.update(done, now);
+  };
   const std::vector<DecodeFigures> figures = bench_decode(options);
   if (arguments.json) {
     std::cout << decode_bench_json(options, figures).dump() << "\n";
@@ -108,8 +119,8 @@ void run_decode(const Arguments& arguments) {
   }
 }
 
-CLI::App* add_command(CLI::App& bench, const std::string& name, const std::string& description, const char* lengths,
-                      const std::shared_ptr<Arguments>& arguments) {
+CLI::App* add_command(CLI::App& bench, const std::string& name, const std::string& description,
+                      const char* lengths, const std::shared_ptr<Arguments>& arguments) {
   CLI::App* command = bench.add_subcommand(name, description);
   arguments->lengths = lengths;
   add_config_arguments(*command, arguments->config);
@@ -120,30 +131,46 @@ CLI::App* add_command(CLI::App& bench, const std::string& name, const std::strin
   const bool positions = std::string(arguments->lengths_option) == "--positions";
   command
       ->add_option(arguments->lengths_option, arguments->lengths,
-                   positions ? "tokens before the ones that are timed, with commas between" : "context lengths, with commas between")
+                   positions ? "tokens before the ones that are timed, with commas between"
+                             : "context lengths, with commas between")
       ->capture_default_str()
       ->type_name("T,…");
-  command->add_option("--heads", arguments->heads, "attention heads; default: the configuration's, or 12")->check(CLI::Range(1, 65'536));
-  command->add_option("--head-width", arguments->head_width, "width of a head; default: the configuration's, or 64")
+  command
+      ->add_option("--heads", arguments->heads,
+                   "attention heads; default: the configuration's, or 12")
+      ->check(CLI::Range(1, 65'536));
+  command
+      ->add_option("--head-width", arguments->head_width,
+                   "width of a head; default: the configuration's, or 64")
       ->check(CLI::Range(1, 4096));
-  command->add_option("--batch", arguments->batch, "sequences in a call")->check(CLI::Range(1, 65'536))->capture_default_str();
-  command->add_option("--precision", arguments->precision, "bf16 or fp32; default: training.precision")
+  command->add_option("--batch", arguments->batch, "sequences in a call")
+      ->check(CLI::Range(1, 65'536))
+      ->capture_default_str();
+  command
+      ->add_option("--precision", arguments->precision, "bf16 or fp32; default: training.precision")
       ->check(CLI::IsMember({"bf16", "fp32"}));
-  command->add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N; default: training.device");
-  command->add_option("--rounds", arguments->rounds, "how often everything is timed")->check(CLI::Range(1, 10'000))->capture_default_str();
+  command->add_option("--device", arguments->device,
+                      "auto, cpu, cuda or cuda:N; default: training.device");
+  command->add_option("--rounds", arguments->rounds, "how often everything is timed")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
   command
       ->add_option("--limit-seconds", arguments->limit_seconds,
-                   positions ? "leave out states and measurements that take longer than this; 0: no limit"
-                             : "leave out what takes longer than this, forward and backward; 0: no limit")
+                   positions
+                       ? "leave out states and measurements that take longer than this; 0: no limit"
+                       : "leave out what takes longer than this, forward and backward; 0: no limit")
       ->check(CLI::Range(0.0, 1e9))
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "print one JSON object");
   command->footer(fmt::format(
-      "One layer on random q, k, v: forward as in evaluation, and forward and backward as in training. In each round every kind is called\n"
-      "once, in turn; figures are medians. What would not fit into memory or take too long is left out, and said.\n"
+      "One layer on random q, k, v: forward as in evaluation, and forward and backward as in "
+      "training. In each round every kind is called\n"
+      "once, in turn; figures are medians. What would not fit into memory or take too long is left "
+      "out, and said.\n"
       "\n"
       "Kinds: {}.\n"
-      "-local: blocks on the diagonal are exact. R: the sketch size. p: the degree. What a name does not say (block, window, features, "
+      "-local: blocks on the diagonal are exact. R: the sketch size. p: the degree. What a name "
+      "does not say (block, window, features, "
       "sketch\n"
       "size, …) comes from attention.* of CONFIG or --set, e.g. --set attention.block=512.",
       attention_variant_forms));
@@ -154,26 +181,38 @@ CLI::App* add_command(CLI::App& bench, const std::string& name, const std::strin
 
 void add_bench_attention(CLI::App& bench) {
   const auto attention = std::make_shared<Arguments>();
-  add_command(bench, "attention", "Time, memory and FLOPs of attention mechanisms, beside LibTorch's softmax attention", "1Ki,4Ki",
-              attention)
+  add_command(bench, "attention",
+              "Time, memory and FLOPs of attention mechanisms, beside LibTorch's softmax attention",
+              "1Ki,4Ki", attention)
       ->callback([attention] { run_attention(*attention); });
   const auto crossover = std::make_shared<Arguments>();
-  CLI::App* command = add_command(bench, "crossover", "Time per token over context lengths, and from which length on softmax is overtaken",
-                                  "512,1Ki,2Ki,4Ki,8Ki,16Ki,32Ki,64Ki,128Ki", crossover);
-  command->add_option("--svg", crossover->svg, "also draw the table, both axes logarithmic")->type_name("FILE");
+  CLI::App* command = add_command(
+      bench, "crossover",
+      "Time per token over context lengths, and from which length on softmax is overtaken",
+      "512,1Ki,2Ki,4Ki,8Ki,16Ki,32Ki,64Ki,128Ki", crossover);
+  command->add_option("--svg", crossover->svg, "also draw the table, both axes logarithmic")
+      ->type_name("FILE");
   command->callback([crossover] { run_crossover(*crossover); });
 
   const auto decode = std::make_shared<Arguments>();
   decode->kinds = decode_kinds;
   decode->lengths_option = "--positions";
-  command = add_command(bench, "decode", "Time per token and state of the recurrent form of attention mechanisms", "100,100000", decode);
-  command->add_option("--tokens", decode->tokens, "tokens of a measurement; default: a block (attention.block), 64 where the state grows")
+  command = add_command(bench, "decode",
+                        "Time per token and state of the recurrent form of attention mechanisms",
+                        "100,100000", decode);
+  command
+      ->add_option(
+          "--tokens", decode->tokens,
+          "tokens of a measurement; default: a block (attention.block), 64 where the state grows")
       ->check(CLI::Range(1, 1'000'000));
-  command->footer(fmt::format(
-      "One layer that reads as many random tokens as the position says and then goes on token by token, as `generate` does. A token of\n"
-      "a linear kind costs more the fuller the open block is, and the first block has nothing behind it: compare positions beyond the\n"
-      "first block, over whole blocks or where position modulo attention.block is the same.\n\nKinds: {}.",
-      attention_variant_forms));
+  command->footer(
+      fmt::format("One layer that reads as many random tokens as the position says and then goes "
+                  "on token by token, as `generate` does. A token of\n"
+                  "a linear kind costs more the fuller the open block is, and the first block has "
+                  "nothing behind it: compare positions beyond the\n"
+                  "first block, over whole blocks or where position modulo attention.block is the "
+                  "same.\n\nKinds: {}.",
+                  attention_variant_forms));
   command->callback([decode] { run_decode(*decode); });
 }
 

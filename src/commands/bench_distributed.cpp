@@ -34,7 +34,9 @@ std::vector<int64_t> count_list(const char* option, const std::string& text, int
   for (std::string word; std::getline(words, word, ',');) {
     const auto value = parse_count(word);
     if (!value || *value < least)
-      throw UserError(ExitCode::usage, fmt::format("{}: got '{}', want numbers of at least {}, like 1Ki,1Mi", option, word, least));
+      throw UserError(ExitCode::usage,
+                      fmt::format("{}: got '{}', want numbers of at least {}, like 1Ki,1Mi", option,
+                                  word, least));
     values.push_back(*value);
   }
   if (values.empty()) throw UserError(ExitCode::usage, fmt::format("{}: holds no number", option));
@@ -57,7 +59,8 @@ double time_of(World& world, int rounds, F exchange) {
     const auto start = std::chrono::steady_clock::now();
     exchange();
     synchronize(world.device());
-    std::vector<double> taken{std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+    std::vector<double> taken{
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
     world.collectives().all_reduce(taken, ReduceOperation::max, "longest time");
     if (round >= 0) seconds.push_back(taken[0]);
   }
@@ -69,19 +72,27 @@ void run_collectives(const CollectivesArguments& arguments) {
   const auto world = join_launched_world(DistributedConfig{}, arguments.device, 0);
   const int64_t processes = world->size();
   if (processes == 1) {
-    throw UserError(ExitCode::usage, "bench collectives: one process exchanges nothing: polysketch launch --nproc 2 -- bench collectives");
+    throw UserError(ExitCode::usage,
+                    "bench collectives: one process exchanges nothing: polysketch launch --nproc 2 "
+                    "-- bench collectives");
   }
   Collectives& all = world->collectives();
   ordered_json rows = ordered_json::array();
   for (const int64_t bytes : sizes) {
-    const int64_t unit = static_cast<int64_t>(sizeof(float)) * processes, rounded = std::max<int64_t>(1, bytes / unit) * unit;
+    const int64_t unit = static_cast<int64_t>(sizeof(float)) * processes,
+                  rounded = std::max<int64_t>(1, bytes / unit) * unit;
     const auto options = at::TensorOptions().dtype(at::kFloat).device(world->device());
     const at::Tensor flat = at::zeros({rounded / static_cast<int64_t>(sizeof(float))}, options);
     const at::Tensor part = at::zeros({flat.numel() / processes}, options);
-    const double reduce = time_of(*world, arguments.rounds, [&] { all.all_reduce(flat, ReduceOperation::sum, "bench")->wait(); });
-    const double scatter = time_of(*world, arguments.rounds, [&] { all.reduce_scatter(flat, "bench")->wait(); });
-    const double gather = time_of(*world, arguments.rounds, [&] { all.all_gather(flat, part, "bench")->wait(); });
-    // What the transport does with the same bytes and nothing else: one way from rank 0 to rank 1, on the host.
+    const double reduce = time_of(*world, arguments.rounds, [&] {
+      all.all_reduce(flat, ReduceOperation::sum, "bench")->wait();
+    });
+    const double scatter =
+        time_of(*world, arguments.rounds, [&] { all.reduce_scatter(flat, "bench")->wait(); });
+    const double gather =
+        time_of(*world, arguments.rounds, [&] { all.all_gather(flat, part, "bench")->wait(); });
+    // What the transport does with the same bytes and nothing else: one way from rank 0 to rank 1,
+    // on the host.
     const double link = time_of(*world, arguments.rounds, [&] { all.ping(0, 1, rounded); });
     const double w = static_cast<double>(processes), n = static_cast<double>(rounded);
     rows.push_back({{"bytes", rounded},
@@ -102,13 +113,17 @@ void run_collectives(const CollectivesArguments& arguments) {
               << "\n";
     return;
   }
-  std::cout << fmt::format("{} processes over {}, medians of {}\n", processes, all.transport(), arguments.rounds);
-  std::cout << "       bytes  all-reduce ms  reduce-scatter ms  all-gather ms  bus GB/s  link GB/s  bus/link\n";
+  std::cout << fmt::format("{} processes over {}, medians of {}\n", processes, all.transport(),
+                           arguments.rounds);
+  std::cout << "       bytes  all-reduce ms  reduce-scatter ms  all-gather ms  bus GB/s  link GB/s "
+               " bus/link\n";
   for (const auto& row : rows) {
     const double bus = row["all_reduce_bus_bytes_per_second"], link = row["link_bytes_per_second"];
-    std::cout << fmt::format("{:>12}  {:>13.3f}  {:>17.3f}  {:>13.3f}  {:>8.3f}  {:>9.3f}  {:>8.2f}\n", row["bytes"].get<int64_t>(),
-                             1e3 * row["all_reduce_seconds"].get<double>(), 1e3 * row["reduce_scatter_seconds"].get<double>(),
-                             1e3 * row["all_gather_seconds"].get<double>(), 1e-9 * bus, 1e-9 * link, bus / link);
+    std::cout << fmt::format(
+        "{:>12}  {:>13.3f}  {:>17.3f}  {:>13.3f}  {:>8.3f}  {:>9.3f}  {:>8.2f}\n",
+        row["bytes"].get<int64_t>(), 1e3 * row["all_reduce_seconds"].get<double>(),
+        1e3 * row["reduce_scatter_seconds"].get<double>(),
+        1e3 * row["all_gather_seconds"].get<double>(), 1e-9 * bus, 1e-9 * link, bus / link);
   }
 }
 
@@ -126,14 +141,18 @@ std::string quoted_for_shell(const std::string& word) {
 }
 
 /// Figures of `bench step` on that many processes of this machine.
-ordered_json measure_step(const ScalingArguments& arguments, int64_t processes, int64_t batch_tokens) {
+ordered_json measure_step(const ScalingArguments& arguments, int64_t processes,
+                          int64_t batch_tokens) {
   std::vector<std::string> words{"/proc/self/exe"};
   if (processes > 1) {
-    for (const std::string& word : {std::string("launch"), std::string("--nproc"), std::to_string(processes), std::string("--")})
+    for (const std::string& word : {std::string("launch"), std::string("--nproc"),
+                                    std::to_string(processes), std::string("--")})
       words.push_back(word);
   }
-  for (const std::string& word : {std::string("bench"), std::string("step"), arguments.config.file, std::string("--json"),
-                                  std::string("--steps"), std::to_string(arguments.steps), std::string("--warmup"), std::string("1")}) {
+  for (const std::string& word :
+       {std::string("bench"), std::string("step"), arguments.config.file, std::string("--json"),
+        std::string("--steps"), std::to_string(arguments.steps), std::string("--warmup"),
+        std::string("1")}) {
     words.push_back(word);
   }
   for (std::string setting : arguments.config.overrides) {
@@ -148,10 +167,12 @@ ordered_json measure_step(const ScalingArguments& arguments, int64_t processes, 
   std::string line;
   for (const std::string& word : words) line += quoted_for_shell(word) + " ";
   FILE* pipe = ::popen(line.c_str(), "r");
-  if (pipe == nullptr) throw UserError(ExitCode::io, "bench scaling: cannot start the program again");
+  if (pipe == nullptr)
+    throw UserError(ExitCode::io, "bench scaling: cannot start the program again");
   std::string out;
   std::array<char, 4096> buffer{};
-  for (size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) out.append(buffer.data(), n);
+  for (size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
+    out.append(buffer.data(), n);
   const int status = ::pclose(pipe);
   std::istringstream lines(out);
   for (std::string one; std::getline(lines, one);) {
@@ -161,8 +182,9 @@ ordered_json measure_step(const ScalingArguments& arguments, int64_t processes, 
     if (!json.is_discarded() && json.contains("tokens_per_second")) return json;
   }
   throw UserError(ExitCode::distributed,
-                  fmt::format("bench scaling: the step on {} processes gave no figures (exit code {}): see the lines above", processes,
-                              WIFEXITED(status) ? WEXITSTATUS(status) : 128));
+                  fmt::format("bench scaling: the step on {} processes gave no figures (exit code "
+                              "{}): see the lines above",
+                              processes, WIFEXITED(status) ? WEXITSTATUS(status) : 128));
 }
 
 void run_scaling(const ScalingArguments& arguments) {
@@ -191,13 +213,18 @@ void run_scaling(const ScalingArguments& arguments) {
     std::cout << ordered_json{{"rows", rows}}.dump() << "\n";
     return;
   }
-  std::cout << "scaling  processes  threads each  tokens/step  tokens/s  s/step  efficiency  hidden\n";
+  std::cout
+      << "scaling  processes  threads each  tokens/step  tokens/s  s/step  efficiency  hidden\n";
   for (const auto& row : rows) {
     const std::string hidden =
-        row["communication_hidden"].is_number() ? fmt::format("{:.2f}", row["communication_hidden"].get<double>()) : "-";
-    std::cout << fmt::format("{:<7}  {:>9}  {:>12}  {:>11}  {:>8.0f}  {:>6.3f}  {:>10.2f}  {:>6}\n", row["scaling"].get<std::string>(),
-                             row["processes"].get<int64_t>(), row["threads_each"].dump(), row["batch_tokens"].get<int64_t>(),
-                             row["tokens_per_second"].get<double>(), row["seconds_per_step"].get<double>(), row["efficiency"].get<double>(),
+        row["communication_hidden"].is_number()
+            ? fmt::format("{:.2f}", row["communication_hidden"].get<double>())
+            : "-";
+    std::cout << fmt::format("{:<7}  {:>9}  {:>12}  {:>11}  {:>8.0f}  {:>6.3f}  {:>10.2f}  {:>6}\n",
+                             row["scaling"].get<std::string>(), row["processes"].get<int64_t>(),
+                             row["threads_each"].dump(), row["batch_tokens"].get<int64_t>(),
+                             row["tokens_per_second"].get<double>(),
+                             row["seconds_per_step"].get<double>(), row["efficiency"].get<double>(),
                              hidden);
   }
 }
@@ -205,29 +232,44 @@ void run_scaling(const ScalingArguments& arguments) {
 }  // namespace
 
 void add_bench_distributed(CLI::App& bench) {
-  CLI::App* collectives = bench.add_subcommand("collectives", "Exchanges among processes: time and bandwidth for each size");
+  CLI::App* collectives = bench.add_subcommand(
+      "collectives", "Exchanges among processes: time and bandwidth for each size");
   collectives->footer(
-      "Bus bandwidth is 2 (W - 1) / W times the bytes over the time of the all-reduce: what each link carries. It stands beside what one\n"
-      "link carries alone, from rank 0 to rank 1. Memory bandwidth and processors are shared by processes of one machine.\n\n"
+      "Bus bandwidth is 2 (W - 1) / W times the bytes over the time of the all-reduce: what each "
+      "link carries. It stands beside what one\n"
+      "link carries alone, from rank 0 to rank 1. Memory bandwidth and processors are shared by "
+      "processes of one machine.\n\n"
       "  polysketch launch --nproc 2 -- bench collectives\n"
-      "  polysketch launch --nproc 2 -- bench collectives --json >collectives.json   # for plan --collectives");
+      "  polysketch launch --nproc 2 -- bench collectives --json >collectives.json   # for plan "
+      "--collectives");
   auto first = std::make_shared<CollectivesArguments>();
-  collectives->add_option("--sizes", first->sizes, "bytes of a vector, several with commas")->capture_default_str();
-  collectives->add_option("--rounds", first->rounds, "rounds that are timed")->check(CLI::Range(1, 10000))->capture_default_str();
-  collectives->add_option("--device", first->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  collectives->add_option("--sizes", first->sizes, "bytes of a vector, several with commas")
+      ->capture_default_str();
+  collectives->add_option("--rounds", first->rounds, "rounds that are timed")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  collectives->add_option("--device", first->device, "auto, cpu, cuda or cuda:N")
+      ->capture_default_str();
   collectives->add_flag("--json", first->json, "print one JSON object");
   collectives->callback([first] { run_collectives(*first); });
 
-  CLI::App* scaling = bench.add_subcommand("scaling", "The training step on 1, 2, … processes of this machine");
+  CLI::App* scaling =
+      bench.add_subcommand("scaling", "The training step on 1, 2, … processes of this machine");
   scaling->footer(
-      "Strong scaling: the same tokens a step on all numbers of processes. Weak: so many tokens for each process. Efficiency is tokens a "
+      "Strong scaling: the same tokens a step on all numbers of processes. Weak: so many tokens "
+      "for each process. Efficiency is tokens a "
       "second\n"
-      "for each process against the first number of the list. Processes share the machine's processors; see the column of threads.\n\n"
-      "  polysketch bench scaling configs/mini/base.yaml --processes 1,2 --set attention.kind=softmax");
+      "for each process against the first number of the list. Processes share the machine's "
+      "processors; see the column of threads.\n\n"
+      "  polysketch bench scaling configs/mini/base.yaml --processes 1,2 --set "
+      "attention.kind=softmax");
   auto second = std::make_shared<ScalingArguments>();
   add_config_arguments(*scaling, second->config);
-  scaling->add_option("--processes", second->worlds, "numbers of processes, with commas")->capture_default_str();
-  scaling->add_option("--steps", second->steps, "steps that are timed")->check(CLI::Range(1, 10000))->capture_default_str();
+  scaling->add_option("--processes", second->worlds, "numbers of processes, with commas")
+      ->capture_default_str();
+  scaling->add_option("--steps", second->steps, "steps that are timed")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
   scaling->add_flag("--json", second->json, "print one JSON object");
   scaling->callback([second] { run_scaling(*second); });
 }

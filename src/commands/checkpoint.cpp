@@ -33,18 +33,23 @@ fs::path run_folder(const fs::path& path) {
 }
 
 bool is_checkpoint(const fs::path& path) {
-  return fs::exists(path / "manifest.json") || step_of_name(run_folder(path).filename().string()).has_value();
+  return fs::exists(path / "manifest.json") ||
+         step_of_name(run_folder(path).filename().string()).has_value();
 }
 
 /// The checkpoints that a path of the command line means: one, or all those of a run.
 std::vector<fs::path> checkpoints_at(const fs::path& path) {
   if (!fs::is_directory(path))
-    throw UserError(ExitCode::missing_input, fmt::format("{}: no such folder; give a run or a checkpoint of it", path.string()));
+    throw UserError(
+        ExitCode::missing_input,
+        fmt::format("{}: no such folder; give a run or a checkpoint of it", path.string()));
   if (is_checkpoint(path)) return {run_folder(path)};
   const CheckpointStore store(run_folder(path), {});
   std::vector<fs::path> found;
   for (const int64_t step : store.steps()) found.push_back(store.path_of(step));
-  if (found.empty()) throw UserError(ExitCode::missing_input, fmt::format("{}: holds no checkpoints", path.string()));
+  if (found.empty())
+    throw UserError(ExitCode::missing_input,
+                    fmt::format("{}: holds no checkpoints", path.string()));
   return found;
 }
 
@@ -63,7 +68,8 @@ std::string saved_at(const fs::path& checkpoint) {
 void list(const std::string& run, bool as_json) {
   ordered_json rows = ordered_json::array();
   for (const fs::path& checkpoint : checkpoints_at(run)) {
-    ordered_json row{{"step", step_of_name(checkpoint.filename().string()).value_or(-1)}, {"path", checkpoint.string()}};
+    ordered_json row{{"step", step_of_name(checkpoint.filename().string()).value_or(-1)},
+                     {"path", checkpoint.string()}};
     try {
       const Manifest manifest = read_manifest(checkpoint);
       row["step"] = manifest.step;
@@ -80,10 +86,12 @@ void list(const std::string& run, bool as_json) {
   }
   for (const ordered_json& row : rows) {
     if (row.contains("defect")) {
-      fmt::print("step {:>9}  damaged: {}\n", row["step"].get<int64_t>(), row["defect"].get<std::string>());
+      fmt::print("step {:>9}  damaged: {}\n", row["step"].get<int64_t>(),
+                 row["defect"].get<std::string>());
     } else {
-      fmt::print("step {:>9}  {:>9}  {}  {}\n", row["step"].get<int64_t>(), format_bytes(row["bytes"].get<int64_t>()),
-                 row["saved"].get<std::string>(), row["path"].get<std::string>());
+      fmt::print("step {:>9}  {:>9}  {}  {}\n", row["step"].get<int64_t>(),
+                 format_bytes(row["bytes"].get<int64_t>()), row["saved"].get<std::string>(),
+                 row["path"].get<std::string>());
     }
   }
 }
@@ -99,8 +107,8 @@ void verify(const std::vector<std::string>& paths, bool as_json) {
         const auto loaded = verify_checkpoint(checkpoint);
         row["step"] = loaded.step;
         row["bytes"] = bytes_of(loaded.manifest);
-        line = fmt::format("ok       {}  ({} in {} files)", checkpoint.string(), format_bytes(row["bytes"].get<int64_t>()),
-                           loaded.manifest.files.size());
+        line = fmt::format("ok       {}  ({} in {} files)", checkpoint.string(),
+                           format_bytes(row["bytes"].get<int64_t>()), loaded.manifest.files.size());
       } catch (const UserError& error) {
         ++bad;
         row["ok"] = false;
@@ -115,17 +123,24 @@ void verify(const std::vector<std::string>& paths, bool as_json) {
   if (as_json) fmt::print("{}\n", rows.dump(2));
   if (bad == 0) return;
   std::fflush(stdout);
-  throw UserError(ExitCode::no_checkpoint,
-                  fmt::format("{} of {} checkpoints are damaged; resuming uses the newest sound one of a run", bad, rows.size()));
+  throw UserError(
+      ExitCode::no_checkpoint,
+      fmt::format("{} of {} checkpoints are damaged; resuming uses the newest sound one of a run",
+                  bad, rows.size()));
 }
 
 ordered_json describe_tensors(const fs::path& path) {
   ordered_json tensors = ordered_json::array();
   const TensorFile file(path);
   for (const TensorInfo& tensor : file.tensors()) {
-    tensors.push_back({{"name", tensor.name}, {"dtype", safetensors_name(tensor.type)}, {"shape", tensor.shape}, {"bytes", tensor.bytes}});
+    tensors.push_back({{"name", tensor.name},
+                       {"dtype", safetensors_name(tensor.type)},
+                       {"shape", tensor.shape},
+                       {"bytes", tensor.bytes}});
   }
-  ordered_json described{{"file", path.filename().string()}, {"bytes", fs::file_size(path)}, {"tensors", std::move(tensors)}};
+  ordered_json described{{"file", path.filename().string()},
+                         {"bytes", fs::file_size(path)},
+                         {"tensors", std::move(tensors)}};
   if (!file.metadata().empty()) described["metadata"] = file.metadata();
   return described;
 }
@@ -147,18 +162,24 @@ ordered_json describe(const fs::path& path) {
     const TensorSet set(checkpoint, manifest.files, name);
     uint64_t bytes = 0;
     for (const TensorInfo& tensor : set.tensors()) bytes += tensor.bytes;
-    groups.push_back({{"name", name}, {"files", set.files()}, {"tensors", set.tensors().size()}, {"bytes", bytes}});
+    groups.push_back({{"name", name},
+                      {"files", set.files()},
+                      {"tensors", set.tensors().size()},
+                      {"bytes", bytes}});
   }
   return {{"path", checkpoint.string()}, {"step", manifest.step},     {"writers", manifest.writers},
           {"groups", std::move(groups)}, {"files", std::move(files)}, {"state", manifest.state}};
 }
 
-std::string plural(int64_t count, const char* one, const char* several) { return fmt::format("{} {}", count, count == 1 ? one : several); }
+std::string plural(int64_t count, const char* one, const char* several) {
+  return fmt::format("{} {}", count, count == 1 ? one : several);
+}
 
 void print_tensors(const ordered_json& file) {
   size_t width = 0;
   int64_t elements = 0;
-  for (const auto& tensor : file["tensors"]) width = std::max(width, tensor["name"].get<std::string>().size());
+  for (const auto& tensor : file["tensors"])
+    width = std::max(width, tensor["name"].get<std::string>().size());
   for (const auto& tensor : file["tensors"]) {
     std::string shape;
     int64_t count = 1;
@@ -167,29 +188,35 @@ void print_tensors(const ordered_json& file) {
       count *= extent.get<int64_t>();
     }
     elements += count;
-    fmt::print("  {:<{}}  {:<4}  {:>9}  [{}]\n", tensor["name"].get<std::string>(), width, tensor["dtype"].get<std::string>(),
-               format_bytes(tensor["bytes"].get<int64_t>()), shape);
+    fmt::print("  {:<{}}  {:<4}  {:>9}  [{}]\n", tensor["name"].get<std::string>(), width,
+               tensor["dtype"].get<std::string>(), format_bytes(tensor["bytes"].get<int64_t>()),
+               shape);
   }
   fmt::print("  {} tensors, {} elements\n", file["tensors"].size(), format_count(elements));
 }
 
 void inspect(const std::string& path, bool as_json) {
-  if (!fs::exists(path)) throw UserError(ExitCode::missing_input, fmt::format("{}: no such file or folder", path));
+  if (!fs::exists(path))
+    throw UserError(ExitCode::missing_input, fmt::format("{}: no such file or folder", path));
   const ordered_json description = describe(path);
   if (as_json) {
     fmt::print("{}\n", description.dump(2));
     return;
   }
   if (description.contains("step")) {
-    fmt::print("{}\nstep {}, written by {}\n", description["path"].get<std::string>(), description["step"].get<int64_t>(),
+    fmt::print("{}\nstep {}, written by {}\n", description["path"].get<std::string>(),
+               description["step"].get<int64_t>(),
                plural(description["writers"].get<int64_t>(), "process", "processes"));
     for (const auto& group : description["groups"]) {
-      fmt::print("{}: {} in {}, {}\n", group["name"].get<std::string>(), plural(group["tensors"].get<int64_t>(), "tensor", "tensors"),
-                 plural(group["files"].get<int64_t>(), "file", "files"), format_bytes(group["bytes"].get<int64_t>()));
+      fmt::print("{}: {} in {}, {}\n", group["name"].get<std::string>(),
+                 plural(group["tensors"].get<int64_t>(), "tensor", "tensors"),
+                 plural(group["files"].get<int64_t>(), "file", "files"),
+                 format_bytes(group["bytes"].get<int64_t>()));
     }
   }
   for (const auto& file : description["files"]) {
-    fmt::print("{}  {}\n", file["file"].get<std::string>(), format_bytes(file["bytes"].get<int64_t>()));
+    fmt::print("{}  {}\n", file["file"].get<std::string>(),
+               format_bytes(file["bytes"].get<int64_t>()));
     if (file.contains("tensors")) print_tensors(file);
     if (file.contains("metadata")) fmt::print("  metadata {}\n", file["metadata"].dump());
   }
@@ -214,13 +241,18 @@ void add_checkpoint(CLI::App& app) {
   lister->add_flag("--json", options->json, "print JSON");
   lister->callback([options] { list(options->path, options->json); });
 
-  CLI::App* verifier = group->add_subcommand("verify", "check sizes and SHA-256 of every file; exit code 81 if one is damaged");
+  CLI::App* verifier = group->add_subcommand(
+      "verify", "check sizes and SHA-256 of every file; exit code 81 if one is damaged");
   verifier->add_option("PATH", options->paths, "run folders or single checkpoints")->required();
   verifier->add_flag("--json", options->json, "print JSON");
   verifier->callback([options] { verify(options->paths, options->json); });
 
-  CLI::App* inspector = group->add_subcommand("inspect", "tensors, shapes and saved state of a checkpoint");
-  inspector->add_option("PATH", options->path, "checkpoint, run folder (its newest checkpoint) or .safetensors file")->required();
+  CLI::App* inspector =
+      group->add_subcommand("inspect", "tensors, shapes and saved state of a checkpoint");
+  inspector
+      ->add_option("PATH", options->path,
+                   "checkpoint, run folder (its newest checkpoint) or .safetensors file")
+      ->required();
   inspector->add_flag("--json", options->json, "print JSON");
   inspector->callback([options] { inspect(options->path, options->json); });
 }

@@ -28,11 +28,14 @@ struct ClusterArguments {
   bool given() const;                           ///< whether the user wrote any of them
   bool wrote(const std::string& option) const;  ///< whether the user wrote this one
 };
-void add_cluster_arguments(CLI::App& command, ClusterArguments& arguments, CLI::Option* tokens_per_second);
+void add_cluster_arguments(CLI::App& command, ClusterArguments& arguments,
+                           CLI::Option* tokens_per_second);
 
-/// The prediction as JSON: see docs/cluster-cost.md. tokens_per_second: of one GPU, forward and backward; 0: not given. Throws UserError 64
-/// (units, a missing speed), 65 and 66 (measured files), 78 (a step does not divide among so many GPUs).
-nlohmann::ordered_json cluster_plan(const Config& config, const ClusterArguments& arguments, double tokens_per_second);
+/// The prediction as JSON: see docs/cluster-cost.md. tokens_per_second: of one GPU, forward and
+/// backward; 0: not given. Throws UserError 64 (units, a missing speed), 65 and 66 (measured
+/// files), 78 (a step does not divide among so many GPUs).
+nlohmann::ordered_json cluster_plan(const Config& config, const ClusterArguments& arguments,
+                                    double tokens_per_second);
 
 /// The same for people.
 std::string cluster_plan_text(const nlohmann::ordered_json& plan);

@@ -7,8 +7,9 @@ class App;
 
 namespace polysketch::commands {
 
-// Each adds one subcommand to the program: its options, its help, and a callback that runs it. Callbacks throw UserError; main() turns
-// it into a line and an exit code. One file a subcommand, commands/<name>.cpp.
+// Each adds one subcommand to the program: its options, its help, and a callback that runs it.
+// Callbacks throw UserError; main() turns it into a line and an exit code. One file a subcommand,
+// commands/<name>.cpp.
 
 void add_train(CLI::App& app);
 void add_evaluate(CLI::App& app);

@@ -39,10 +39,11 @@ struct LoadedModel {
   std::unique_ptr<Transformer> model;
   std::unique_ptr<Tokenizer> tokenizer;
 };
-/// Throws UserError 66 (nothing there), 81 (damaged), 65 (another tokenizer than the run's), 78 (an override that would make it another
-/// model).
+/// Throws UserError 66 (nothing there), 81 (damaged), 65 (another tokenizer than the run's), 78 (an
+/// override that would make it another model).
 /// `check`, if given, is asked before the model is made, with what it will be and its device.
-LoadedModel load_model(const ModelArguments& arguments, const std::function<void(const Config&, const at::Device&)>& check = {});
+LoadedModel load_model(const ModelArguments& arguments,
+                       const std::function<void(const Config&, const at::Device&)>& check = {});
 
 /// A training or evaluation `Split` from its word. Throws UserError 64.
 Split parse_split(const std::string& word);

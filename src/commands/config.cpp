@@ -21,7 +21,9 @@ void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), s
 
 void add_inputs(CLI::App& command, Options& options) {
   command.add_option("FILE", options.file, "configuration file (YAML)")->required();
-  command.add_option("--set", options.overrides, "override a key; may be given again: --set training.steps=1k")
+  command
+      .add_option("--set", options.overrides,
+                  "override a key; may be given again: --set training.steps=1k")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
 }
@@ -43,25 +45,29 @@ void show(const Options& options) {
 }  // namespace
 
 void add_config(CLI::App& app) {
-  CLI::App* config = app.add_subcommand("config", "Check and show configurations; print their schema and reference");
+  CLI::App* config = app.add_subcommand(
+      "config", "Check and show configurations; print their schema and reference");
   config->require_subcommand(1);
   const auto options = std::make_shared<Options>();
 
-  CLI::App* check_command = config->add_subcommand("check", "Say whether a configuration is right: exit code 0, or 78 and every mistake");
+  CLI::App* check_command = config->add_subcommand(
+      "check", "Say whether a configuration is right: exit code 0, or 78 and every mistake");
   add_inputs(*check_command, *options);
   check_command->callback([options] { check(*options); });
 
-  CLI::App* show_command = config->add_subcommand("show", "Print every key with its value and where the value came from");
+  CLI::App* show_command = config->add_subcommand(
+      "show", "Print every key with its value and where the value came from");
   add_inputs(*show_command, *options);
-  show_command->add_flag("--json", options->json, "print JSON: {\"config\": ..., \"sources\": ...}");
+  show_command->add_flag("--json", options->json,
+                         "print JSON: {\"config\": ..., \"sources\": ...}");
   show_command->callback([options] { show(*options); });
 
-  config->add_subcommand("schema", "Print the JSON schema of configuration files, for editors")->callback([] {
-    print(config_schema().dump(2) + "\n");
-  });
-  config->add_subcommand("reference", "Print all keys with type, default, range and meaning (Markdown)")->callback([] {
-    print(config_reference());
-  });
+  config->add_subcommand("schema", "Print the JSON schema of configuration files, for editors")
+      ->callback([] { print(config_schema().dump(2) + "\n"); });
+  config
+      ->add_subcommand("reference",
+                       "Print all keys with type, default, range and meaning (Markdown)")
+      ->callback([] { print(config_reference()); });
 }
 
 }  // namespace polysketch::commands

@@ -65,83 +65,107 @@ std::vector<OpenSplit> open_splits(const Corpus& corpus, const std::string& aske
 }
 
 /// Tokenises what is missing, under a progress bar. Gives the seconds it took.
-double prepare_split(TokenCache& cache, const std::string& name, const DataConfig& config, int64_t files) {
+double prepare_split(TokenCache& cache, const std::string& name, const DataConfig& config,
+                     int64_t files) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
-  const int64_t threads = config.threads > 0 ? config.threads : static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
-  ProgressBar bar("tokenising " + name, files > 0 ? std::min(files, cache.files()) : cache.files(), "files");
+  const int64_t threads =
+      config.threads > 0 ? config.threads
+                         : static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
+  ProgressBar bar("tokenising " + name, files > 0 ? std::min(files, cache.files()) : cache.files(),
+                  "files");
   prepare_tokens(cache, files, threads, [&](const PrepareProgress& progress) {
     const double mb = static_cast<double>(progress.made.bytes) / 1e6;
-    bar.update(progress.files, fmt::format("{} tokens, {:.1f} MB/s", format_count(progress.made.tokens), mb / seconds()));
+    bar.update(progress.files, fmt::format("{} tokens, {:.1f} MB/s",
+                                           format_count(progress.made.tokens), mb / seconds()));
   });
   return seconds();
 }
 
 /// A share that may have nothing below the line.
 ordered_json share(int64_t part, int64_t whole) {
-  return whole > 0 ? ordered_json(static_cast<double>(part) / static_cast<double>(whole)) : ordered_json(nullptr);
+  return whole > 0 ? ordered_json(static_cast<double>(part) / static_cast<double>(whole))
+                   : ordered_json(nullptr);
 }
 
 std::string percent(int64_t part, int64_t whole) {
-  return whole > 0 ? fmt::format("{:.3g} %", 100.0 * static_cast<double>(part) / static_cast<double>(whole)) : "-";
+  return whole > 0 ? fmt::format("{:.3g} %",
+                                 100.0 * static_cast<double>(part) / static_cast<double>(whole))
+                   : "-";
 }
 
 std::string quotient(int64_t part, int64_t whole) {
-  return whole > 0 ? fmt::format("{:.3f}", static_cast<double>(part) / static_cast<double>(whole)) : "-";
+  return whole > 0 ? fmt::format("{:.3f}", static_cast<double>(part) / static_cast<double>(whole))
+                   : "-";
 }
 
 void inspect(const Arguments& arguments) {
   const DataConfig config = arguments.config.resolve().config.data;
   const Tokenizer tokenizer(config.tokenizer.path);
   const Corpus corpus = Corpus::open(config);
-  ordered_json output{
-      {"corpus", corpus.name()}, {"root", config.root}, {"tokenizer", config.tokenizer.path}, {"splits", ordered_json::object()}};
+  ordered_json output{{"corpus", corpus.name()},
+                      {"root", config.root},
+                      {"tokenizer", config.tokenizer.path},
+                      {"splits", ordered_json::object()}};
   for (const auto& open : open_splits(corpus, arguments.split)) {
     const auto cache = TokenCache::open(config, corpus, open.split, tokenizer);
     prepare_split(*cache, open.name, config, arguments.files);
     const SplitInspection found = inspect_tokens(*cache, arguments.files, tokenizer);
     const SegmentCounts& c = found.counts;
-    const int64_t published = corpus.published_words(open.split), windows = windows_within(c.tokens, config.context);
-    output["splits"][open.name] = {{"files", found.files},
-                                   {"file_bytes", found.file_bytes},
-                                   {"documents", c.documents},
-                                   {"bytes", c.bytes},
-                                   {"words", c.words},
-                                   {"published_words", published > 0 ? ordered_json(published) : ordered_json(nullptr)},
-                                   {"tokens", c.tokens},
-                                   {"windows", windows},
-                                   {"tokens_per_word", share(c.tokens, c.words)},
-                                   {"tokens_per_document", share(c.tokens, c.documents)},
-                                   {"bytes_per_token", share(c.bytes, c.tokens)},
-                                   {"longest_document_tokens", found.longest},
-                                   {"unknown", c.unknown},
-                                   {"unknown_rate", share(c.unknown, c.tokens)},
-                                   {"byte_pieces", found.byte_pieces},
-                                   {"byte_piece_rate", share(found.byte_pieces, c.tokens)},
-                                   {"duplicates", found.duplicates},
-                                   {"duplicate_rate", share(found.duplicates, c.documents)},
-                                   {"skipped_records", c.skipped}};
+    const int64_t published = corpus.published_words(open.split),
+                  windows = windows_within(c.tokens, config.context);
+    output["splits"][open.name] = {
+        {"files", found.files},
+        {"file_bytes", found.file_bytes},
+        {"documents", c.documents},
+        {"bytes", c.bytes},
+        {"words", c.words},
+        {"published_words", published > 0 ? ordered_json(published) : ordered_json(nullptr)},
+        {"tokens", c.tokens},
+        {"windows", windows},
+        {"tokens_per_word", share(c.tokens, c.words)},
+        {"tokens_per_document", share(c.tokens, c.documents)},
+        {"bytes_per_token", share(c.bytes, c.tokens)},
+        {"longest_document_tokens", found.longest},
+        {"unknown", c.unknown},
+        {"unknown_rate", share(c.unknown, c.tokens)},
+        {"byte_pieces", found.byte_pieces},
+        {"byte_piece_rate", share(found.byte_pieces, c.tokens)},
+        {"duplicates", found.duplicates},
+        {"duplicate_rate", share(found.duplicates, c.documents)},
+        {"skipped_records", c.skipped}};
     if (arguments.json) continue;
     std::cout << fmt::format("{}\n", open.name)
-              << fmt::format("  files       {} ({})\n", found.files, format_bytes(static_cast<int64_t>(found.file_bytes)))
-              << fmt::format("  documents   {} ({} duplicates, {}); records without a document (empty or bad): {}\n", c.documents,
-                             found.duplicates, percent(found.duplicates, c.documents), c.skipped)
+              << fmt::format("  files       {} ({})\n", found.files,
+                             format_bytes(static_cast<int64_t>(found.file_bytes)))
+              << fmt::format(
+                     "  documents   {} ({} duplicates, {}); records without a document (empty or "
+                     "bad): {}\n",
+                     c.documents, found.duplicates, percent(found.duplicates, c.documents),
+                     c.skipped)
               << fmt::format("  text        {} bytes, {} words{}\n", c.bytes, c.words,
-                             published > 0 ? fmt::format(" ({} of the {} published)", percent(c.words, published), published) : "")
-              << fmt::format("  tokens      {}: {} a word, {} a document (longest {}), {} bytes each; {} windows of {}\n", c.tokens,
-                             quotient(c.tokens, c.words), quotient(c.tokens, c.documents), found.longest, quotient(c.bytes, c.tokens),
-                             windows, config.context)
-              << fmt::format("  unknown     {} ({}), byte pieces {} ({})\n", c.unknown, percent(c.unknown, c.tokens), found.byte_pieces,
+                             published > 0 ? fmt::format(" ({} of the {} published)",
+                                                         percent(c.words, published), published)
+                                           : "")
+              << fmt::format(
+                     "  tokens      {}: {} a word, {} a document (longest {}), {} bytes each; {} "
+                     "windows of {}\n",
+                     c.tokens, quotient(c.tokens, c.words), quotient(c.tokens, c.documents),
+                     found.longest, quotient(c.bytes, c.tokens), windows, config.context)
+              << fmt::format("  unknown     {} ({}), byte pieces {} ({})\n", c.unknown,
+                             percent(c.unknown, c.tokens), found.byte_pieces,
                              percent(found.byte_pieces, c.tokens));
   }
   const BadRecords::Counts bad = corpus.bad_records().counts();
-  output["bad_records"] = {{"bad", bad.bad}, {"empty", bad.empty}, {"split", bad.split}, {"by_cause", bad.by_cause}};
+  output["bad_records"] = {
+      {"bad", bad.bad}, {"empty", bad.empty}, {"split", bad.split}, {"by_cause", bad.by_cause}};
   if (arguments.json) {
     std::cout << output.dump(2) << "\n";
   } else if (bad.bad > 0 || bad.split > 0) {
-    std::cout << fmt::format("bad records of this reading: {}; documents cut for their length: {}\n",
-                             bad.bad > 0 ? corpus.bad_records().summary() : "none", bad.split);
+    std::cout << fmt::format(
+        "bad records of this reading: {}; documents cut for their length: {}\n",
+        bad.bad > 0 ? corpus.bad_records().summary() : "none", bad.split);
   }
 }
 
@@ -162,21 +186,24 @@ void prepare(const Arguments& arguments) {
     const TokenCache::Work made = cache->work();
     const double mb = static_cast<double>(made.bytes) / 1e6 / seconds;
     output["cache"] = cache->folder().string();
-    output["splits"][open.name] = {{"files", files},
-                                   {"tokens", total.tokens},
-                                   {"bytes", total.bytes},
-                                   {"tokenised_tokens", made.tokens},
-                                   {"tokenised_bytes", made.bytes},
-                                   {"seconds", seconds},
-                                   {"megabytes_per_second", mb},
-                                   {"tokens_per_second", static_cast<double>(made.tokens) / seconds}};
+    output["splits"][open.name] = {
+        {"files", files},
+        {"tokens", total.tokens},
+        {"bytes", total.bytes},
+        {"tokenised_tokens", made.tokens},
+        {"tokenised_bytes", made.bytes},
+        {"seconds", seconds},
+        {"megabytes_per_second", mb},
+        {"tokens_per_second", static_cast<double>(made.tokens) / seconds}};
     if (arguments.json) continue;
-    std::cout << fmt::format("{}: {} tokens of {} in {} files; ", open.name, total.tokens, format_bytes(total.bytes), files);
+    std::cout << fmt::format("{}: {} tokens of {} in {} files; ", open.name, total.tokens,
+                             format_bytes(total.bytes), files);
     if (made.segments == 0) {
       std::cout << "all in the cache already\n";
     } else {
-      std::cout << fmt::format("tokenised {} tokens in {:.1f} s: {:.2f} MB/s, {} tokens/s\n", made.tokens, seconds, mb,
-                               format_count(static_cast<int64_t>(static_cast<double>(made.tokens) / seconds)));
+      std::cout << fmt::format(
+          "tokenised {} tokens in {:.1f} s: {:.2f} MB/s, {} tokens/s\n", made.tokens, seconds, mb,
+          format_count(static_cast<int64_t>(static_cast<double>(made.tokens) / seconds)));
     }
   }
   if (arguments.json) {
@@ -202,12 +229,14 @@ void verify(const Arguments& arguments) {
   int64_t segments = 0, damaged = 0, changed = 0;
   for (const auto& open : open_splits(corpus, arguments.split)) {
     const auto cache = TokenCache::open(config, corpus, open.split, tokenizer);
-    const int64_t files = arguments.files > 0 ? std::min(arguments.files, cache->files()) : cache->files();
+    const int64_t files =
+        arguments.files > 0 ? std::min(arguments.files, cache->files()) : cache->files();
     int64_t complete = 0, split_segments = 0, bytes = 0, raw_checked = 0, raw_unchecked = 0;
     auto faults = ordered_json::array();
     ProgressBar bar("verifying " + open.name, files, "files");
     for (int64_t i = 0; i < files; ++i) {
-      if (StopSignal::requested()) throw UserError(ExitCode::stopped, "stopped on request: start the same command again");
+      if (StopSignal::requested())
+        throw UserError(ExitCode::stopped, "stopped on request: start the same command again");
       const CorpusFile& file = open.files.at(static_cast<size_t>(i));
       if (arguments.raw) {
         const auto holds = raw_file_holds(corpus, file);
@@ -226,31 +255,41 @@ void verify(const Arguments& arguments) {
       bar.update(i + 1, format_bytes(bytes));
     }
     segments += split_segments;
-    output["splits"][open.name] = {{"files", files},  {"complete_files", complete},       {"segments", split_segments},
-                                   {"bytes", bytes},  {"raw_files_checked", raw_checked}, {"raw_files_not_checkable", raw_unchecked},
+    output["splits"][open.name] = {{"files", files},
+                                   {"complete_files", complete},
+                                   {"segments", split_segments},
+                                   {"bytes", bytes},
+                                   {"raw_files_checked", raw_checked},
+                                   {"raw_files_not_checkable", raw_unchecked},
                                    {"faults", faults}};
     if (arguments.json) continue;
-    std::cout << fmt::format("{}: {} of {} files wholly in the cache, {} segments, {} checked", open.name, complete, files, split_segments,
-                             format_bytes(bytes));
+    std::cout << fmt::format("{}: {} of {} files wholly in the cache, {} segments, {} checked",
+                             open.name, complete, files, split_segments, format_bytes(bytes));
     if (arguments.raw) std::cout << fmt::format("; {} raw files hashed", raw_checked);
-    if (raw_unchecked > 0) std::cout << fmt::format(", {} in an object store not (the store vouches for them)", raw_unchecked);
+    if (raw_unchecked > 0)
+      std::cout << fmt::format(", {} in an object store not (the store vouches for them)",
+                               raw_unchecked);
     std::cout << "\n";
     for (const auto& fault : faults) std::cout << "  " << fault.get<std::string>() << "\n";
   }
   if (arguments.json) std::cout << output.dump(2) << "\n";
   if (changed > 0) {
-    throw UserError(ExitCode::bad_data, fmt::format("{} raw files are not what they were when they were hashed: restore them, or remove {}",
-                                                    changed, (token_cache_folder(config) / "file-hashes").string()));
-  }
-  if (damaged > 0) {
     throw UserError(
         ExitCode::bad_data,
-        fmt::format("{} faults in {} segments of the token cache: `data prepare` makes the damaged ones again, so does training", damaged,
-                    segments));
+        fmt::format(
+            "{} raw files are not what they were when they were hashed: restore them, or remove {}",
+            changed, (token_cache_folder(config) / "file-hashes").string()));
+  }
+  if (damaged > 0) {
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("{} faults in {} segments of the token cache: `data prepare` makes "
+                                "the damaged ones again, so does training",
+                                damaged, segments));
   }
 }
 
-CLI::App* add_command(CLI::App& parent, const char* name, const char* help, void (*run)(const Arguments&)) {
+CLI::App* add_command(CLI::App& parent, const char* name, const char* help,
+                      void (*run)(const Arguments&)) {
   CLI::App* command = parent.add_subcommand(name, help);
   auto arguments = std::make_shared<Arguments>();
   add_config_arguments(*command, arguments->config);
@@ -261,7 +300,9 @@ CLI::App* add_command(CLI::App& parent, const char* name, const char* help, void
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "print one JSON object");
-  if (run == verify) command->add_flag("--raw", arguments->raw, "also hash the raw files and compare with what was remembered");
+  if (run == verify)
+    command->add_flag("--raw", arguments->raw,
+                      "also hash the raw files and compare with what was remembered");
   command->callback([arguments, run] { run(*arguments); });
   return command;
 }
@@ -271,9 +312,12 @@ CLI::App* add_command(CLI::App& parent, const char* name, const char* help, void
 void add_data(CLI::App& app) {
   CLI::App* data = app.add_subcommand("data", "What a corpus holds; its token cache");
   data->require_subcommand(1);
-  add_command(*data, "inspect", "Count files, documents, bytes, words, tokens, unknown pieces and duplicates (tokenises what is missing)",
+  add_command(*data, "inspect",
+              "Count files, documents, bytes, words, tokens, unknown pieces and duplicates "
+              "(tokenises what is missing)",
               inspect);
-  add_command(*data, "prepare", "Tokenise ahead of training, on all cores, into the cache", prepare);
+  add_command(*data, "prepare", "Tokenise ahead of training, on all cores, into the cache",
+              prepare);
   add_command(*data, "verify", "Check every segment of the token cache by its CRC", verify);
 }
 

@@ -33,37 +33,41 @@ int64_t count_argument(const char* option, const std::string& text, int64_t fall
   if (text.empty() || text == "all") return fallback;
   const auto value = parse_count(text);
   if (!value || *value < 1)
-    throw UserError(ExitCode::usage, fmt::format("{}: got '{}', want a whole number of at least 1, like 4096 or 4k", option, text));
+    throw UserError(ExitCode::usage,
+                    fmt::format("{}: got '{}', want a whole number of at least 1, like 4096 or 4k",
+                                option, text));
   return *value;
 }
 
-void print(const Perplexity& p, const Config& config, const PerplexityOptions& options, const Tokenizer& tokenizer,
-           const Arguments& arguments, const CheckpointStore::Loaded& checkpoint) {
+void print(const Perplexity& p, const Config& config, const PerplexityOptions& options,
+           const Tokenizer& tokenizer, const Arguments& arguments,
+           const CheckpointStore::Loaded& checkpoint) {
   const int64_t stride = options.stride == 0 ? options.context : options.stride;
   const bool words_valid = p.complete && tokenizer.lossless();
   if (arguments.json) {
-    nlohmann::ordered_json json{{"split", arguments.split},
-                                {"corpus", config.data.corpus},
-                                {"checkpoint", checkpoint.directory.string()},
-                                {"step", checkpoint.step},
-                                {"nats", p.nats},
-                                {"nats_per_token", p.nats_per_token()},
-                                {"perplexity", p.per_token()},
-                                {"bits_per_byte", nullptr},
-                                {"perplexity_per_word", nullptr},
-                                {"tokens", p.counts.tokens},
-                                {"tokens_scored", p.counts.scored},
-                                {"words", p.words},
-                                {"bytes", p.counts.bytes},
-                                {"documents", p.counts.documents},
-                                {"unknown_tokens", p.counts.unknown},
-                                {"complete", p.complete},
-                                {"lossless_tokenizer", tokenizer.lossless()},
-                                {"protocol", config.data.mask_documents ? "documents masked" : "packed"},
-                                {"window", options.context},
-                                {"stride", stride},
-                                {"tokenizer_sha256", tokenizer.sha256()},
-                                {"seconds", p.seconds}};
+    nlohmann::ordered_json json{
+        {"split", arguments.split},
+        {"corpus", config.data.corpus},
+        {"checkpoint", checkpoint.directory.string()},
+        {"step", checkpoint.step},
+        {"nats", p.nats},
+        {"nats_per_token", p.nats_per_token()},
+        {"perplexity", p.per_token()},
+        {"bits_per_byte", nullptr},
+        {"perplexity_per_word", nullptr},
+        {"tokens", p.counts.tokens},
+        {"tokens_scored", p.counts.scored},
+        {"words", p.words},
+        {"bytes", p.counts.bytes},
+        {"documents", p.counts.documents},
+        {"unknown_tokens", p.counts.unknown},
+        {"complete", p.complete},
+        {"lossless_tokenizer", tokenizer.lossless()},
+        {"protocol", config.data.mask_documents ? "documents masked" : "packed"},
+        {"window", options.context},
+        {"stride", stride},
+        {"tokenizer_sha256", tokenizer.sha256()},
+        {"seconds", p.seconds}};
     if (p.complete) {
       json["bits_per_byte"] = p.bits_per_byte();
       json["perplexity_per_word"] = p.per_word();
@@ -71,28 +75,37 @@ void print(const Perplexity& p, const Config& config, const PerplexityOptions& o
     std::cout << json.dump(2) << "\n";
     return;
   }
-  std::cout << fmt::format("{} {} of {} (step {})\n", config.data.corpus, arguments.split, checkpoint.directory.string(), checkpoint.step);
-  std::cout << fmt::format("  nats/token       {:.5f}\n  perplexity       {:.4f}\n", p.nats_per_token(), p.per_token());
+  std::cout << fmt::format("{} {} of {} (step {})\n", config.data.corpus, arguments.split,
+                           checkpoint.directory.string(), checkpoint.step);
+  std::cout << fmt::format("  nats/token       {:.5f}\n  perplexity       {:.4f}\n",
+                           p.nats_per_token(), p.per_token());
   if (p.complete) {
-    const char* mark = words_valid ? "" : "   (the tokenizer does not keep all of the text: not comparable)";
-    std::cout << fmt::format("  bits/byte        {:.5f}{}\n  perplexity/word  {:.4f}{}\n", p.bits_per_byte(), mark, p.per_word(), mark);
+    const char* mark =
+        words_valid ? "" : "   (the tokenizer does not keep all of the text: not comparable)";
+    std::cout << fmt::format("  bits/byte        {:.5f}{}\n  perplexity/word  {:.4f}{}\n",
+                             p.bits_per_byte(), mark, p.per_word(), mark);
   }
   std::cout << fmt::format(
-      "  {} tokens scored of {}, {} words, {} bytes, {} documents, {} unknown; window {}, stride {}, {}; tokenizer {}; {:.1f} s\n",
-      p.counts.scored, p.counts.tokens, p.words, p.counts.bytes, p.counts.documents, p.counts.unknown, options.context, stride,
-      config.data.mask_documents ? "documents masked" : "packed", tokenizer.sha256().substr(0, 12), p.seconds);
+      "  {} tokens scored of {}, {} words, {} bytes, {} documents, {} unknown; window {}, stride "
+      "{}, {}; tokenizer {}; {:.1f} s\n",
+      p.counts.scored, p.counts.tokens, p.words, p.counts.bytes, p.counts.documents,
+      p.counts.unknown, options.context, stride,
+      config.data.mask_documents ? "documents masked" : "packed", tokenizer.sha256().substr(0, 12),
+      p.seconds);
 }
 
 /// What tells one checkpoint from another: the hashes of its files.
 std::string checkpoint_identity(const CheckpointStore::Loaded& checkpoint) {
   Sha256 hash;
-  for (const FileRecord& file : checkpoint.manifest.files) hash.update(file.sha256.data(), file.sha256.size());
+  for (const FileRecord& file : checkpoint.manifest.files)
+    hash.update(file.sha256.data(), file.sha256.size());
   return fmt::format("step {} {}", checkpoint.step, hash.hex().substr(0, 16));
 }
 
 void run_perplexity(const Arguments& arguments) {
   StopSignal::install();
-  // Under a launcher the processes share the windows among themselves; which of them is which is known without the run.
+  // Under a launcher the processes share the windows among themselves; which of them is which is
+  // known without the run.
   ModelArguments model = arguments.model;
   const auto world = join_launched_world(DistributedConfig{}, model.device, 0);
   if (world->device().is_cuda()) model.device = fmt::format("cuda:{}", world->device().index());
@@ -113,7 +126,8 @@ void run_perplexity(const Arguments& arguments) {
   options.stride = count_argument("--stride", arguments.stride, 0);
   options.max_tokens = count_argument("--tokens", arguments.tokens, 0);
   if (options.stride > options.context)
-    throw UserError(ExitCode::usage, "--stride: must not be larger than the window, or tokens would be skipped");
+    throw UserError(ExitCode::usage,
+                    "--stride: must not be larger than the window, or tokens would be skipped");
   options.stop = [] { return StopSignal::requested(); };
   options.collectives = &world->collectives();
   std::optional<ProgressBar> bar;
@@ -122,7 +136,8 @@ void run_perplexity(const Arguments& arguments) {
     options.progress = [&](int64_t tokens) { bar->update(tokens); };
   }
   const Corpus corpus = Corpus::open(config.data);
-  const auto measured = measure_perplexity(*loaded.model, config.data, corpus, *loaded.tokenizer, options);
+  const auto measured =
+      measure_perplexity(*loaded.model, config.data, corpus, *loaded.tokenizer, options);
   if (!measured) {
     set_exit_code(ExitCode::stopped);
     return;
@@ -137,20 +152,28 @@ void run_perplexity(const Arguments& arguments) {
 void add_evaluate(CLI::App& app) {
   CLI::App* command = app.add_subcommand("evaluate", "Measure a trained model");
   command->require_subcommand(1);
-  CLI::App* perplexity = command->add_subcommand("perplexity", "Perplexity of a whole split: every token once");
+  CLI::App* perplexity =
+      command->add_subcommand("perplexity", "Perplexity of a whole split: every token once");
   perplexity->footer(
-      "All documents of the split are joined with one end-of-document token each and cut into windows of N + 1 tokens with stride N, so "
+      "All documents of the split are joined with one end-of-document token each and cut into "
+      "windows of N + 1 tokens with stride N, so "
       "every\n"
-      "token but the very first is predicted once; the last window is padded and masked. --stride smaller than N gives every\n"
+      "token but the very first is predicted once; the last window is padded and masked. --stride "
+      "smaller than N gives every\n"
       "token at least N - stride tokens of context (sliding windows).\n\n"
       "  polysketch evaluate perplexity runs/demo --split test\n"
       "  polysketch evaluate perplexity runs/demo/checkpoints/step-00001000 --stride 256 --json");
   auto arguments = std::make_shared<Arguments>();
   add_model_arguments(*perplexity, arguments->model);
-  perplexity->add_option("--split", arguments->split, "train, validation or test")->capture_default_str();
-  perplexity->add_option("--context", arguments->context, "window N; default: the run's data.context")->type_name("N");
-  perplexity->add_option("--stride", arguments->stride, "targets per window; default: N")->type_name("N");
-  perplexity->add_option("--tokens", arguments->tokens, "score only the first so many tokens")->type_name("N");
+  perplexity->add_option("--split", arguments->split, "train, validation or test")
+      ->capture_default_str();
+  perplexity
+      ->add_option("--context", arguments->context, "window N; default: the run's data.context")
+      ->type_name("N");
+  perplexity->add_option("--stride", arguments->stride, "targets per window; default: N")
+      ->type_name("N");
+  perplexity->add_option("--tokens", arguments->tokens, "score only the first so many tokens")
+      ->type_name("N");
   perplexity->add_flag("--json", arguments->json, "print one JSON object");
   perplexity->callback([arguments] { run_perplexity(*arguments); });
 }

@@ -35,17 +35,22 @@ void run(const Arguments& arguments) {
   std::string prompt = arguments.prompt;
   if (prompt == "-") prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   if (const auto at = invalid_utf8_at(prompt)) {
-    throw UserError(ExitCode::bad_data, fmt::format("--prompt: is not UTF-8 from byte {} on: give the text as UTF-8", *at));
+    throw UserError(
+        ExitCode::bad_data,
+        fmt::format("--prompt: is not UTF-8 from byte {} on: give the text as UTF-8", *at));
   }
-  std::vector<int32_t> start{loaded.tokenizer->eos()};  // as at the beginning of a document in training
+  // as at the beginning of a document in training
+  std::vector<int32_t> start{loaded.tokenizer->eos()};
   loaded.tokenizer->encode(prompt, start);
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (int64_t i = 0; i < arguments.samples && !StopSignal::requested(); ++i) {
     SamplingOptions mine = options;
     mine.seed = options.seed + static_cast<uint64_t>(i);
     const auto begin = std::chrono::steady_clock::now();
-    const std::vector<int32_t> added = generate(*loaded.model, start, mine, [](int32_t) { return !StopSignal::requested(); });
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const std::vector<int32_t> added =
+        generate(*loaded.model, start, mine, [](int32_t) { return !StopSignal::requested(); });
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::vector<int32_t> whole(start.begin() + 1, start.end());
     whole.insert(whole.end(), added.begin(), added.end());
     const std::string text = loaded.tokenizer->decode(whole);
@@ -59,7 +64,8 @@ void run(const Arguments& arguments) {
       std::cout << text << "\n" << std::flush;
     }
   }
-  if (arguments.json) std::cout << results.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+  if (arguments.json)
+    std::cout << results.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
 }  // namespace
@@ -72,21 +78,29 @@ void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   add_model_arguments(*command, arguments->model);
   SamplingOptions& sampling = arguments->sampling;
-  command->add_option("--prompt", arguments->prompt, "text to continue; - reads it from standard input; empty: the start of a document");
+  command->add_option(
+      "--prompt", arguments->prompt,
+      "text to continue; - reads it from standard input; empty: the start of a document");
   command->add_option("--tokens", sampling.tokens, "most tokens to add")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->capture_default_str();
   command->add_option("--temperature", sampling.temperature, "0: always the most probable token")
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
-  command->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens only; 0: all")
+  command
+      ->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens only; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--top-p", sampling.top_p, "draw from the smallest set with this probability only")
+  command
+      ->add_option("--top-p", sampling.top_p,
+                   "draw from the smallest set with this probability only")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  command->add_option("--seed", sampling.seed, "the same seed gives the same text")->capture_default_str();
-  command->add_option("--samples", arguments->samples, "texts, with seeds counted up")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--seed", sampling.seed, "the same seed gives the same text")
+      ->capture_default_str();
+  command->add_option("--samples", arguments->samples, "texts, with seeds counted up")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_flag("--keep-going", arguments->keep_going, "go on past the end of a document");
   command->add_flag("--json", arguments->json, "print a JSON array");
   command->callback([arguments] { run(*arguments); });

@@ -26,7 +26,8 @@ struct Arguments {
   bool where = false, json = false;
 };
 
-/// The program that runs now, under its own name in lists of processes; the file itself if that was replaced meanwhile.
+/// The program that runs now, under its own name in lists of processes; the file itself if that was
+/// replaced meanwhile.
 std::string this_program() {
   std::error_code error;
   const auto path = std::filesystem::read_symlink("/proc/self/exe", error);
@@ -35,7 +36,9 @@ std::string this_program() {
 
 double seconds(const char* option, const std::string& text) {
   const auto value = parse_duration(text);
-  if (!value) throw UserError(ExitCode::usage, fmt::format("{}: got '{}', want a time as 30s or 10min", option, text));
+  if (!value)
+    throw UserError(ExitCode::usage,
+                    fmt::format("{}: got '{}', want a time as 30s or 10min", option, text));
   return *value;
 }
 
@@ -66,8 +69,10 @@ void run(Arguments& arguments) {
   LaunchOptions& options = arguments.options;
   if (options.command.empty())
     throw UserError(ExitCode::usage,
-                    "launch: nothing to launch: give the command of a rank behind --, as: launch --nproc 2 -- train CONFIG");
-  if (options.command.front() == "launch") throw UserError(ExitCode::usage, "launch: launches anything but itself");
+                    "launch: nothing to launch: give the command of a rank behind --, as: launch "
+                    "--nproc 2 -- train CONFIG");
+  if (options.command.front() == "launch")
+    throw UserError(ExitCode::usage, "launch: launches anything but itself");
   options.command.insert(options.command.begin(), this_program());
   options.restart_on = parse_restart_rule(arguments.restart_on);
   options.grace = seconds("--grace", arguments.grace);
@@ -78,49 +83,78 @@ void run(Arguments& arguments) {
 }  // namespace
 
 void add_launch(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("launch", "Start a command as several processes that train one model");
+  CLI::App* command =
+      app.add_subcommand("launch", "Start a command as several processes that train one model");
   command->footer(
-      "Each process gets its rank in the variables that torchrun sets (RANK, WORLD_SIZE, LOCAL_RANK, …), takes the GPU of its local rank, "
+      "Each process gets its rank in the variables that torchrun sets (RANK, WORLD_SIZE, "
+      "LOCAL_RANK, …), takes the GPU of its local rank, "
       "and its\n"
-      "share of the processors (OMP_NUM_THREADS; one that is set already stays, and training.threads wins over both). Its output comes out "
+      "share of the processors (OMP_NUM_THREADS; one that is set already stays, and "
+      "training.threads wins over both). Its output comes out "
       "line\n"
       "by line behind '[rank] '.\n\n"
       "  polysketch launch --nproc 8 -- train configs/pg19/small-8k-softmax.yaml\n"
-      "  polysketch launch --nproc 8 --max-restarts 3 --log-dir runs/logs -- train configs/pg19/small-8k-softmax.yaml --set "
+      "  polysketch launch --nproc 8 --max-restarts 3 --log-dir runs/logs -- train "
+      "configs/pg19/small-8k-softmax.yaml --set "
       "training.steps=10k\n\n"
       "Two machines, with the same command on both but for --node-rank 0 and 1:\n"
-      "  polysketch launch --nproc 8 --nnodes 2 --node-rank 0 --host node-a --port 29500 -- train CONFIG\n\n"
-      "SIGTERM, SIGINT and SIGUSR1 are passed on once: the processes finish the step, save and end with 75, and so does launch. A second "
+      "  polysketch launch --nproc 8 --nnodes 2 --node-rank 0 --host node-a --port 29500 -- train "
+      "CONFIG\n\n"
+      "SIGTERM, SIGINT and SIGUSR1 are passed on once: the processes finish the step, save and end "
+      "with 75, and so does launch. A second "
       "signal\n"
-      "kills them. When one process fails the others are ended, and the whole group starts again and goes on from the last checkpoint, up "
+      "kills them. When one process fails the others are ended, and the whole group starts again "
+      "and goes on from the last checkpoint, up "
       "to\n"
-      "--max-restarts times. The exit code is that of the process that failed first by its own fault; 128 + n if signal n killed it.\n"
-      "Under torchrun, srun or mpirun leave launch out: they start the processes. docs/distributed.md says more.");
+      "--max-restarts times. The exit code is that of the process that failed first by its own "
+      "fault; 128 + n if signal n killed it.\n"
+      "Under torchrun, srun or mpirun leave launch out: they start the processes. "
+      "docs/distributed.md says more.");
   const auto arguments = std::make_shared<Arguments>();
   LaunchOptions& options = arguments->options;
   command->add_option("--nproc", options.local_world, "processes on this machine, one for each GPU")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  command->add_option("--nnodes", options.nodes, "machines, each of which runs this command")->check(CLI::Range(1, 65536));
-  command->add_option("--node-rank", options.node_rank, "number of this machine, from 0")->check(CLI::Range(0, 65535));
-  command->add_option("--host", options.host, "address of machine 0, where all meet")->capture_default_str();
-  command->add_option("--port", options.port, "port of machine 0, where all meet; default: a free one")->check(CLI::Range(1, 65535));
-  command->add_option("--max-restarts", options.max_restarts, "how often the group is started anew after a failure")
+  command->add_option("--nnodes", options.nodes, "machines, each of which runs this command")
+      ->check(CLI::Range(1, 65536));
+  command->add_option("--node-rank", options.node_rank, "number of this machine, from 0")
+      ->check(CLI::Range(0, 65535));
+  command->add_option("--host", options.host, "address of machine 0, where all meet")
+      ->capture_default_str();
+  command
+      ->add_option("--port", options.port, "port of machine 0, where all meet; default: a free one")
+      ->check(CLI::Range(1, 65535));
+  command
+      ->add_option("--max-restarts", options.max_restarts,
+                   "how often the group is started anew after a failure")
       ->check(CLI::Range(0, 1'000'000))
       ->capture_default_str();
-  command->add_option("--restart-on", arguments->restart_on, "failures that are worth it: 'signal' (killed by one) and exit codes; or none")
+  command
+      ->add_option("--restart-on", arguments->restart_on,
+                   "failures that are worth it: 'signal' (killed by one) and exit codes; or none")
       ->type_name("LIST")
       ->capture_default_str();
-  command->add_option("--grace", arguments->grace, "time from SIGTERM to SIGKILL for the others when one failed")
+  command
+      ->add_option("--grace", arguments->grace,
+                   "time from SIGTERM to SIGKILL for the others when one failed")
       ->type_name("TIME")
       ->capture_default_str();
-  command->add_option("--stop-grace", arguments->stop_grace, "time to save and end after a signal to stop")
+  command
+      ->add_option("--stop-grace", arguments->stop_grace,
+                   "time to save and end after a signal to stop")
       ->type_name("TIME")
       ->capture_default_str();
-  command->add_option("--log-dir", options.log_folder, "folder in which rank-N.log gets the output of rank N, too")->type_name("DIR");
-  command->add_flag("--where", arguments->where, "only print which rank the launcher's variables make this process, and where all meet");
+  command
+      ->add_option("--log-dir", options.log_folder,
+                   "folder in which rank-N.log gets the output of rank N, too")
+      ->type_name("DIR");
+  command->add_flag(
+      "--where", arguments->where,
+      "only print which rank the launcher's variables make this process, and where all meet");
   command->add_flag("--json", arguments->json, "print --where as JSON")->needs("--where");
-  command->add_option("command", options.command, "command of this program and its words, behind --")->type_name("-- COMMAND …");
+  command
+      ->add_option("command", options.command, "command of this program and its words, behind --")
+      ->type_name("-- COMMAND …");
   command->callback([arguments] { run(*arguments); });
 }
 

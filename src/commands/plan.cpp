@@ -28,8 +28,10 @@ void run(const Arguments& arguments) {
   if (!arguments.tokens_per_second.empty()) {
     const auto count = parse_count(arguments.tokens_per_second);
     if (!count || *count < 1) {
-      throw UserError(ExitCode::usage,
-                      fmt::format("--tokens-per-second: got '{}', want a number of at least 1, like 400k", arguments.tokens_per_second));
+      throw UserError(
+          ExitCode::usage,
+          fmt::format("--tokens-per-second: got '{}', want a number of at least 1, like 400k",
+                      arguments.tokens_per_second));
     }
     speed = static_cast<double>(*count);
   }
@@ -38,10 +40,13 @@ void run(const Arguments& arguments) {
   const TrainingConfig& training = config.training;
   const int64_t sequences = training.batch_tokens / config.data.context;
   const bool gpu = training.device.starts_with("cuda");
-  const int64_t micro = micro_batch_rows(training, config.data.context, sequences, gpu) * config.data.context;
-  const ModelCost cost = model_cost(config.model, config.attention, training.precision, config.data.context, micro);
+  const int64_t micro =
+      micro_batch_rows(training, config.data.context, sequences, gpu) * config.data.context;
+  const ModelCost cost =
+      model_cost(config.model, config.attention, training.precision, config.data.context, micro);
   const int64_t total = cost.training_bytes();
-  const double tokens = static_cast<double>(training.steps) * static_cast<double>(training.batch_tokens);
+  const double tokens =
+      static_cast<double>(training.steps) * static_cast<double>(training.batch_tokens);
   const double seconds = speed > 0 ? tokens / speed : 0;
   if (arguments.json) {
     nlohmann::ordered_json json{{"parameters", cost.parameters},
@@ -65,34 +70,48 @@ void run(const Arguments& arguments) {
     return;
   }
   const auto& m = config.model;
-  std::cout << fmt::format("model          {} parameters, {} of them embedding; {} layers x {} wide, {} heads, hidden {}, vocabulary {}\n",
-                           format_count(cost.parameters), format_count(cost.embedding_parameters), m.layers, m.width, m.heads, m.hidden,
-                           m.vocabulary)
-            << fmt::format("FLOPs a token  {:.4g} G with all T x T pairs, {:.4g} G causal (forward and backward, T = {})\n",
-                           cost.flops_per_token / 1e9, cost.flops_per_token_causal / 1e9, config.data.context)
-            << fmt::format("run            {} steps of {} tokens = {} tokens, {:.3g} FLOPs\n", training.steps,
-                           format_count(training.batch_tokens), format_count(static_cast<int64_t>(tokens)), tokens * cost.flops_per_token)
-            << fmt::format("memory         {} = weights {} + gradients {} + optimiser {} + activations {} (micro-batch of {} tokens)\n",
-                           format_bytes(total), format_bytes(cost.weight_bytes), format_bytes(cost.gradient_bytes),
-                           format_bytes(cost.optimizer_bytes), format_bytes(cost.activation_bytes), format_count(micro))
+  std::cout << fmt::format(
+                   "model          {} parameters, {} of them embedding; {} layers x {} wide, {} "
+                   "heads, hidden {}, vocabulary {}\n",
+                   format_count(cost.parameters), format_count(cost.embedding_parameters), m.layers,
+                   m.width, m.heads, m.hidden, m.vocabulary)
+            << fmt::format(
+                   "FLOPs a token  {:.4g} G with all T x T pairs, {:.4g} G causal (forward and "
+                   "backward, T = {})\n",
+                   cost.flops_per_token / 1e9, cost.flops_per_token_causal / 1e9,
+                   config.data.context)
+            << fmt::format("run            {} steps of {} tokens = {} tokens, {:.3g} FLOPs\n",
+                           training.steps, format_count(training.batch_tokens),
+                           format_count(static_cast<int64_t>(tokens)),
+                           tokens * cost.flops_per_token)
+            << fmt::format(
+                   "memory         {} = weights {} + gradients {} + optimiser {} + activations {} "
+                   "(micro-batch of {} tokens)\n",
+                   format_bytes(total), format_bytes(cost.weight_bytes),
+                   format_bytes(cost.gradient_bytes), format_bytes(cost.optimizer_bytes),
+                   format_bytes(cost.activation_bytes), format_count(micro))
             << fmt::format("checkpoint     {}\n", format_bytes(cost.checkpoint_bytes));
   if (speed > 0)
-    std::cout << fmt::format("time           {} at {} tokens/s\n", format_duration(seconds), format_count(static_cast<int64_t>(speed)));
+    std::cout << fmt::format("time           {} at {} tokens/s\n", format_duration(seconds),
+                             format_count(static_cast<int64_t>(speed)));
   if (!cluster.is_null()) std::cout << cluster_plan_text(cluster);
 }
 
 }  // namespace
 
 void add_plan(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("plan", "Parameters, FLOPs, memory and time of a configuration, without running it");
+  CLI::App* command = app.add_subcommand(
+      "plan", "Parameters, FLOPs, memory and time of a configuration, without running it");
   command->footer(
       "  polysketch plan configs/pg19/small-8k-learned-local-32.yaml\n"
-      "  polysketch plan configs/pg19/small-8k-learned-local-32.yaml --nodes 16 --gpus 8 --interconnect 400Gb --scaling");
+      "  polysketch plan configs/pg19/small-8k-learned-local-32.yaml --nodes 16 --gpus 8 "
+      "--interconnect 400Gb --scaling");
   auto arguments = std::make_shared<Arguments>();
   add_config_arguments(*command, arguments->config);
-  auto* speed =
-      command->add_option("--tokens-per-second", arguments->tokens_per_second, "a measured speed of one device (bench step), for the time")
-          ->type_name("N");
+  auto* speed = command
+                    ->add_option("--tokens-per-second", arguments->tokens_per_second,
+                                 "a measured speed of one device (bench step), for the time")
+                    ->type_name("N");
   add_cluster_arguments(*command, arguments->cluster, speed);
   command->add_flag("--json", arguments->json, "print one JSON object");
   command->callback([arguments] { run(*arguments); });

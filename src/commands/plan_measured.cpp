@@ -20,16 +20,22 @@ using nlohmann::json;
 
 json read_json(const std::string& path, const char* made_by) {
   std::ifstream stream(path, std::ios::binary);
-  if (!stream) throw UserError(ExitCode::missing_input, fmt::format("{}: cannot be read: give a file that '{}' printed", path, made_by));
+  if (!stream)
+    throw UserError(
+        ExitCode::missing_input,
+        fmt::format("{}: cannot be read: give a file that '{}' printed", path, made_by));
   const std::string text{std::istreambuf_iterator<char>(stream), {}};
   json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!value.is_object())
-    throw UserError(ExitCode::bad_data, fmt::format("{}: is not one JSON object: give a file that '{}' printed", path, made_by));
+    throw UserError(
+        ExitCode::bad_data,
+        fmt::format("{}: is not one JSON object: give a file that '{}' printed", path, made_by));
   return value;
 }
 
 [[noreturn]] void refuse(const std::string& file, const std::string& what, const char* made_by) {
-  throw UserError(ExitCode::bad_data, fmt::format("{}: {}: give a file that '{}' printed", file, what, made_by));
+  throw UserError(ExitCode::bad_data,
+                  fmt::format("{}: {}: give a file that '{}' printed", file, what, made_by));
 }
 
 constexpr const char* kStep = "polysketch bench step --json";
@@ -49,10 +55,13 @@ MeasuredStep read_measured_step(const std::string& file, const Config& config) {
   MeasuredStep measured;
   measured.seconds = positive(step, "seconds_per_step", file, kStep);
   measured.batch_tokens = positive(step, "batch_tokens", file, kStep);
-  measured.micro_batch_tokens = static_cast<int64_t>(positive(step, "micro_batch_tokens", file, kStep));
-  if (const auto device = step.find("device"); device != step.end() && device->is_string()) measured.device = device->get<std::string>();
+  measured.micro_batch_tokens =
+      static_cast<int64_t>(positive(step, "micro_batch_tokens", file, kStep));
+  if (const auto device = step.find("device"); device != step.end() && device->is_string())
+    measured.device = device->get<std::string>();
 
-  const ModelCost cost = model_cost(config.model, config.attention, config.training.precision, config.data.context, config.data.context);
+  const ModelCost cost = model_cost(config.model, config.attention, config.training.precision,
+                                    config.data.context, config.data.context);
   const json ours{{"parameters", cost.parameters},
                   {"context", config.data.context},
                   {"precision", config.training.precision == Precision::bf16 ? "bf16" : "fp32"},
@@ -60,18 +69,21 @@ MeasuredStep read_measured_step(const std::string& file, const Config& config) {
   for (const auto& [key, value] : ours.items()) {
     if (step.value(key, json()) == value) continue;
     throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: was measured with {} {}, the configuration has {}: run 'bench step' with this configuration", file,
-                                key, step.value(key, json()).dump(), value.dump()));
+                    fmt::format("{}: was measured with {} {}, the configuration has {}: run 'bench "
+                                "step' with this configuration",
+                                file, key, step.value(key, json()).dump(), value.dump()));
   }
   if (const json processes = step.value("processes", json(1)); processes != 1) {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: was measured on {} processes: run 'bench step' alone, so that no exchange is in its time", file,
-                                processes.dump()));
+                    fmt::format("{}: was measured on {} processes: run 'bench step' alone, so that "
+                                "no exchange is in its time",
+                                file, processes.dump()));
   }
   const double flops = positive(step, "flops_per_token", file, kStep);
   if (std::abs(flops / cost.flops_per_token - 1) > 1e-9) {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: was measured with {:.6g} FLOPs a token, the configuration has {:.6g}: run 'bench step' with "
+                    fmt::format("{}: was measured with {:.6g} FLOPs a token, the configuration has "
+                                "{:.6g}: run 'bench step' with "
                                 "this configuration",
                                 file, flops, cost.flops_per_token));
   }
@@ -85,9 +97,11 @@ MeasuredCollectives read_measured_collectives(const std::string& file) {
   if (world < 2 || world != std::floor(world) || world > 1e9)
     refuse(file, "world is not a whole number of at least 2 processes", kCollectives);
   measured.world = static_cast<int64_t>(world);
-  if (!all.contains("transport") || !all["transport"].is_string()) refuse(file, "transport is missing", kCollectives);
+  if (!all.contains("transport") || !all["transport"].is_string())
+    refuse(file, "transport is missing", kCollectives);
   measured.transport = all["transport"].get<std::string>();
-  if (!all.contains("sizes") || !all["sizes"].is_array()) refuse(file, "sizes is not a list", kCollectives);
+  if (!all.contains("sizes") || !all["sizes"].is_array())
+    refuse(file, "sizes is not a list", kCollectives);
 
   std::vector<MeasuredExchange> exchanges;
   std::set<double> sizes;
@@ -95,13 +109,15 @@ MeasuredCollectives read_measured_collectives(const std::string& file) {
     if (!size.is_object()) refuse(file, "an entry of sizes is not an object", kCollectives);
     const double bytes = positive(size, "bytes", file, kCollectives);
     for (const auto& [key, passes] :
-         {std::pair("all_reduce_seconds", 2), std::pair("reduce_scatter_seconds", 1), std::pair("all_gather_seconds", 1)}) {
+         {std::pair("all_reduce_seconds", 2), std::pair("reduce_scatter_seconds", 1),
+          std::pair("all_gather_seconds", 1)}) {
       if (!size.contains(key) || size[key].is_null()) continue;
       exchanges.push_back({passes, bytes, positive(size, key, file, kCollectives)});
       sizes.insert(bytes);
     }
   }
-  if (sizes.size() < 2) refuse(file, "two sizes at least are needed to tell latency from bandwidth", kCollectives);
+  if (sizes.size() < 2)
+    refuse(file, "two sizes at least are needed to tell latency from bandwidth", kCollectives);
   try {
     measured.fit = fit_link(measured.world, exchanges);
   } catch (const UserError& error) {

@@ -17,8 +17,8 @@ struct MeasuredStep {
   std::string device;
 };
 
-/// Reads `bench step --json` from a file. Throws UserError 66 (no file), 65 (not that JSON, or measured with another model, context,
-/// attention or precision than `config` has).
+/// Reads `bench step --json` from a file. Throws UserError 66 (no file), 65 (not that JSON, or
+/// measured with another model, context, attention or precision than `config` has).
 MeasuredStep read_measured_step(const std::string& file, const Config& config);
 
 /// What `bench collectives --json` measured.
@@ -29,10 +29,12 @@ struct MeasuredCollectives {
 };
 
 /// Reads from a file
-///   {"transport": "gloo", "world": 4, "sizes": [{"bytes": 1048576, "all_reduce_seconds": 1e-3, "reduce_scatter_seconds": 5e-4,
+///   {"transport": "gloo", "world": 4, "sizes": [{"bytes": 1048576, "all_reduce_seconds": 1e-3,
+///   "reduce_scatter_seconds": 5e-4,
 ///                                                "all_gather_seconds": 5e-4}, ...]}
-/// and fits latency and bandwidth. bytes: the whole vector in every process before (all-gather: after) the exchange. An exchange may be
-/// missing or null; other members are ignored. Throws UserError 66 (no file), 65 (not that JSON, one process, a single size).
+/// and fits latency and bandwidth. bytes: the whole vector in every process before (all-gather:
+/// after) the exchange. An exchange may be missing or null; other members are ignored. Throws
+/// UserError 66 (no file), 65 (not that JSON, one process, a single size).
 MeasuredCollectives read_measured_collectives(const std::string& file);
 
 }  // namespace polysketch::commands

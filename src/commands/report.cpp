@@ -22,7 +22,8 @@ void report(const std::vector<std::string>& folders, const std::string& output) 
   for (const std::string& folder : folders) {
     runs.push_back(read_run(folder));
     if (runs.back().damaged_rows > 0)
-      log_warning(fmt::format("{}/metrics.jsonl: {} damaged rows left out", folder, runs.back().damaged_rows));
+      log_warning(fmt::format("{}/metrics.jsonl: {} damaged rows left out", folder,
+                              runs.back().damaged_rows));
   }
   tell_names_apart(runs);
   const std::string html = html_report(runs);
@@ -41,9 +42,13 @@ void add_report(CLI::App& app) {
     std::string output = "report.html";
   };
   const auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("report", "write a page with curves, figures, settings and samples of one or more runs");
+  CLI::App* command = app.add_subcommand(
+      "report", "write a page with curves, figures, settings and samples of one or more runs");
   command->add_option("RUN", options->runs, "run folders")->required();
-  command->add_option("--output,-o", options->output, "the page: one HTML file that needs nothing else")->capture_default_str();
+  command
+      ->add_option("--output,-o", options->output,
+                   "the page: one HTML file that needs nothing else")
+      ->capture_default_str();
   command->callback([options] { report(options->runs, options->output); });
 }
 

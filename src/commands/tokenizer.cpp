@@ -37,7 +37,9 @@ using nlohmann::ordered_json;
 int64_t count_option(const std::string& name, const std::string& text, int64_t least) {
   const auto value = parse_count(text);
   if (!value || *value < least) {
-    throw UserError(ExitCode::usage, fmt::format("{}: got '{}', want a whole number from {} (10k, 32Mi, ...)", name, text, least));
+    throw UserError(ExitCode::usage,
+                    fmt::format("{}: got '{}', want a whole number from {} (10k, 32Mi, ...)", name,
+                                text, least));
   }
   return *value;
 }
@@ -48,20 +50,32 @@ struct TextArguments {
   std::string corpus, root, split = "train", cleaning = "none", on_error = "error";
 
   void add_to(CLI::App& command) {
-    command.add_option("--input", inputs, "text files (.txt, .jsonl, .json, also .gz) and folders of them")->type_name("PATH");
-    command.add_option("--corpus", corpus, "instead: a corpus by name (pg19, wiki40b, c4, text, jsonl) or the path of a description");
+    command
+        .add_option("--input", inputs,
+                    "text files (.txt, .jsonl, .json, also .gz) and folders of them")
+        ->type_name("PATH");
+    command.add_option(
+        "--corpus", corpus,
+        "instead: a corpus by name (pg19, wiki40b, c4, text, jsonl) or the path of a description");
     command.add_option("--root", root, "folder, s3:// or gs:// prefix of that corpus");
-    command.add_option("--split", split, "its split: train, validation or test")->capture_default_str();
-    command.add_option("--cleaning", cleaning, "Wiki-40B's markup: none, plain or markers (which become pieces of their own)")
+    command.add_option("--split", split, "its split: train, validation or test")
+        ->capture_default_str();
+    command
+        .add_option("--cleaning", cleaning,
+                    "Wiki-40B's markup: none, plain or markers (which become pieces of their own)")
         ->check(CLI::IsMember({"none", "plain", "markers"}))
         ->capture_default_str();
-    command.add_option("--on-error", on_error, "a bad record ends the command, or is skipped and counted")
+    command
+        .add_option("--on-error", on_error,
+                    "a bad record ends the command, or is skipped and counted")
         ->check(CLI::IsMember({"error", "skip"}))
         ->capture_default_str();
   }
   bool given() const { return !inputs.empty() || !corpus.empty(); }
   Cleaning cleaning_mode() const {
-    return cleaning == "plain" ? Cleaning::plain : cleaning == "markers" ? Cleaning::markers : Cleaning::none;
+    return cleaning == "plain"     ? Cleaning::plain
+           : cleaning == "markers" ? Cleaning::markers
+                                   : Cleaning::none;
   }
 };
 
@@ -73,20 +87,24 @@ struct ReadText {
 /// Hands every document to `document`, after `file` for each file in a fixed order.
 ReadText each_document(const TextArguments& arguments, const std::function<void(uint64_t)>& file,
                        const std::function<void(const std::string&)>& document) {
-  if (arguments.inputs.empty() == arguments.corpus.empty()) throw UserError(ExitCode::usage, "give either --input or --corpus with --root");
+  if (arguments.inputs.empty() == arguments.corpus.empty())
+    throw UserError(ExitCode::usage, "give either --input or --corpus with --root");
   DataConfig config;
   config.corpus = arguments.corpus;
   config.root = arguments.root;
   config.cleaning = arguments.cleaning_mode();
   config.on_error = arguments.on_error == "skip" ? OnError::skip : OnError::error;
   if (arguments.corpus.empty() && config.cleaning != Cleaning::none) {
-    throw UserError(ExitCode::usage, "--cleaning is for --corpus wiki40b; files given by --input are taken as they are");
+    throw UserError(
+        ExitCode::usage,
+        "--cleaning is for --corpus wiki40b; files given by --input are taken as they are");
   }
   std::optional<Corpus> corpus;
   std::shared_ptr<BadRecords> bad;
   std::vector<CorpusFile> files;
   if (arguments.corpus.empty()) {
-    bad = std::make_shared<BadRecords>(config.on_error, config.max_bad_fraction, config.max_bad_in_a_row);
+    bad = std::make_shared<BadRecords>(config.on_error, config.max_bad_fraction,
+                                       config.max_bad_in_a_row);
     files = find_loose_files(arguments.inputs);
   } else {
     corpus = Corpus::open(config);
@@ -96,7 +114,8 @@ ReadText each_document(const TextArguments& arguments, const std::function<void(
   auto told = std::chrono::steady_clock::now();
   for (uint64_t number = 0; number < files.size(); ++number) {
     file(number);
-    const auto reader = corpus ? corpus->read(files[number]) : read_loose_file(files[number], config, bad);
+    const auto reader =
+        corpus ? corpus->read(files[number]) : read_loose_file(files[number], config, bad);
     Document text;
     while (reader->next(text)) document(text.text);
     read.files.push_back({{"name", files[number].name}, {"bytes", files[number].bytes}});
@@ -113,7 +132,8 @@ ReadText each_document(const TextArguments& arguments, const std::function<void(
 
 struct TrainArguments {
   TextArguments text;
-  std::string vocabulary = "32000", output, recipe = "paper", type, sample_bytes = "10M", seed = "1", threads = "4";
+  std::string vocabulary = "32000", output, recipe = "paper", type, sample_bytes = "10M",
+              seed = "1", threads = "4";
   std::optional<double> coverage;
   bool byte_fallback = false, no_byte_fallback = false, json = false;
   std::vector<std::string> user_pieces;
@@ -124,7 +144,8 @@ TokenizerTraining training_settings(const TrainArguments& arguments) {
   settings.recipe = parse_recipe(arguments.recipe).value();
   settings.vocabulary = count_option("--vocab-size", arguments.vocabulary, 8);
   if (settings.vocabulary > (int64_t{1} << 20))
-    throw UserError(ExitCode::usage, fmt::format("--vocab-size: got {}, want at most 1048576", settings.vocabulary));
+    throw UserError(ExitCode::usage,
+                    fmt::format("--vocab-size: got {}, want at most 1048576", settings.vocabulary));
   if (arguments.type == "unigram") settings.type = TokenizerType::unigram;
   if (arguments.type == "bpe") settings.type = TokenizerType::bpe;
   settings.coverage = arguments.coverage;
@@ -132,10 +153,13 @@ TokenizerTraining training_settings(const TrainArguments& arguments) {
   if (arguments.no_byte_fallback) settings.byte_fallback = false;
   settings.seed = static_cast<uint64_t>(count_option("--seed", arguments.seed, 0));
   settings.threads = std::min<int64_t>(count_option("--threads", arguments.threads, 1), 1024);
-  if (arguments.text.cleaning_mode() == Cleaning::markers) settings.user_pieces.assign(kWikiMarkers.begin(), kWikiMarkers.end());
+  if (arguments.text.cleaning_mode() == Cleaning::markers)
+    settings.user_pieces.assign(kWikiMarkers.begin(), kWikiMarkers.end());
   for (const auto& piece : arguments.user_pieces) {
     if (piece.empty() || piece.find_first_of(", \t\n") != std::string::npos) {
-      throw UserError(ExitCode::usage, fmt::format("--user-piece: got '{}', want a text without blanks and commas", piece));
+      throw UserError(
+          ExitCode::usage,
+          fmt::format("--user-piece: got '{}', want a text without blanks and commas", piece));
     }
     settings.user_pieces.push_back(piece);
   }
@@ -144,13 +168,19 @@ TokenizerTraining training_settings(const TrainArguments& arguments) {
 
 void train(const TrainArguments& arguments) {
   const TokenizerTraining settings = training_settings(arguments);
-  LineSample sample(count_option("--sample-bytes", arguments.sample_bytes, 1), settings.seed, keeps_line_ends(settings.recipe));
+  LineSample sample(count_option("--sample-bytes", arguments.sample_bytes, 1), settings.seed,
+                    keeps_line_ends(settings.recipe));
   const ReadText read = each_document(
-      arguments.text, [&](uint64_t number) { sample.begin_file(number); }, [&](const std::string& text) { sample.add(text); });
+      arguments.text, [&](uint64_t number) { sample.begin_file(number); },
+      [&](const std::string& text) { sample.add(text); });
   const LineSample::Counts counts = sample.counts();
-  log_info(fmt::format("sampled {} lines ({}) of {} ({}) in {} documents of {} files{}", counts.sampled_lines,
-                       format_bytes(counts.sampled_bytes), counts.lines, format_bytes(counts.bytes), counts.documents, read.files.size(),
-                       counts.split_lines > 0 ? fmt::format("; {} lines were too long for one piece and split", counts.split_lines) : ""));
+  log_info(fmt::format(
+      "sampled {} lines ({}) of {} ({}) in {} documents of {} files{}", counts.sampled_lines,
+      format_bytes(counts.sampled_bytes), counts.lines, format_bytes(counts.bytes),
+      counts.documents, read.files.size(),
+      counts.split_lines > 0
+          ? fmt::format("; {} lines were too long for one piece and split", counts.split_lines)
+          : ""));
   const std::filesystem::path output = arguments.output;
   if (output.has_parent_path()) polysketch::create_directories(output.parent_path());
   const std::string model = train_tokenizer(settings, sample.take());
@@ -178,8 +208,10 @@ void train(const TrainArguments& arguments) {
   if (arguments.json) {
     fmt::print("{}\n", record.dump(2));
   } else {
-    fmt::print("{}: {} pieces, {}, {}, sha256 {}\n", arguments.output, tokenizer.vocabulary(), tokenizer_type_name(tokenizer.model().type),
-               tokenizer.lossless() ? "lossless" : "not lossless (line ends or rare characters do not survive)",
+    fmt::print("{}: {} pieces, {}, {}, sha256 {}\n", arguments.output, tokenizer.vocabulary(),
+               tokenizer_type_name(tokenizer.model().type),
+               tokenizer.lossless() ? "lossless"
+                                    : "not lossless (line ends or rare characters do not survive)",
                tokenizer.sha256().substr(0, 16));
   }
 }
@@ -231,7 +263,8 @@ struct CodeArguments {
 
 void print_encoded(const Tokenizer& tokenizer, std::string_view text, bool as_ids) {
   if (const auto at = invalid_utf8_at(text))
-    throw UserError(ExitCode::bad_data, fmt::format("the text is not UTF-8 (byte {}): convert it first", *at));
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("the text is not UTF-8 (byte {}): convert it first", *at));
   std::string line;
   for (const int32_t id : tokenizer.encode(text)) {
     if (!line.empty()) line += ' ';
@@ -254,7 +287,8 @@ void encode(const CodeArguments& arguments) {
 int32_t parse_id(const std::string& word) {
   int32_t id = 0;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
-  if (error != std::errc() || end != word.data() + word.size()) throw UserError(ExitCode::bad_data, fmt::format("'{}' is no id", word));
+  if (error != std::errc() || end != word.data() + word.size())
+    throw UserError(ExitCode::bad_data, fmt::format("'{}' is no id", word));
   return id;
 }
 
@@ -268,7 +302,9 @@ void decode(const CodeArguments& arguments) {
       ids.push_back(arguments.ids ? parse_id(word) : tokenizer.id_of(unescaped(word)));
       if (ids.back() < 0 && !arguments.ids) {
         // What encode prints for an unknown character is the character.
-        throw UserError(ExitCode::bad_data, fmt::format("'{}' is no piece of {}: use --ids in both commands", word, arguments.model));
+        throw UserError(ExitCode::bad_data,
+                        fmt::format("'{}' is no piece of {}: use --ids in both commands", word,
+                                    arguments.model));
       }
       begin = line.find_first_not_of(" \t\r\n", end);
     }
@@ -290,7 +326,8 @@ ordered_json describe(const Tokenizer& tokenizer) {
   const ModelSummary& model = tokenizer.model();
   std::vector<std::string> user_pieces;
   for (const auto& piece : model.pieces) {
-    if (piece.type == PieceType::user_defined && user_pieces.size() < 100) user_pieces.push_back(piece.text);
+    if (piece.type == PieceType::user_defined && user_pieces.size() < 100)
+      user_pieces.push_back(piece.text);
   }
   return {{"path", tokenizer.path()},
           {"sha256", tokenizer.sha256()},
@@ -326,7 +363,9 @@ ordered_json measure(const Tokenizer& tokenizer, const TextArguments& arguments)
           byte_pieces += tokenizer.is_byte(id) ? 1 : 0;
         }
       });
-  const auto ratio = [](int64_t a, int64_t b) { return b > 0 ? static_cast<double>(a) / static_cast<double>(b) : 0.0; };
+  const auto ratio = [](int64_t a, int64_t b) {
+    return b > 0 ? static_cast<double>(a) / static_cast<double>(b) : 0.0;
+  };
   return {{"documents", documents},
           {"bytes", bytes},
           {"words", words},
@@ -351,7 +390,8 @@ void inspect(const std::string& model, const TextArguments& text, bool as_json) 
   }
   if (!text.given()) return;
   for (const auto& [key, value] : result["text"].items()) {
-    fmt::print("{:<26}{}\n", key, value.is_number_float() ? fmt::format("{:.6g}", value.get<double>()) : value.dump());
+    fmt::print("{:<26}{}\n", key,
+               value.is_number_float() ? fmt::format("{:.6g}", value.get<double>()) : value.dump());
   }
 }
 
@@ -359,26 +399,43 @@ void add_train_command(CLI::App& group) {
   auto* command = group.add_subcommand("train", "learn a SentencePiece model from text");
   auto arguments = std::make_shared<TrainArguments>();
   arguments->text.add_to(*command);
-  command->add_option("--vocab-size", arguments->vocabulary, "number of pieces, special ones included")->capture_default_str();
-  command->add_option("--output", arguments->output, "the .model file to write; settings go to FILE.json beside it")
+  command
+      ->add_option("--vocab-size", arguments->vocabulary, "number of pieces, special ones included")
+      ->capture_default_str();
+  command
+      ->add_option("--output", arguments->output,
+                   "the .model file to write; settings go to FILE.json beside it")
       ->required()
       ->type_name("FILE");
   command
-      ->add_option(
-          "--recipe", arguments->recipe,
-          "paper: unigram, all characters, line ends lost; t5: unigram, coverage 0.9995; bpe-bytes: BPE, byte fallback, nothing lost")
+      ->add_option("--recipe", arguments->recipe,
+                   "paper: unigram, all characters, line ends lost; t5: unigram, coverage 0.9995; "
+                   "bpe-bytes: BPE, byte fallback, nothing lost")
       ->check(CLI::IsMember({"paper", "t5", "bpe-bytes"}))
       ->capture_default_str();
-  command->add_option("--type", arguments->type, "unigram or bpe instead of the recipe's")->check(CLI::IsMember({"unigram", "bpe"}));
-  command->add_option("--coverage", arguments->coverage, "share of characters with pieces of their own, instead of the recipe's")
+  command->add_option("--type", arguments->type, "unigram or bpe instead of the recipe's")
+      ->check(CLI::IsMember({"unigram", "bpe"}));
+  command
+      ->add_option("--coverage", arguments->coverage,
+                   "share of characters with pieces of their own, instead of the recipe's")
       ->check(CLI::Range(0.5, 1.0));
-  auto* fallback = command->add_flag("--byte-fallback", arguments->byte_fallback, "rare characters become bytes");
-  command->add_flag("--no-byte-fallback", arguments->no_byte_fallback, "rare characters become unknown")->excludes(fallback);
-  command->add_option("--user-piece", arguments->user_pieces, "a text that is always one piece; may be repeated");
-  command->add_option("--sample-bytes", arguments->sample_bytes, "lines are sampled from all files up to this many bytes")
+  auto* fallback = command->add_flag("--byte-fallback", arguments->byte_fallback,
+                                     "rare characters become bytes");
+  command
+      ->add_flag("--no-byte-fallback", arguments->no_byte_fallback,
+                 "rare characters become unknown")
+      ->excludes(fallback);
+  command->add_option("--user-piece", arguments->user_pieces,
+                      "a text that is always one piece; may be repeated");
+  command
+      ->add_option("--sample-bytes", arguments->sample_bytes,
+                   "lines are sampled from all files up to this many bytes")
       ->capture_default_str();
   command->add_option("--seed", arguments->seed, "of the sample")->capture_default_str();
-  command->add_option("--threads", arguments->threads, "of the trainer; another number may give another model")->capture_default_str();
+  command
+      ->add_option("--threads", arguments->threads,
+                   "of the trainer; another number may give another model")
+      ->capture_default_str();
   command->add_flag("--json", arguments->json, "print the record as JSON");
   command->callback([arguments] { train(*arguments); });
 }
@@ -391,21 +448,30 @@ void add_tokenizer(CLI::App& app) {
   add_train_command(*group);
 
   for (const bool encodes : {true, false}) {
-    auto* command = encodes ? group->add_subcommand("encode", "text to pieces or ids; the whole input is one document")
-                            : group->add_subcommand("decode", "pieces or ids to text");
+    auto* command = encodes
+                        ? group->add_subcommand(
+                              "encode", "text to pieces or ids; the whole input is one document")
+                        : group->add_subcommand("decode", "pieces or ids to text");
     auto arguments = std::make_shared<CodeArguments>();
-    command->add_option("--model", arguments->model, "SentencePiece .model file")->required()->type_name("FILE");
-    command->add_flag("--ids", arguments->ids, encodes ? "print ids instead of pieces" : "read ids instead of pieces");
+    command->add_option("--model", arguments->model, "SentencePiece .model file")
+        ->required()
+        ->type_name("FILE");
+    command->add_flag("--ids", arguments->ids,
+                      encodes ? "print ids instead of pieces" : "read ids instead of pieces");
     command->add_flag("--lines", arguments->lines, "each line on its own");
-    command->add_option("text", arguments->words, "what to convert; without it, standard input")->type_name(encodes ? "TEXT" : "ID");
+    command->add_option("text", arguments->words, "what to convert; without it, standard input")
+        ->type_name(encodes ? "TEXT" : "ID");
     command->callback([arguments, encodes] { encodes ? encode(*arguments) : decode(*arguments); });
   }
 
-  auto* command = group->add_subcommand("inspect", "type, vocabulary, special ids, normaliser; with text also how well it fits");
+  auto* command = group->add_subcommand(
+      "inspect", "type, vocabulary, special ids, normaliser; with text also how well it fits");
   auto model = std::make_shared<std::string>();
   auto text = std::make_shared<TextArguments>();
   auto as_json = std::make_shared<bool>(false);
-  command->add_option("--model", *model, "SentencePiece .model file")->required()->type_name("FILE");
+  command->add_option("--model", *model, "SentencePiece .model file")
+      ->required()
+      ->type_name("FILE");
   text->add_to(*command);
   command->add_flag("--json", *as_json, "print JSON");
   command->callback([=] { inspect(*model, *text, *as_json); });

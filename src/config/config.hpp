@@ -6,7 +6,8 @@
 
 namespace polysketch {
 
-// Every key a user can set. Range, unit and the sentence for `--help`, schema and docs stand in config/keys.hpp, once.
+// Every key a user can set. Range, unit and the sentence for `--help`, schema and docs stand in
+// config/keys.hpp, once.
 
 struct RunConfig {
   std::string name = "run";
@@ -27,7 +28,15 @@ struct ModelConfig {
   bool recompute = false;  ///< keep only block inputs for backward
 };
 
-enum class AttentionKind { softmax, polynomial, polysketch, performer, hedgehog, sliding_window, local_polynomial };
+enum class AttentionKind {
+  softmax,
+  polynomial,
+  polysketch,
+  performer,
+  hedgehog,
+  sliding_window,
+  local_polynomial
+};
 enum class SketchKind { learned, random };
 enum class LocalAttention { exact, none };
 enum class SketchScale { paper, code };
@@ -35,19 +44,21 @@ enum class Stabiliser { causal, paper };
 
 struct AttentionConfig {
   AttentionKind kind = AttentionKind::softmax;
-  int64_t degree = 4;                             ///< p of the polynomial, even; a power of two for polysketch
+  int64_t degree = 4;  ///< p of the polynomial, even; a power of two for polysketch
   SketchKind sketch = SketchKind::learned;        ///< of polysketch
   int64_t sketch_size = 32;                       ///< R
   SketchScale sketch_scale = SketchScale::paper;  ///< of random sketches
   LocalAttention local = LocalAttention::exact;   ///< inside the blocks of polysketch
-  int64_t block = 1024;                           ///< b: rows of a block of polysketch, performer, hedgehog and local_polynomial
-  int64_t features = 0;                           ///< F of performer and hedgehog; 0: 2048 and 2·D
-  Stabiliser stabiliser = Stabiliser::causal;     ///< of performer
-  int64_t redraw = 0;                             ///< steps between new features of performer; 0: never
-  int64_t window = 1024;                          ///< positions that sliding_window sees, itself included
+  int64_t block =
+      1024;  ///< b: rows of a block of polysketch, performer, hedgehog and local_polynomial
+  int64_t features = 0;                        ///< F of performer and hedgehog; 0: 2048 and 2·D
+  Stabiliser stabiliser = Stabiliser::causal;  ///< of performer
+  int64_t redraw = 0;     ///< steps between new features of performer; 0: never
+  int64_t window = 1024;  ///< positions that sliding_window sees, itself included
 };
 
-enum class Cleaning { none, plain, markers };  ///< Wiki-40B: markup as it is; markup to newlines; markup to four special pieces
+/// Wiki-40B: markup as it is; markup to newlines; markup to four special pieces
+enum class Cleaning { none, plain, markers };
 enum class OnError { error, skip };
 
 struct TokenizerConfig {
@@ -137,17 +148,21 @@ enum class ReduceType { fp32, bf16 };
 
 /// How several processes train one model. One process alone needs nothing of it but `reduce`.
 struct DistributedConfig {
-  std::string address;                        ///< of this machine, where the store listens and processes are reached; empty: chosen
-  int64_t timeout = 600;                      ///< seconds a collective may take until the first step is done
-  int64_t step_timeout = 300;                 ///< seconds from then on
-  Reduce reduce = Reduce::fast;               ///< canonical: sums in an order that does not depend on the number of processes
-  int64_t shards = 8;                         ///< M, parts of a step whose gradients canonical reduction adds up in order
+  std::string address;    ///< of this machine, where the store listens and processes are reached;
+                          ///< empty: chosen
+  int64_t timeout = 600;  ///< seconds a collective may take until the first step is done
+  int64_t step_timeout = 300;    ///< seconds from then on
+  Reduce reduce = Reduce::fast;  ///< canonical: sums in an order that does not depend on the number
+                                 ///< of processes
+  int64_t shards = 8;  ///< M, parts of a step whose gradients canonical reduction adds up in order
   ReduceType reduce_type = ReduceType::fp32;  ///< in which gradients travel
   int64_t bucket_bytes = 25 << 20;            ///< of gradients that travel together
-  bool shard_optimizer = false;               ///< ZeRO-1: each process keeps 1/W of the moments and masters
-  int64_t check_replicas = 100;               ///< steps between comparisons of the parameters of all processes; 0: never
-  double straggler = 1.5;                     ///< a process that computes this many times longer than the median is named; 0: none
-  bool bind_cpus = false;                     ///< each process stays on its own share of the machine's processors
+  bool shard_optimizer = false;  ///< ZeRO-1: each process keeps 1/W of the moments and masters
+  int64_t check_replicas =
+      100;  ///< steps between comparisons of the parameters of all processes; 0: never
+  double straggler =
+      1.5;  ///< a process that computes this many times longer than the median is named; 0: none
+  bool bind_cpus = false;  ///< each process stays on its own share of the machine's processors
 };
 
 struct Config {

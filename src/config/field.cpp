@@ -25,14 +25,15 @@ std::string join(const std::vector<std::string>& words) {
   return text;
 }
 
-// The fewest digits that read back as the same number, in a form that every YAML reader takes for a number: 0.0007, 1.0e-8 (the YAML 1.1
-// of many libraries reads 1e-8 as text).
+// The fewest digits that read back as the same number, in a form that every YAML reader takes for a
+// number: 0.0007, 1.0e-8 (the YAML 1.1 of many libraries reads 1e-8 as text).
 std::string shortest(double value) {
   const double magnitude = std::abs(value);
   const bool fixed = magnitude == 0 || (magnitude >= 1e-6 && magnitude < 1e15);
   std::array<char, 64> buffer{};
   const auto [end, error] =
-      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, fixed ? std::chars_format::fixed : std::chars_format::scientific);
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
+                    fixed ? std::chars_format::fixed : std::chars_format::scientific);
   require(error == std::errc{}, "a real number needs more than 64 characters");
   std::string text(buffer.data(), end);
   if (fixed) return text;
@@ -42,24 +43,29 @@ std::string shortest(double value) {
   return text;
 }
 
-// Words that a YAML 1.1 reader takes for a boolean. Where text is wanted they are surely a slip, or need quotes to mean text elsewhere too.
+// Words that a YAML 1.1 reader takes for a boolean. Where text is wanted they are surely a slip, or
+// need quotes to mean text elsewhere too.
 bool is_yaml11_boolean(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
-  constexpr std::array<std::string_view, 8> words = {"y", "n", "yes", "no", "on", "off", "true", "false"};
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) {
+    return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  });
+  constexpr std::array<std::string_view, 8> words = {"y",  "n",   "yes",  "no",
+                                                     "on", "off", "true", "false"};
   return std::find(words.begin(), words.end(), text) != words.end();
 }
 
 // POSIX matching rather than std::regex, whose recursion grows with the text.
 bool matches(const std::string& text, const std::string& pattern) {
   regex_t compiled;
-  require(regcomp(&compiled, ("^(" + pattern + ")$").c_str(), REG_EXTENDED | REG_NOSUB) == 0, "a key's pattern is no regular expression");
+  require(regcomp(&compiled, ("^(" + pattern + ")$").c_str(), REG_EXTENDED | REG_NOSUB) == 0,
+          "a key's pattern is no regular expression");
   const bool found = regexec(&compiled, text.c_str(), 0, nullptr, 0) == 0;
   regfree(&compiled);
   return found;
 }
 
-std::optional<Refusal> set_count(const Field& field, int64_t& slot, const std::string& text, bool plain) {
+std::optional<Refusal> set_count(const Field& field, int64_t& slot, const std::string& text,
+                                 bool plain) {
   for (const auto& [word, value] : field.words) {
     if (text == word) {
       slot = value;
@@ -76,28 +82,35 @@ std::optional<Refusal> set_count(const Field& field, int64_t& slot, const std::s
   return std::nullopt;
 }
 
-std::optional<Refusal> set_real(const Field& field, double& slot, const std::string& text, bool plain) {
+std::optional<Refusal> set_real(const Field& field, double& slot, const std::string& text,
+                                bool plain) {
   const auto value = plain ? parse_real(text) : std::nullopt;
-  if (!value || *value < field.low || *value > field.high || (field.low_open && *value == field.low) ||
-      (field.high_open && *value == field.high)) {
+  if (!value || *value < field.low || *value > field.high ||
+      (field.low_open && *value == field.low) || (field.high_open && *value == field.high)) {
     return Refusal{field.want(), ""};
   }
   slot = *value == 0 ? 0 : *value;  // -0 is 0
   return std::nullopt;
 }
 
-std::optional<Refusal> set_flag(const Field& field, bool& slot, const std::string& text, bool plain) {
+std::optional<Refusal> set_flag(const Field& field, bool& slot, const std::string& text,
+                                bool plain) {
   if (!plain || (text != "true" && text != "false")) return Refusal{field.want(), ""};
   slot = text == "true";
   return std::nullopt;
 }
 
-std::optional<Refusal> set_text(const Field& field, std::string& slot, const std::string& text, bool plain) {
-  const bool control = std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
-  if (control || text.size() > 4096 || invalid_utf8_at(text)) return Refusal{"text of one line in UTF-8, 4096 bytes at most", ""};
-  if (plain && is_yaml11_boolean(text)) return Refusal{"text; put this word into quotes if it is meant", ""};
+std::optional<Refusal> set_text(const Field& field, std::string& slot, const std::string& text,
+                                bool plain) {
+  const bool control =
+      std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+  if (control || text.size() > 4096 || invalid_utf8_at(text))
+    return Refusal{"text of one line in UTF-8, 4096 bytes at most", ""};
+  if (plain && is_yaml11_boolean(text))
+    return Refusal{"text; put this word into quotes if it is meant", ""};
   // A text with ${...} is matched once it is complete.
-  if (!field.pattern.empty() && text.find("${") == std::string::npos && !matches(text, field.pattern)) {
+  if (!field.pattern.empty() && text.find("${") == std::string::npos &&
+      !matches(text, field.pattern)) {
     return Refusal{field.want(), ""};
   }
   slot = text;
@@ -106,7 +119,8 @@ std::optional<Refusal> set_text(const Field& field, std::string& slot, const std
 
 std::optional<Refusal> set_choice(const Field& field, ChoiceSlot& slot, const std::string& text) {
   const auto found = std::find(slot.names.begin(), slot.names.end(), text);
-  if (found == slot.names.end()) return Refusal{field.want(), nearest(text, slot.names).value_or("")};
+  if (found == slot.names.end())
+    return Refusal{field.want(), nearest(text, slot.names).value_or("")};
   slot.set(static_cast<size_t>(found - slot.names.begin()));
   return std::nullopt;
 }
@@ -124,9 +138,11 @@ std::string count_range(const Field& field) {
 }
 
 std::string real_range(const Field& field) {
-  const std::string low = fmt::format("{} {}", field.low_open ? "above" : "at least", shortest(field.low));
+  const std::string low =
+      fmt::format("{} {}", field.low_open ? "above" : "at least", shortest(field.low));
   if (field.high == std::numeric_limits<double>::infinity()) return low;
-  if (!field.low_open && !field.high_open) return fmt::format("{} to {}", shortest(field.low), shortest(field.high));
+  if (!field.low_open && !field.high_open)
+    return fmt::format("{} to {}", shortest(field.low), shortest(field.high));
   return fmt::format("{}, {} {}", low, field.high_open ? "below" : "at most", shortest(field.high));
 }
 

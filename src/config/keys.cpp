@@ -9,7 +9,8 @@ namespace {
 // Collects fields; each call describes one key, and what it returns can be narrowed further.
 class FieldList {
  public:
-  Field& count(std::string path, int64_t& value, std::string unit, int64_t least, std::string meaning) {
+  Field& count(std::string path, int64_t& value, std::string unit, int64_t least,
+               std::string meaning) {
     Field& field = add(std::move(path), &value, std::move(meaning));
     field.unit = std::move(unit);
     field.least = least;
@@ -21,10 +22,15 @@ class FieldList {
     field.high = high;
     return field;
   }
-  void flag(std::string path, bool& value, std::string meaning) { add(std::move(path), &value, std::move(meaning)); }
-  Field& text(std::string path, std::string& value, std::string meaning) { return add(std::move(path), &value, std::move(meaning)); }
+  void flag(std::string path, bool& value, std::string meaning) {
+    add(std::move(path), &value, std::move(meaning));
+  }
+  Field& text(std::string path, std::string& value, std::string meaning) {
+    return add(std::move(path), &value, std::move(meaning));
+  }
   template <class E>
-  void choice(std::string path, E& value, std::vector<std::pair<std::string, E>> options, std::string meaning) {
+  void choice(std::string path, E& value, std::vector<std::pair<std::string, E>> options,
+              std::string meaning) {
     ChoiceSlot slot;
     for (const auto& [name, option] : options) slot.names.push_back(name);
     slot.get = [&value, options] {
@@ -55,30 +61,47 @@ constexpr int64_t mebi = int64_t{1} << 20;
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 void list_run(FieldList& keys, RunConfig& run) {
-  auto& name = keys.text("run.name", run.name, "What the run is called in logs, reports and, by default, in the name of its folder.");
+  auto& name = keys.text(
+      "run.name", run.name,
+      "What the run is called in logs, reports and, by default, in the name of its folder.");
   name.pattern = "[A-Za-z0-9][A-Za-z0-9._+=@-]{0,199}";
   name.form = "letters, digits and . _ + = @ -, a letter or digit first";
-  auto& directory = keys.text("run.directory", run.directory, "Folder of the run: configuration, metrics, log, checkpoints.");
+  auto& directory = keys.text("run.directory", run.directory,
+                              "Folder of the run: configuration, metrics, log, checkpoints.");
   directory.pattern = ".+";
   directory.form = "a path";
-  keys.count("run.seed", run.seed, "", 0, "Seed of everything random: initial parameters, dropout, order of the data.");
+  keys.count("run.seed", run.seed, "", 0,
+             "Seed of everything random: initial parameters, dropout, order of the data.");
 }
 
 void list_model(FieldList& keys, ModelConfig& model) {
   using S = ModelSize;
-  keys.choice<S>("model.size", model.size, {{"small", S::small}, {"medium", S::medium}, {"large", S::large}, {"custom", S::custom}},
-                 "Shape of the network; the numbers below, where given, override it. `custom` needs layers, width and heads.");
-  keys.count("model.layers", model.layers, "layers", 0, "Number of blocks; 0: what the size says.").most = 10'000;
-  keys.count("model.width", model.width, "", 0, "Width of the residual stream; 0: what the size says.").most = mebi;
-  keys.count("model.heads", model.heads, "heads", 0, "Attention heads; they divide the width into even parts; 0: what the size says.")
+  keys.choice<S>(
+      "model.size", model.size,
+      {{"small", S::small}, {"medium", S::medium}, {"large", S::large}, {"custom", S::custom}},
+      "Shape of the network; the numbers below, where given, override it. `custom` needs layers, "
+      "width and heads.");
+  keys.count("model.layers", model.layers, "layers", 0, "Number of blocks; 0: what the size says.")
+      .most = 10'000;
+  keys.count("model.width", model.width, "", 0,
+             "Width of the residual stream; 0: what the size says.")
       .most = mebi;
-  keys.count("model.hidden", model.hidden, "", 0, "Hidden width of the gated layer; 0: 8/3 of the width, rounded down to a multiple of 8.")
+  keys.count("model.heads", model.heads, "heads", 0,
+             "Attention heads; they divide the width into even parts; 0: what the size says.")
+      .most = mebi;
+  keys.count(
+          "model.hidden", model.hidden, "", 0,
+          "Hidden width of the gated layer; 0: 8/3 of the width, rounded down to a multiple of 8.")
       .most = 4 * mebi;
-  keys.count("model.vocabulary", model.vocabulary, "pieces", 2, "Size of the vocabulary; must be the tokenizer's.").most = 16 * mebi;
-  keys.real("model.dropout", model.dropout, 0, 1, "Probability of dropping an output of the attention and of the gated layer.").high_open =
-      true;
+  keys.count("model.vocabulary", model.vocabulary, "pieces", 2,
+             "Size of the vocabulary; must be the tokenizer's.")
+      .most = 16 * mebi;
+  keys.real("model.dropout", model.dropout, 0, 1,
+            "Probability of dropping an output of the attention and of the gated layer.")
+      .high_open = true;
   keys.flag("model.recompute", model.recompute,
-            "Keep only the inputs of the blocks for the backward pass and compute the rest again: less memory, about a third more work.");
+            "Keep only the inputs of the blocks for the backward pass and compute the rest again: "
+            "less memory, about a third more work.");
 }
 
 void list_attention(FieldList& keys, AttentionConfig& attention) {
@@ -92,143 +115,215 @@ void list_attention(FieldList& keys, AttentionConfig& attention) {
                   {"sliding_window", K::sliding_window},
                   {"local_polynomial", K::local_polynomial}},
                  "The attention mechanism (docs/attention.md).");
-  auto& degree =
-      keys.count("attention.degree", attention.degree, "", 2, "Degree of polynomial, polysketch and local_polynomial attention.");
+  auto& degree = keys.count("attention.degree", attention.degree, "", 2,
+                            "Degree of polynomial, polysketch and local_polynomial attention.");
   degree.most = 64;
   degree.even = true;
-  keys.choice<SketchKind>("attention.sketch", attention.sketch, {{"learned", SketchKind::learned}, {"random", SketchKind::random}},
-                          "Sketch of polysketch: trained networks, or Gaussian matrices drawn once from run.seed.");
-  keys.count("attention.sketch_size", attention.sketch_size, "", 1, "Size of a sketch, R in the paper.").most = 1024;
-  keys.choice<SketchScale>("attention.sketch_scale", attention.sketch_scale, {{"paper", SketchScale::paper}, {"code", SketchScale::code}},
-                           "Scale of random sketches: unbiased, as Algorithm 1, or divided by R, as the authors' published code.");
-  keys.choice<LocalAttention>("attention.local", attention.local, {{"exact", LocalAttention::exact}, {"none", LocalAttention::none}},
-                              "Weights of polysketch inside a block: of exact polynomial attention, or sketched as everywhere.");
+  keys.choice<SketchKind>(
+      "attention.sketch", attention.sketch,
+      {{"learned", SketchKind::learned}, {"random", SketchKind::random}},
+      "Sketch of polysketch: trained networks, or Gaussian matrices drawn once from run.seed.");
+  keys.count("attention.sketch_size", attention.sketch_size, "", 1,
+             "Size of a sketch, R in the paper.")
+      .most = 1024;
+  keys.choice<SketchScale>("attention.sketch_scale", attention.sketch_scale,
+                           {{"paper", SketchScale::paper}, {"code", SketchScale::code}},
+                           "Scale of random sketches: unbiased, as Algorithm 1, or divided by R, "
+                           "as the authors' published code.");
+  keys.choice<LocalAttention>("attention.local", attention.local,
+                              {{"exact", LocalAttention::exact}, {"none", LocalAttention::none}},
+                              "Weights of polysketch inside a block: of exact polynomial "
+                              "attention, or sketched as everywhere.");
   keys.count("attention.block", attention.block, "tokens", 1,
-             "Length of a block of polysketch and local_polynomial attention; performer and hedgehog, whose results do not depend on it, "
+             "Length of a block of polysketch and local_polynomial attention; performer and "
+             "hedgehog, whose results do not depend on it, "
              "compute in blocks of 128 at most.")
       .most = 1024 * 1024;
-  keys.count("attention.features", attention.features, "", 0, "Features of performer and hedgehog; 0: 2048 and twice the width of a head.")
+  keys.count("attention.features", attention.features, "", 0,
+             "Features of performer and hedgehog; 0: 2048 and twice the width of a head.")
       .most = 65'536;
-  keys.choice<Stabiliser>("attention.stabiliser", attention.stabiliser, {{"causal", Stabiliser::causal}, {"paper", Stabiliser::paper}},
-                          "What performer subtracts from the exponents of keys: the largest so far, or the largest of the whole sequence.");
-  keys.count("attention.redraw", attention.redraw, "steps", 0, "Training steps between new random features of performer; 0: drawn once.");
-  keys.count("attention.window", attention.window, "tokens", 1, "Positions that sliding_window attention sees, itself included.");
+  keys.choice<Stabiliser>("attention.stabiliser", attention.stabiliser,
+                          {{"causal", Stabiliser::causal}, {"paper", Stabiliser::paper}},
+                          "What performer subtracts from the exponents of keys: the largest so "
+                          "far, or the largest of the whole sequence.");
+  keys.count("attention.redraw", attention.redraw, "steps", 0,
+             "Training steps between new random features of performer; 0: drawn once.");
+  keys.count("attention.window", attention.window, "tokens", 1,
+             "Positions that sliding_window attention sees, itself included.");
 }
 
 void list_data(FieldList& keys, DataConfig& data) {
   using C = Cleaning;
-  auto& corpus = keys.text("data.corpus", data.corpus, "Name of a corpus in `data/corpora`, or the path of such a description.");
+  auto& corpus =
+      keys.text("data.corpus", data.corpus,
+                "Name of a corpus in `data/corpora`, or the path of such a description.");
   corpus.pattern = ".+";
   corpus.form = "a name or a path";
   keys.text("data.root", data.root, "Folder of the corpus, or its `s3://` or `gs://` prefix.");
-  keys.count("data.context", data.context, "tokens", 1, "Length of a training window.").most = 1024 * mebi;
-  keys.choice<C>("data.cleaning", data.cleaning, {{"none", C::none}, {"plain", C::plain}, {"markers", C::markers}},
-                 "Wiki-40B's markup: kept as it is, turned into line breaks, or into four pieces of its own.");
-  keys.text("data.tokenizer.path", data.tokenizer.path, "SentencePiece model file.");
-  keys.text("data.cache", data.cache, "Folder of the token cache; empty: `polysketch/tokens` in the user's cache folder.");
-  keys.flag("data.shuffle.enabled", data.shuffle.enabled, "Shuffle files, documents and windows; false: the order on disk.");
-  keys.count("data.shuffle.files", data.shuffle.files, "files", 1, "How many files are read in turn.").most = mebi;
-  keys.count("data.shuffle.segments", data.shuffle.segments, "segments", 1, "How many segments have their documents and windows mixed.")
-      .most = mebi;
-  keys.flag("data.mask_documents", data.mask_documents, "Attention does not reach across the border between two documents.");
-  keys.choice<OnError>("data.on_error", data.on_error, {{"error", OnError::error}, {"skip", OnError::skip}},
-                       "What a bad record does: end the run, or be skipped and counted.");
-  keys.real("data.max_bad_fraction", data.max_bad_fraction, 0, 1, "With `on_error: skip`: share of bad records that still ends the run.");
-  keys.count("data.max_bad_in_a_row", data.max_bad_in_a_row, "records", 1, "With `on_error: skip`: bad records in a row that end the run.");
-  keys.count("data.max_document_bytes", data.max_document_bytes, "bytes", 1, "A longer document is a bad record.").most = 1024 * mebi;
-  keys.count("data.max_line_bytes", data.max_line_bytes, "bytes", 1, "A longer line of a text or JSON lines file is a bad record.").most =
+  keys.count("data.context", data.context, "tokens", 1, "Length of a training window.").most =
       1024 * mebi;
-  keys.count("data.threads", data.threads, "threads", 0, "Threads that tokenise; 0: one less than the cores, at least one.").most = 1024;
+  keys.choice<C>(
+      "data.cleaning", data.cleaning,
+      {{"none", C::none}, {"plain", C::plain}, {"markers", C::markers}},
+      "Wiki-40B's markup: kept as it is, turned into line breaks, or into four pieces of its own.");
+  keys.text("data.tokenizer.path", data.tokenizer.path, "SentencePiece model file.");
+  keys.text("data.cache", data.cache,
+            "Folder of the token cache; empty: `polysketch/tokens` in the user's cache folder.");
+  keys.flag("data.shuffle.enabled", data.shuffle.enabled,
+            "Shuffle files, documents and windows; false: the order on disk.");
+  keys.count("data.shuffle.files", data.shuffle.files, "files", 1,
+             "How many files are read in turn.")
+      .most = mebi;
+  keys.count("data.shuffle.segments", data.shuffle.segments, "segments", 1,
+             "How many segments have their documents and windows mixed.")
+      .most = mebi;
+  keys.flag("data.mask_documents", data.mask_documents,
+            "Attention does not reach across the border between two documents.");
+  keys.choice<OnError>("data.on_error", data.on_error,
+                       {{"error", OnError::error}, {"skip", OnError::skip}},
+                       "What a bad record does: end the run, or be skipped and counted.");
+  keys.real("data.max_bad_fraction", data.max_bad_fraction, 0, 1,
+            "With `on_error: skip`: share of bad records that still ends the run.");
+  keys.count("data.max_bad_in_a_row", data.max_bad_in_a_row, "records", 1,
+             "With `on_error: skip`: bad records in a row that end the run.");
+  keys.count("data.max_document_bytes", data.max_document_bytes, "bytes", 1,
+             "A longer document is a bad record.")
+      .most = 1024 * mebi;
+  keys.count("data.max_line_bytes", data.max_line_bytes, "bytes", 1,
+             "A longer line of a text or JSON lines file is a bad record.")
+      .most = 1024 * mebi;
+  keys.count("data.threads", data.threads, "threads", 0,
+             "Threads that tokenise; 0: one less than the cores, at least one.")
+      .most = 1024;
 }
 
 void list_training(FieldList& keys, TrainingConfig& training) {
   using P = Precision;
-  keys.count("training.batch_tokens", training.batch_tokens, "tokens", 1, "Tokens of an optimiser step, over all processes.").most =
-      1024 * 1024 * mebi;
+  keys.count("training.batch_tokens", training.batch_tokens, "tokens", 1,
+             "Tokens of an optimiser step, over all processes.")
+      .most = 1024 * 1024 * mebi;
   keys.count("training.micro_batch_tokens", training.micro_batch_tokens, "tokens", 0,
              "Tokens of one forward and backward pass on one process; 0: chosen by the program.")
       .most = 1024 * 1024 * mebi;
   keys.count("training.steps", training.steps, "steps", 1, "Optimiser steps of the whole run.");
-  keys.choice<P>("training.precision", training.precision, {{"fp32", P::fp32}, {"bf16", P::bf16}},
-                 "Arithmetic of matrix products; master weights, norms, loss and sums stay in fp32.");
-  auto& device = keys.text("training.device", training.device, "Where to compute; `auto`: the first CUDA device, else the CPU.");
+  keys.choice<P>(
+      "training.precision", training.precision, {{"fp32", P::fp32}, {"bf16", P::bf16}},
+      "Arithmetic of matrix products; master weights, norms, loss and sums stay in fp32.");
+  auto& device = keys.text("training.device", training.device,
+                           "Where to compute; `auto`: the first CUDA device, else the CPU.");
   device.pattern = "auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?";
   device.form = "auto, cpu, cuda or cuda:N";
-  keys.count("training.threads", training.threads, "threads", 0, "Compute threads on the CPU; 0: all cores.").most = 4096;
+  keys.count("training.threads", training.threads, "threads", 0,
+             "Compute threads on the CPU; 0: all cores.")
+      .most = 4096;
 }
 
 void list_optimizer(FieldList& keys, OptimizerConfig& optimizer) {
-  keys.choice<OptimizerKind>("optimizer.kind", optimizer.kind, {{"adamw", OptimizerKind::adamw}}, "The optimiser.");
-  keys.real("optimizer.beta1", optimizer.beta1, 0, 1, "Decay of the first moment.").high_open = true;
-  keys.real("optimizer.beta2", optimizer.beta2, 0, 1, "Decay of the second moment.").high_open = true;
-  keys.real("optimizer.epsilon", optimizer.epsilon, 0, 1, "Added to the root of the second moment.").low_open = true;
-  keys.real("optimizer.weight_decay", optimizer.weight_decay, 0, infinity, "Decoupled weight decay, on matrices only.");
-  keys.real("optimizer.clip", optimizer.clip, 0, infinity, "Largest global norm of the gradient; 0: no clipping.");
+  keys.choice<OptimizerKind>("optimizer.kind", optimizer.kind, {{"adamw", OptimizerKind::adamw}},
+                             "The optimiser.");
+  keys.real("optimizer.beta1", optimizer.beta1, 0, 1, "Decay of the first moment.").high_open =
+      true;
+  keys.real("optimizer.beta2", optimizer.beta2, 0, 1, "Decay of the second moment.").high_open =
+      true;
+  keys.real("optimizer.epsilon", optimizer.epsilon, 0, 1, "Added to the root of the second moment.")
+      .low_open = true;
+  keys.real("optimizer.weight_decay", optimizer.weight_decay, 0, infinity,
+            "Decoupled weight decay, on matrices only.");
+  keys.real("optimizer.clip", optimizer.clip, 0, infinity,
+            "Largest global norm of the gradient; 0: no clipping.");
 }
 
 void list_schedule(FieldList& keys, ScheduleConfig& schedule) {
   using K = ScheduleKind;
   keys.choice<K>("schedule.kind", schedule.kind,
-                 {{"linear", K::linear}, {"cosine", K::cosine}, {"constant", K::constant}, {"warmup_stable_decay", K::warmup_stable_decay}},
+                 {{"linear", K::linear},
+                  {"cosine", K::cosine},
+                  {"constant", K::constant},
+                  {"warmup_stable_decay", K::warmup_stable_decay}},
                  "How the learning rate moves after the warm-up.");
   keys.real("schedule.peak", schedule.peak, 0, infinity, "Highest learning rate.");
-  keys.count("schedule.warmup", schedule.warmup, "steps", 0, "Steps of the linear warm-up from 0 to the peak.");
-  keys.real("schedule.final_fraction", schedule.final_fraction, 0, 1, "Learning rate at the last step, as a share of the peak.");
-  keys.real("schedule.decay_fraction", schedule.decay_fraction, 0, 1, "`warmup_stable_decay`: share of all steps that the decay takes.");
+  keys.count("schedule.warmup", schedule.warmup, "steps", 0,
+             "Steps of the linear warm-up from 0 to the peak.");
+  keys.real("schedule.final_fraction", schedule.final_fraction, 0, 1,
+            "Learning rate at the last step, as a share of the peak.");
+  keys.real("schedule.decay_fraction", schedule.decay_fraction, 0, 1,
+            "`warmup_stable_decay`: share of all steps that the decay takes.");
 }
 
 void list_evaluation(FieldList& keys, EvaluationConfig& evaluation) {
   using S = Split;
-  keys.count("evaluation.every", evaluation.every, "steps", 0, "Steps between two validations; 0: never.");
-  keys.choice<S>("evaluation.split", evaluation.split, {{"train", S::train}, {"validation", S::validation}, {"test", S::test}},
+  keys.count("evaluation.every", evaluation.every, "steps", 0,
+             "Steps between two validations; 0: never.");
+  keys.choice<S>("evaluation.split", evaluation.split,
+                 {{"train", S::train}, {"validation", S::validation}, {"test", S::test}},
                  "The split that is scored.");
-  keys.count("evaluation.tokens", evaluation.tokens, "tokens", 0, "Tokens scored each time; `all` (0): the whole split.").words = {
-      {"all", 0}};
+  keys.count("evaluation.tokens", evaluation.tokens, "tokens", 0,
+             "Tokens scored each time; `all` (0): the whole split.")
+      .words = {{"all", 0}};
 }
 
 void list_checkpoint(FieldList& keys, CheckpointConfig& checkpoint) {
-  keys.count("checkpoint.every", checkpoint.every, "steps", 0, "Steps between two checkpoints; 0: only at the end and on a stop.");
+  keys.count("checkpoint.every", checkpoint.every, "steps", 0,
+             "Steps between two checkpoints; 0: only at the end and on a stop.");
   keys.count("checkpoint.minutes", checkpoint.minutes, "minutes", 0,
-             "Also save when so many minutes have gone by since the last checkpoint, by the clock of rank 0; 0: no.")
+             "Also save when so many minutes have gone by since the last checkpoint, by the clock "
+             "of rank 0; 0: no.")
       .most = 100'000;
-  keys.count("checkpoint.keep_last", checkpoint.keep_last, "checkpoints", 1, "How many of the newest checkpoints stay.");
+  keys.count("checkpoint.keep_last", checkpoint.keep_last, "checkpoints", 1,
+             "How many of the newest checkpoints stay.");
   keys.count("checkpoint.keep_every", checkpoint.keep_every, "steps", 0,
              "Checkpoints at multiples of this step stay for good; 0: none do.");
 }
 
 void list_logging(FieldList& keys, LoggingConfig& logging) {
-  keys.count("logging.every", logging.every, "steps", 1, "Steps between two lines on the console; `metrics.jsonl` has every step.");
+  keys.count("logging.every", logging.every, "steps", 1,
+             "Steps between two lines on the console; `metrics.jsonl` has every step.");
   keys.count("logging.diagnostics", logging.diagnostics, "steps", 0,
-             "Steps between two looks at the attention weights of a few queries (docs/attention.md); 0: never.");
+             "Steps between two looks at the attention weights of a few queries "
+             "(docs/attention.md); 0: never.");
   keys.flag("logging.tensorboard", logging.tensorboard, "Write TensorBoard event files.");
-  keys.flag("logging.progress", logging.progress, "Show a progress bar where standard error is a terminal.");
+  keys.flag("logging.progress", logging.progress,
+            "Show a progress bar where standard error is a terminal.");
 }
 
 void list_distributed(FieldList& keys, DistributedConfig& distributed) {
   using R = Reduce;
   using T = ReduceType;
   keys.text("distributed.address", distributed.address,
-            "Address of this machine's network interface on which the processes meet and talk; empty: chosen by the host's name.");
-  keys.count("distributed.timeout", distributed.timeout, "seconds", 1, "Longest time of an exchange until the first step is done.").most =
-      86'400;
-  keys.count("distributed.step_timeout", distributed.step_timeout, "seconds", 1, "Longest time of an exchange from then on.").most = 86'400;
-  keys.choice<R>(
-      "distributed.reduce", distributed.reduce, {{"fast", R::fast}, {"canonical", R::canonical}},
-      "How gradients are added up: `fast` while backward runs, or `canonical`: in an order that does not depend on the number of "
-      "processes, so that training is equal bit for bit for every number that divides `distributed.shards`.");
-  keys.count("distributed.shards", distributed.shards, "shards", 1, "Parts of a step that canonical reduction adds up one after the other.")
+            "Address of this machine's network interface on which the processes meet and talk; "
+            "empty: chosen by the host's name.");
+  keys.count("distributed.timeout", distributed.timeout, "seconds", 1,
+             "Longest time of an exchange until the first step is done.")
+      .most = 86'400;
+  keys.count("distributed.step_timeout", distributed.step_timeout, "seconds", 1,
+             "Longest time of an exchange from then on.")
+      .most = 86'400;
+  keys.choice<R>("distributed.reduce", distributed.reduce,
+                 {{"fast", R::fast}, {"canonical", R::canonical}},
+                 "How gradients are added up: `fast` while backward runs, or `canonical`: in an "
+                 "order that does not depend on the number of "
+                 "processes, so that training is equal bit for bit for every number that divides "
+                 "`distributed.shards`.");
+  keys.count("distributed.shards", distributed.shards, "shards", 1,
+             "Parts of a step that canonical reduction adds up one after the other.")
       .most = 65'536;
-  keys.choice<T>("distributed.reduce_type", distributed.reduce_type, {{"fp32", T::fp32}, {"bf16", T::bf16}},
+  keys.choice<T>("distributed.reduce_type", distributed.reduce_type,
+                 {{"fp32", T::fp32}, {"bf16", T::bf16}},
                  "In which type gradients travel between processes.");
-  keys.count("distributed.bucket_bytes", distributed.bucket_bytes, "bytes", 1024, "Gradients that travel together, as fp32.").most =
-      1024 * mebi;
+  keys.count("distributed.bucket_bytes", distributed.bucket_bytes, "bytes", 1024,
+             "Gradients that travel together, as fp32.")
+      .most = 1024 * mebi;
   keys.flag("distributed.shard_optimizer", distributed.shard_optimizer,
-            "Each process keeps its share of the moments (and, in bf16, of the masters) instead of all: ZeRO-1.");
-  keys.count("distributed.check_replicas", distributed.check_replicas, "steps", 0,
-             "Steps between comparisons of the parameters of all processes, bit for bit; 0: never.");
+            "Each process keeps its share of the moments (and, in bf16, of the masters) instead of "
+            "all: ZeRO-1.");
+  keys.count(
+      "distributed.check_replicas", distributed.check_replicas, "steps", 0,
+      "Steps between comparisons of the parameters of all processes, bit for bit; 0: never.");
   keys.real("distributed.straggler", distributed.straggler, 0, infinity,
-            "A process whose steps take this many times as long as the median's is named in the log; 0: none is.");
-  keys.flag("distributed.bind_cpus", distributed.bind_cpus, "Keep each process on its own share of the machine's processors.");
+            "A process whose steps take this many times as long as the median's is named in the "
+            "log; 0: none is.");
+  keys.flag("distributed.bind_cpus", distributed.bind_cpus,
+            "Keep each process on its own share of the machine's processors.");
 }
 
 }  // namespace
@@ -255,14 +350,18 @@ std::string section_meaning(std::string_view path) {
   if (path == "attention") return "The attention mechanism of every layer.";
   if (path == "data") return "What is read and how it becomes windows of tokens.";
   if (path == "data.tokenizer") return "How text becomes ids.";
-  if (path == "data.shuffle") return "How the order of the data is mixed; the order is a pure function of seed, epoch and position.";
+  if (path == "data.shuffle")
+    return "How the order of the data is mixed; the order is a pure function of seed, epoch and "
+           "position.";
   if (path == "training") return "How much is computed, and on what.";
   if (path == "optimizer") return "How gradients become updates.";
   if (path == "schedule") return "How the learning rate moves.";
   if (path == "evaluation") return "Scoring while training.";
   if (path == "checkpoint") return "What is saved and kept.";
   if (path == "logging") return "What is shown and recorded.";
-  if (path == "distributed") return "How several processes train one model; one process needs nothing of it (docs/distributed.md).";
+  if (path == "distributed")
+    return "How several processes train one model; one process needs nothing of it "
+           "(docs/distributed.md).";
   throw InternalError("a configuration section has no description");
 }
 

@@ -28,8 +28,9 @@ struct Refusal {
   std::string hint;  ///< the nearest accepted word, or empty
 };
 
-/// One key of the configuration, bound to the member of one Config that it sets. The YAML reader, --set, the writers, the JSON schema
-/// and the reference all walk the same list (list_fields); nothing else knows names, ranges or meanings.
+/// One key of the configuration, bound to the member of one Config that it sets. The YAML reader,
+/// --set, the writers, the JSON schema and the reference all walk the same list (list_fields);
+/// nothing else knows names, ranges or meanings.
 struct Field {
   std::string path;     ///< "training.batch_tokens"
   std::string meaning;  ///< a sentence, for schema and reference
@@ -38,20 +39,23 @@ struct Field {
   std::string unit;   ///< counts: what is counted
   int64_t least = 0;  ///< counts: range, both ends allowed
   int64_t most = std::numeric_limits<int64_t>::max();
-  bool even = false;                                   ///< counts: only even ones
-  std::vector<std::pair<std::string, int64_t>> words;  ///< counts: words that stand for a number (`all`)
-  double low = 0;                                      ///< reals: range, lower end allowed unless low_open
+  bool even = false;  ///< counts: only even ones
+  /// counts: words that stand for a number (`all`)
+  std::vector<std::pair<std::string, int64_t>> words;
+  double low = 0;  ///< reals: range, lower end allowed unless low_open
   double high = std::numeric_limits<double>::infinity();
   bool low_open = false;
   bool high_open = false;
-  std::string pattern;  ///< texts: regular expression (POSIX extended and ECMAScript alike) of the whole text; empty: any
-  std::string form;     ///< texts: the pattern in words
+  /// texts: regular expression (POSIX extended and ECMAScript alike) of the whole text; empty: any
+  std::string pattern;
+  std::string form;  ///< texts: the pattern in words
 
   std::string type() const;   ///< "count", "real", "true or false", "text" or the choices
   std::string range() const;  ///< "1 to 64, even"; empty if there is nothing to say
   std::string want() const;   ///< type and range as an error says them
 
-  /// Sets the value from text as YAML and --set write it, or says why not and leaves it alone. `plain`: not in quotes.
+  /// Sets the value from text as YAML and --set write it, or says why not and leaves it alone.
+  /// `plain`: not in quotes.
   std::optional<Refusal> set(const std::string& text, bool plain);
   /// The value as set() reads it: counts in full, reals in their shortest exact form.
   std::string text() const;

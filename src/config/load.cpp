@@ -10,7 +10,8 @@
 namespace polysketch {
 namespace fs = std::filesystem;
 
-// The text of a key with its own ${...} replaced. `open` holds the keys being expanded, to find circles.
+// The text of a key with its own ${...} replaced. `open` holds the keys being expanded, to find
+// circles.
 std::string Loader::expand(const std::string& path, std::vector<std::string>& open) {
   Field& field = fields_[index_.at(path)];
   const std::string text = field.text();
@@ -22,19 +23,23 @@ std::string Loader::expand(const std::string& path, std::vector<std::string>& op
   size_t at = 0;
   for (size_t start = text.find("${"); start != std::string::npos; start = text.find("${", at)) {
     const size_t end = text.find('}', start);
-    const std::string key = text.substr(start + 2, end == std::string::npos ? end : end - start - 2);
+    const std::string key =
+        text.substr(start + 2, end == std::string::npos ? end : end - start - 2);
     if (end == std::string::npos || !index_.contains(key)) {
       if (!problems_.is_bad(path))
-        problems_.add(position, path, quoted(text), "${section.key} with a known key", nearest(key, paths_).value_or(""));
+        problems_.add(position, path, quoted(text), "${section.key} with a known key",
+                      nearest(key, paths_).value_or(""));
       break;
     }
     if (std::find(open.begin(), open.end(), key) != open.end()) {
-      if (!problems_.is_bad(path)) problems_.add(position, path, quoted(text), "keys that do not lead back to themselves");
+      if (!problems_.is_bad(path))
+        problems_.add(position, path, quoted(text), "keys that do not lead back to themselves");
       break;
     }
     result += text.substr(at, start - at) + expand(key, open);
     if (result.size() > 4096) {
-      if (!problems_.is_bad(path)) problems_.add(position, path, quoted(text), "at most 4096 bytes once ${...} is replaced");
+      if (!problems_.is_bad(path))
+        problems_.add(position, path, quoted(text), "at most 4096 bytes once ${...} is replaced");
       break;
     }
     at = end + 1;
@@ -83,7 +88,9 @@ ResolvedConfig resolve_config(const fs::path& path, const std::vector<std::strin
   return loader.finish();
 }
 
-Config load_config(const fs::path& path, const std::vector<std::string>& overrides) { return resolve_config(path, overrides).config; }
+Config load_config(const fs::path& path, const std::vector<std::string>& overrides) {
+  return resolve_config(path, overrides).config;
+}
 
 Config config_from_json(const nlohmann::json& json, const std::vector<std::string>& overrides) {
   Loader loader;

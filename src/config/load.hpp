@@ -11,26 +11,33 @@
 
 namespace polysketch {
 
-/// Reads a configuration: the file's `base:` first (relative to the file, recursively), then the file, then `key.path=value` overrides in
-/// order; a later value wins. Then `${section.key}` is replaced in text values, sizes are resolved (model.size -> numbers) and cross-field
-/// rules are checked.
+/// Reads a configuration: the file's `base:` first (relative to the file, recursively), then the
+/// file, then `key.path=value` overrides in order; a later value wins. Then `${section.key}` is
+/// replaced in text values, sizes are resolved (model.size -> numbers) and cross-field rules are
+/// checked.
 ///
-/// Throws UserError 78 with ALL errors, one per line, as `file:line:col: key: got X, want Y; did you mean 'Z'?`; overrides are named
-/// `--set`. Throws 66 if the file is missing. An empty path means defaults and overrides only.
-Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+/// Throws UserError 78 with ALL errors, one per line, as `file:line:col: key: got X, want Y; did
+/// you mean 'Z'?`; overrides are named `--set`. Throws 66 if the file is missing. An empty path
+/// means defaults and overrides only.
+Config load_config(const std::filesystem::path& path,
+                   const std::vector<std::string>& overrides = {});
 
-/// Where each value came from, keyed by dotted key: "default", "model.size small", "configs/x.yaml:12", "--set".
+/// Where each value came from, keyed by dotted key: "default", "model.size small",
+/// "configs/x.yaml:12", "--set".
 struct ResolvedConfig {
   Config config;
   std::vector<std::pair<std::string, std::string>> sources;
 };
-ResolvedConfig resolve_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+ResolvedConfig resolve_config(const std::filesystem::path& path,
+                              const std::vector<std::string>& overrides = {});
 
-/// The whole configuration as YAML (every key, in order), readable by load_config. With sources: as comments.
+/// The whole configuration as YAML (every key, in order), readable by load_config. With sources: as
+/// comments.
 std::string to_yaml(const Config& config);
 std::string to_yaml(const ResolvedConfig& resolved);
 nlohmann::ordered_json to_json(const Config& config);
-/// From what to_json wrote (a checkpoint's manifest), with overrides as in load_config. Strict like the YAML reader.
+/// From what to_json wrote (a checkpoint's manifest), with overrides as in load_config. Strict like
+/// the YAML reader.
 Config config_from_json(const nlohmann::json& json, const std::vector<std::string>& overrides = {});
 
 /// JSON schema (draft 2020-12) of a configuration file, for editors.

@@ -28,7 +28,8 @@ const char* kind_name(const YamlNode& node) {
   return "something";
 }
 
-// A name for "the same file" that does not depend on how the path was written. A pipe (<(...) of a shell) has none but its path.
+// A name for "the same file" that does not depend on how the path was written. A pipe (<(...) of a
+// shell) has none but its path.
 fs::path identity_of(const fs::path& path) {
   std::error_code error;
   const fs::path canonical = fs::weakly_canonical(path, error);
@@ -42,7 +43,8 @@ Loader::Loader() : fields_(list_fields(config_)) {
     const std::string& path = fields_[i].path;
     index_[path] = i;
     paths_.push_back(path);
-    for (size_t dot = path.find('.'); dot != std::string::npos; dot = path.find('.', dot + 1)) sections_.insert(path.substr(0, dot));
+    for (size_t dot = path.find('.'); dot != std::string::npos; dot = path.find('.', dot + 1))
+      sections_.insert(path.substr(0, dot));
   }
 }
 
@@ -60,7 +62,8 @@ std::vector<std::string> Loader::keys_of(const std::string& section) const {
   return names;
 }
 
-void Loader::unknown_key(const std::string& position, const std::string& path, const std::string& section) {
+void Loader::unknown_key(const std::string& position, const std::string& path,
+                         const std::string& section) {
   const std::string name = path.substr(section.empty() ? 0 : section.size() + 1);
   const std::vector<std::string> siblings = keys_of(section);
   std::string hint;
@@ -70,16 +73,20 @@ void Loader::unknown_key(const std::string& position, const std::string& path, c
     hint = *whole;
   } else {  // the right name in the wrong section
     const std::string ending = "." + name.substr(name.rfind('.') + 1);
-    const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const std::string& other) { return other.ends_with(ending); });
+    const auto found = std::find_if(paths_.begin(), paths_.end(), [&](const std::string& other) {
+      return other.ends_with(ending);
+    });
     if (found != paths_.end()) hint = *found;
   }
   std::string list;
   for (const auto& sibling : siblings) list += (list.empty() ? "" : ", ") + sibling;
   const std::string shown = quoted(path);
-  problems_.add(position, shown.substr(1, shown.size() - 2), "an unknown key", "one of " + list, hint);
+  problems_.add(position, shown.substr(1, shown.size() - 2), "an unknown key", "one of " + list,
+                hint);
 }
 
-bool Loader::set(const std::string& path, const std::string& text, bool plain, const Origin& origin) {
+bool Loader::set(const std::string& path, const std::string& text, bool plain,
+                 const Origin& origin) {
   Field& field = fields_[index_.at(path)];
   const auto refusal = field.set(text, plain);
   if (!refusal) {
@@ -87,7 +94,8 @@ bool Loader::set(const std::string& path, const std::string& text, bool plain, c
     return true;
   }
   const bool number = field.slot.index() <= 2;
-  problems_.add(origin.position, path, quoted(text) + (number && !plain ? " (text)" : ""), refusal->want, refusal->hint);
+  problems_.add(origin.position, path, quoted(text) + (number && !plain ? " (text)" : ""),
+                refusal->want, refusal->hint);
   return false;
 }
 
@@ -99,12 +107,15 @@ void Loader::add_file(const fs::path& path) {
     text = read_file(path, yaml_max_bytes);
   } catch (const UserError& error) {
     if (error.code() != ExitCode::bad_data) throw;
-    throw UserError(ExitCode::config, fmt::format("{}:1:1: larger than {} bytes; this is no configuration", name, yaml_max_bytes));
+    throw UserError(ExitCode::config,
+                    fmt::format("{}:1:1: larger than {} bytes; this is no configuration", name,
+                                yaml_max_bytes));
   }
   const YamlNode root = parse_yaml(text, name);
   if (root.kind != YamlNode::Kind::map) {
-    throw UserError(ExitCode::config, fmt::format("{}:{}:{}: got {}, want keys, for example 'model: {{size: small}}'", name, root.line,
-                                                  root.column, kind_name(root)));
+    throw UserError(ExitCode::config,
+                    fmt::format("{}:{}:{}: got {}, want keys, for example 'model: {{size: small}}'",
+                                name, root.line, root.column, kind_name(root)));
   }
   for (size_t i = 0; i < root.children.size(); i += 2) {
     const YamlNode& key = root.children[i];
@@ -127,9 +138,14 @@ void Loader::add_base(const fs::path& file, const YamlNode& key, const YamlNode&
   const fs::path base = (file.parent_path() / value.text).lexically_normal();
   std::error_code error;
   if (!fs::exists(base, error) || fs::is_directory(base, error)) {
-    problems_.add(position, "base", quoted(value.text) + (fs::is_directory(base, error) ? ", a folder" : ", which does not exist"), want);
-  } else if (std::find(open_files_.begin(), open_files_.end(), identity_of(base)) != open_files_.end()) {
-    problems_.add(position, "base", quoted(value.text) + ", which leads back here", "a chain of files that ends");
+    problems_.add(position, "base",
+                  quoted(value.text) +
+                      (fs::is_directory(base, error) ? ", a folder" : ", which does not exist"),
+                  want);
+  } else if (std::find(open_files_.begin(), open_files_.end(), identity_of(base)) !=
+             open_files_.end()) {
+    problems_.add(position, "base", quoted(value.text) + ", which leads back here",
+                  "a chain of files that ends");
   } else if (open_files_.size() >= 32) {
     problems_.add(position, "base", "the 32nd file in a row", "a shorter chain of files");
   } else {
@@ -144,7 +160,8 @@ void Loader::add_map(const YamlNode& map, const std::string& section, const std:
     const YamlNode& value = map.children[i + 1];
     const std::string position = fmt::format("{}:{}:{}", file, key.line, key.column);
     if (key.kind != YamlNode::Kind::scalar) {
-      problems_.add(position, section.empty() ? "top level" : section, kind_name(key), "a name before the colon");
+      problems_.add(position, section.empty() ? "top level" : section, kind_name(key),
+                    "a name before the colon");
       continue;
     }
     const std::string path = section.empty() ? key.text : section + "." + key.text;
@@ -162,22 +179,26 @@ void Loader::add_map(const YamlNode& map, const std::string& section, const std:
       } else {
         std::string names;
         for (const auto& name : keys_of(path)) names += (names.empty() ? "" : ", ") + name;
-        problems_.add(position, path, value.kind == YamlNode::Kind::scalar ? quoted(value.text) : kind_name(value),
+        problems_.add(position, path,
+                      value.kind == YamlNode::Kind::scalar ? quoted(value.text) : kind_name(value),
                       "some of its keys: " + names);
       }
     } else if (!dotted && index_.contains(path)) {
       add_value(key, value, path, file);
     } else if (index_.contains(path)) {
-      problems_.add(position, path, "dots in a key", "each part on a level of its own, for example 'model: {size: small}'");
+      problems_.add(position, path, "dots in a key",
+                    "each part on a level of its own, for example 'model: {size: small}'");
     } else {
       unknown_key(position, path, section);
     }
   }
 }
 
-void Loader::add_value(const YamlNode& key, const YamlNode& value, const std::string& path, const std::string& file) {
+void Loader::add_value(const YamlNode& key, const YamlNode& value, const std::string& path,
+                       const std::string& file) {
   const YamlNode& place = value.kind == YamlNode::Kind::scalar ? value : key;
-  const Origin origin{fmt::format("{}:{}", file, place.line), fmt::format("{}:{}:{}", file, place.line, place.column)};
+  const Origin origin{fmt::format("{}:{}", file, place.line),
+                      fmt::format("{}:{}:{}", file, place.line, place.column)};
   if (value.kind != YamlNode::Kind::scalar) {
     problems_.add(origin.position, path, kind_name(value), fields_[index_.at(path)].want());
     return;
@@ -190,7 +211,8 @@ void Loader::add_override(const std::string& text) {
   const size_t equals = text.find('=');
   const std::string path = text.substr(0, equals);
   if (equals == std::string::npos) {
-    problems_.add(origin.position, quoted(text), "no '='", "key=value, for example training.steps=1k");
+    problems_.add(origin.position, quoted(text), "no '='",
+                  "key=value, for example training.steps=1k");
   } else if (index_.contains(path)) {
     // The shell has taken the quotes away, so a word is never a boolean by accident here.
     const bool is_text = fields_[index_.at(path)].slot.index() == 3;
@@ -198,7 +220,8 @@ void Loader::add_override(const std::string& text) {
   } else if (sections_.contains(path)) {
     std::string names;
     for (const auto& name : keys_of(path)) names += (names.empty() ? "" : ", ") + name;
-    problems_.add(origin.position, path, quoted(text.substr(equals + 1)), "one of its keys: " + names);
+    problems_.add(origin.position, path, quoted(text.substr(equals + 1)),
+                  "one of its keys: " + names);
   } else {
     size_t dot = path.rfind('.');
     while (dot != std::string::npos && !sections_.contains(path.substr(0, dot)))
@@ -210,7 +233,8 @@ void Loader::add_override(const std::string& text) {
 void Loader::add_json(const nlohmann::json& json, const std::string& section) {
   const Origin origin{"json", "json"};
   if (!json.is_object()) {
-    problems_.add(origin.position, section.empty() ? "configuration" : section, json.type_name(), "an object");
+    problems_.add(origin.position, section.empty() ? "configuration" : section, json.type_name(),
+                  "an object");
     return;
   }
   for (const auto& [name, value] : json.items()) {

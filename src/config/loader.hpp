@@ -32,8 +32,10 @@ class Loader {
   std::vector<std::string> keys_of(const std::string& section) const;
   void add_base(const std::filesystem::path& file, const YamlNode& key, const YamlNode& value);
   void add_map(const YamlNode& map, const std::string& section, const std::string& file);
-  void add_value(const YamlNode& key, const YamlNode& value, const std::string& path, const std::string& file);
-  void unknown_key(const std::string& position, const std::string& path, const std::string& section);
+  void add_value(const YamlNode& key, const YamlNode& value, const std::string& path,
+                 const std::string& file);
+  void unknown_key(const std::string& position, const std::string& path,
+                   const std::string& section);
   bool set(const std::string& path, const std::string& text, bool plain, const Origin& origin);
   void interpolate();
   std::string expand(const std::string& path, std::vector<std::string>& open);

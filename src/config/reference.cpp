@@ -12,7 +12,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* count_pattern = "^(0|[1-9](_?[0-9])*)(\\.[0-9](_?[0-9])*)?(k|M|G|T|Ki|Mi|Gi|Ti|[eE]\\+?[0-9]+)?$";
+constexpr const char* count_pattern =
+    "^(0|[1-9](_?[0-9])*)(\\.[0-9](_?[0-9])*)?(k|M|G|T|Ki|Mi|Gi|Ti|[eE]\\+?[0-9]+)?$";
 
 Json count_schema(const Field& field) {
   Json integer = {{"type", "integer"}, {"minimum", field.least}};
@@ -25,7 +26,8 @@ Json count_schema(const Field& field) {
 
 Json real_schema(const Field& field) {
   Json schema = {{"type", "number"}, {field.low_open ? "exclusiveMinimum" : "minimum", field.low}};
-  if (field.high != std::numeric_limits<double>::infinity()) schema[field.high_open ? "exclusiveMaximum" : "maximum"] = field.high;
+  if (field.high != std::numeric_limits<double>::infinity())
+    schema[field.high_open ? "exclusiveMaximum" : "maximum"] = field.high;
   return schema;
 }
 
@@ -55,11 +57,15 @@ Json field_schema(const Field& field, const Json& default_value) {
 }
 
 Json object_schema(const std::string& description) {
-  return {{"description", description}, {"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}};
+  return {{"description", description},
+          {"type", "object"},
+          {"properties", Json::object()},
+          {"additionalProperties", false}};
 }
 
 std::string cell(std::string text) {
-  for (size_t at = text.find('|'); at != std::string::npos; at = text.find('|', at + 2)) text.replace(at, 1, "\\|");
+  for (size_t at = text.find('|'); at != std::string::npos; at = text.find('|', at + 2))
+    text.replace(at, 1, "\\|");
   return text;
 }
 
@@ -88,15 +94,19 @@ prints.
 Json config_schema() {
   Config config;
   const Json defaults = to_json(config);
-  Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"title", "polysketch configuration"}};
+  Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+                 {"title", "polysketch configuration"}};
   schema.update(object_schema("Every key of a configuration file; all are optional."));
   schema["properties"]["base"] = {
-      {"description", "A configuration read before this one, relative to this file."}, {"type", "string"}, {"minLength", 1}};
+      {"description", "A configuration read before this one, relative to this file."},
+      {"type", "string"},
+      {"minLength", 1}};
   for (const auto& field : list_fields(config)) {
     Json* place = &schema;
     const Json* default_value = &defaults;
     size_t start = 0;
-    for (size_t dot = field.path.find('.'); dot != std::string::npos; dot = field.path.find('.', start)) {
+    for (size_t dot = field.path.find('.'); dot != std::string::npos;
+         dot = field.path.find('.', start)) {
       const std::string name = field.path.substr(start, dot - start);
       place = &(*place)["properties"][name];
       if (place->is_null()) *place = object_schema(section_meaning(field.path.substr(0, dot)));
@@ -113,20 +123,25 @@ std::string config_reference() {
   std::string page = introduction;
   for (const std::string size : {"small", "medium", "large"}) {
     const ModelConfig model = load_config("", {"model.size=" + size}).model;
-    page += fmt::format("| {} | {} | {} | {} | {} |\n", size, model.layers, model.width, model.heads, model.hidden);
+    page += fmt::format("| {} | {} | {} | {} | {} |\n", size, model.layers, model.width,
+                        model.heads, model.hidden);
   }
   Config config;
   std::string section;
   for (const auto& field : list_fields(config)) {
     const std::string top = field.path.substr(0, field.path.find('.'));
     if (top != section) {
-      page += fmt::format("\n## {}\n\n{}\n\n| key | type | default | range | meaning |\n| --- | --- | --- | --- | --- |\n", top,
-                          section_meaning(top));
+      page += fmt::format(
+          "\n## {}\n\n{}\n\n| key | type | default | range | meaning |\n| --- | --- | --- | --- | "
+          "--- |\n",
+          top, section_meaning(top));
       section = top;
     }
     const std::string value = field.text().empty() ? "" : "`" + field.text() + "`";
-    const std::string type = field.unit.empty() ? field.type() : fmt::format("{} ({})", field.type(), field.unit);
-    page += fmt::format("| `{}` | {} | {} | {} | {} |\n", field.path, cell(type), cell(value), cell(field.range()), cell(field.meaning));
+    const std::string type =
+        field.unit.empty() ? field.type() : fmt::format("{} ({})", field.type(), field.unit);
+    page += fmt::format("| `{}` | {} | {} | {} | {} |\n", field.path, cell(type), cell(value),
+                        cell(field.range()), cell(field.meaning));
   }
   return page;
 }

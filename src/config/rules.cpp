@@ -16,7 +16,8 @@ namespace {
 constexpr size_t most_lines = 100;
 
 // The position of the first of `keys` that somebody wrote: that is what to change.
-std::string position_of(const std::map<std::string, Origin>& origins, const std::vector<std::string>& keys) {
+std::string position_of(const std::map<std::string, Origin>& origins,
+                        const std::vector<std::string>& keys) {
   for (const auto& key : keys) {
     const auto found = origins.find(key);
     if (found != origins.end()) return found->second.position;
@@ -76,28 +77,30 @@ std::string quoted(const std::string& text) {
   return invalid_utf8_at(shown) ? "bytes that are not UTF-8" : "'" + shown + "'";
 }
 
-void Problems::add(const std::string& position, const std::string& key, const std::string& got, const std::string& want,
-                   const std::string& hint) {
+void Problems::add(const std::string& position, const std::string& key, const std::string& got,
+                   const std::string& want, const std::string& hint) {
   bad_.insert(key);
-  lines_.push_back(
-      fmt::format("{}: {}: got {}, want {}{}", position, key, got, want, hint.empty() ? "" : "; did you mean '" + hint + "'?"));
+  lines_.push_back(fmt::format("{}: {}: got {}, want {}{}", position, key, got, want,
+                               hint.empty() ? "" : "; did you mean '" + hint + "'?"));
 }
 
 void Problems::throw_if_any() const {
   if (lines_.empty()) return;
   std::string text;
-  for (size_t i = 0; i < std::min(lines_.size(), most_lines); ++i) text += (i > 0 ? "\n" : "") + lines_[i];
+  for (size_t i = 0; i < std::min(lines_.size(), most_lines); ++i)
+    text += (i > 0 ? "\n" : "") + lines_[i];
   if (lines_.size() > most_lines) text += fmt::format("\nand {} more", lines_.size() - most_lines);
   throw UserError(ExitCode::config, text);
 }
 
-void resolve_model(ModelConfig& model, const std::map<std::string, Origin>& origins, std::map<std::string, std::string>& derived,
-                   Problems& problems) {
+void resolve_model(ModelConfig& model, const std::map<std::string, Origin>& origins,
+                   std::map<std::string, std::string>& derived, Problems& problems) {
   const Shape shape = shape_of(model.size);
   const auto fill = [&](const std::string& key, int64_t& value, int64_t from_size) {
     if (value != 0 || problems.is_bad(key) || problems.is_bad("model.size")) return;
     if (from_size == 0) {
-      problems.add(position_of(origins, {key, "model.size"}), key, "0 or nothing", "a number, since model.size is custom");
+      problems.add(position_of(origins, {key, "model.size"}), key, "0 or nothing",
+                   "a number, since model.size is custom");
       return;
     }
     value = from_size;
@@ -131,27 +134,33 @@ std::vector<int64_t> valid_worlds(int64_t sequences_per_step, int64_t shards) {
 void require_valid_world(const Config& config, int64_t world) {
   const int64_t sequences = config.training.batch_tokens / config.data.context;
   const bool canonical = config.distributed.reduce == Reduce::canonical;
-  const std::vector<int64_t> fitting = valid_worlds(sequences, canonical ? config.distributed.shards : 0);
+  const std::vector<int64_t> fitting =
+      valid_worlds(sequences, canonical ? config.distributed.shards : 0);
   if (std::binary_search(fitting.begin(), fitting.end(), world)) return;
   std::string list;
   for (size_t i = 0; i < fitting.size(); ++i)
     list += fmt::format("{}{}", i == 0 ? "" : i + 1 == fitting.size() ? " or " : ", ", fitting[i]);
   const bool even = sequences % world == 0;  // then it is the shards that do not divide
-  throw UserError(
-      ExitCode::config,
-      fmt::format("{}: {} do not divide among {} processes: use {} of them", even ? "distributed.shards" : "training.batch_tokens",
-                  even ? fmt::format("the {} shards of canonical reduction", config.distributed.shards)
-                       : fmt::format("the {} sequences of {} tokens of a step", sequences, config.data.context),
-                  world, list));
+  throw UserError(ExitCode::config,
+                  fmt::format("{}: {} do not divide among {} processes: use {} of them",
+                              even ? "distributed.shards" : "training.batch_tokens",
+                              even ? fmt::format("the {} shards of canonical reduction",
+                                                 config.distributed.shards)
+                                   : fmt::format("the {} sequences of {} tokens of a step",
+                                                 sequences, config.data.context),
+                              world, list));
 }
 
-void check_rules(const Config& config, const std::map<std::string, Origin>& origins, Problems& problems) {
+void check_rules(const Config& config, const std::map<std::string, Origin>& origins,
+                 Problems& problems) {
   // A rule speaks only where none of its keys is already in error.
-  const auto rule = [&](const std::vector<std::string>& keys, bool holds, int64_t got, const std::string& want) {
+  const auto rule = [&](const std::vector<std::string>& keys, bool holds, int64_t got,
+                        const std::string& want) {
     for (const auto& key : keys) {
       if (problems.is_bad(key)) return;
     }
-    if (!holds) problems.add(position_of(origins, keys), keys.front(), fmt::format("{}", got), want);
+    if (!holds)
+      problems.add(position_of(origins, keys), keys.front(), fmt::format("{}", got), want);
   };
   const auto& model = config.model;
   const auto& training = config.training;
@@ -160,25 +169,30 @@ void check_rules(const Config& config, const std::map<std::string, Origin>& orig
   if (model.heads > 0 && model.width > 0) {
     rule({"model.heads", "model.width", "model.size"}, model.width % model.heads == 0, model.heads,
          fmt::format("a divisor of model.width {}", model.width));
-    rule({"model.heads", "model.width", "model.size"}, model.width % model.heads != 0 || model.width / model.heads % 2 == 0, model.heads,
-         fmt::format("heads of even width, where {} / {} is {}", model.width, model.heads, model.width / model.heads));
+    rule({"model.heads", "model.width", "model.size"},
+         model.width % model.heads != 0 || model.width / model.heads % 2 == 0, model.heads,
+         fmt::format("heads of even width, where {} / {} is {}", model.width, model.heads,
+                     model.width / model.heads));
   }
   const auto& attention = config.attention;
   rule({"attention.degree", "attention.kind"},
-       attention.kind != AttentionKind::polysketch || (attention.degree & (attention.degree - 1)) == 0, attention.degree,
-       "a power of two, since attention.kind is polysketch");
-  rule({"attention.features", "attention.kind"}, attention.kind != AttentionKind::hedgehog || attention.features % 2 == 0,
-       attention.features, "an even number, since attention.kind is hedgehog");
-  rule({"training.batch_tokens", "data.context"}, training.batch_tokens % context == 0, training.batch_tokens,
-       fmt::format("a multiple of data.context {}", context));
+       attention.kind != AttentionKind::polysketch ||
+           (attention.degree & (attention.degree - 1)) == 0,
+       attention.degree, "a power of two, since attention.kind is polysketch");
+  rule({"attention.features", "attention.kind"},
+       attention.kind != AttentionKind::hedgehog || attention.features % 2 == 0, attention.features,
+       "an even number, since attention.kind is hedgehog");
+  rule({"training.batch_tokens", "data.context"}, training.batch_tokens % context == 0,
+       training.batch_tokens, fmt::format("a multiple of data.context {}", context));
   if (const int64_t micro = training.micro_batch_tokens; micro != 0) {
     rule({"training.micro_batch_tokens", "data.context"}, micro % context == 0, micro,
          fmt::format("a multiple of data.context {}", context));
-    rule({"training.micro_batch_tokens", "training.batch_tokens"}, training.batch_tokens % micro == 0, micro,
+    rule({"training.micro_batch_tokens", "training.batch_tokens"},
+         training.batch_tokens % micro == 0, micro,
          fmt::format("a divisor of training.batch_tokens {}", training.batch_tokens));
   }
-  rule({"schedule.warmup", "training.steps"}, config.schedule.warmup <= training.steps, config.schedule.warmup,
-       fmt::format("at most training.steps {}", training.steps));
+  rule({"schedule.warmup", "training.steps"}, config.schedule.warmup <= training.steps,
+       config.schedule.warmup, fmt::format("at most training.steps {}", training.steps));
 }
 
 }  // namespace polysketch

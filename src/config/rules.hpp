@@ -10,7 +10,8 @@
 
 namespace polysketch {
 
-/// Where a value was written: "configs/x.yaml:12" for people, "configs/x.yaml:12:3" for errors. Keys that nobody set are in no map.
+/// Where a value was written: "configs/x.yaml:12" for people, "configs/x.yaml:12:3" for errors.
+/// Keys that nobody set are in no map.
 struct Origin {
   std::string place;
   std::string position;
@@ -20,8 +21,8 @@ struct Origin {
 class Problems {
  public:
   /// Adds `position: key: got X, want Y; did you mean 'Z'?` (hint may be empty).
-  void add(const std::string& position, const std::string& key, const std::string& got, const std::string& want,
-           const std::string& hint = {});
+  void add(const std::string& position, const std::string& key, const std::string& got,
+           const std::string& want, const std::string& hint = {});
   /// The key's value is not to be trusted by later rules.
   bool is_bad(const std::string& key) const { return bad_.contains(key); }
   /// Throws UserError 78 with every line, if there is one.
@@ -35,19 +36,21 @@ class Problems {
 /// A value as an error shows it: in quotes, control characters escaped, cut where it is long.
 std::string quoted(const std::string& text);
 
-/// Fills the model's numbers from its size (METHOD §1) and notes in `derived` where each came from; missing numbers of `custom` are
-/// problems.
-void resolve_model(ModelConfig& model, const std::map<std::string, Origin>& origins, std::map<std::string, std::string>& derived,
-                   Problems& problems);
+/// Fills the model's numbers from its size (METHOD §1) and notes in `derived` where each came from;
+/// missing numbers of `custom` are problems.
+void resolve_model(ModelConfig& model, const std::map<std::string, Origin>& origins,
+                   std::map<std::string, std::string>& derived, Problems& problems);
 
-/// Numbers of processes, ascending, among which the sequences of an optimiser step divide evenly. shards: of canonical reduction, which
-/// have to divide too (0: there is no such reduction).
+/// Numbers of processes, ascending, among which the sequences of an optimiser step divide evenly.
+/// shards: of canonical reduction, which have to divide too (0: there is no such reduction).
 std::vector<int64_t> valid_worlds(int64_t sequences_per_step, int64_t shards = 0);
 
-/// Throws UserError 78 with the numbers of processes that fit, unless a step of this configuration divides among `world` processes.
+/// Throws UserError 78 with the numbers of processes that fit, unless a step of this configuration
+/// divides among `world` processes.
 void require_valid_world(const Config& config, int64_t world);
 
 /// Rules that tie keys together.
-void check_rules(const Config& config, const std::map<std::string, Origin>& origins, Problems& problems);
+void check_rules(const Config& config, const std::map<std::string, Origin>& origins,
+                 Problems& problems);
 
 }  // namespace polysketch

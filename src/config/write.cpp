@@ -16,15 +16,20 @@ namespace {
 // Text without quotes only where no YAML reader could take it for anything but text.
 std::string yaml_text(const std::string& text) {
   const auto safe = [](unsigned char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '/' || c == '_' || c == '.' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '/' ||
+           c == '_' || c == '.' || c == '-';
   };
-  const bool starts_as_word = !text.empty() && ((text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z') || text[0] == '/');
+  const bool starts_as_word =
+      !text.empty() &&
+      ((text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z') || text[0] == '/');
   std::string lower = text;
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
-  const std::vector<std::string> reserved = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"};
-  const bool plain =
-      starts_as_word && std::all_of(text.begin(), text.end(), safe) && std::find(reserved.begin(), reserved.end(), lower) == reserved.end();
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) {
+    return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  });
+  const std::vector<std::string> reserved = {"y",   "n",    "yes",   "no",  "on",
+                                             "off", "true", "false", "null"};
+  const bool plain = starts_as_word && std::all_of(text.begin(), text.end(), safe) &&
+                     std::find(reserved.begin(), reserved.end(), lower) == reserved.end();
   return plain ? text : nlohmann::json(text).dump();
 }
 
@@ -41,8 +46,10 @@ std::string write_yaml(Config config, const std::map<std::string, std::string>& 
     const std::string name = parts.back();
     parts.pop_back();
     size_t common = 0;
-    while (common < parts.size() && common < section.size() && parts[common] == section[common]) ++common;
-    for (size_t level = common; level < parts.size(); ++level) yaml += std::string(2 * level, ' ') + parts[level] + ":\n";
+    while (common < parts.size() && common < section.size() && parts[common] == section[common])
+      ++common;
+    for (size_t level = common; level < parts.size(); ++level)
+      yaml += std::string(2 * level, ' ') + parts[level] + ":\n";
     section = parts;
     const std::string value = field.slot.index() == 3 ? yaml_text(field.text()) : field.text();
     const auto source = sources.find(field.path);
@@ -101,7 +108,8 @@ std::vector<std::string> config_difference(const Config& a, const Config& b) {
   const auto left = list_fields(first), right = list_fields(second);
   std::vector<std::string> lines;
   for (size_t i = 0; i < left.size(); ++i) {
-    if (left[i].text() != right[i].text()) lines.push_back(fmt::format("{}: {} -> {}", left[i].path, left[i].text(), right[i].text()));
+    if (left[i].text() != right[i].text())
+      lines.push_back(fmt::format("{}: {} -> {}", left[i].path, left[i].text(), right[i].text()));
   }
   return lines;
 }

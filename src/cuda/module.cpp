@@ -24,7 +24,8 @@ thread_local std::string error_text;
 bool check(cudaError_t status) {
   if (status == cudaSuccess) return true;
   error_text = cudaGetErrorString(status);
-  cudaGetLastError();  // CUDA keeps a failure for whoever asks next, and LibTorch would blame its own call for this one
+  // CUDA keeps a failure for whoever asks next, and LibTorch would blame its own call for this one
+  cudaGetLastError();
   return false;
 }
 
@@ -59,7 +60,9 @@ int32_t attribute(cudaDeviceAttr which, int32_t device) {
   return check(cudaDeviceGetAttribute(&value, which, device)) ? value : -1;
 }
 
-int32_t multiprocessors(int32_t device) { return attribute(cudaDevAttrMultiProcessorCount, device); }
+int32_t multiprocessors(int32_t device) {
+  return attribute(cudaDevAttrMultiProcessorCount, device);
+}
 
 int32_t compute_capability(int32_t device) {
   const int32_t major = attribute(cudaDevAttrComputeCapabilityMajor, device);
@@ -115,7 +118,9 @@ bool synchronize(int32_t device) {
 bool cross_entropy(const CudaCrossEntropy* arguments, int32_t device) {
   return guarded(false, [&] {
     const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
-    return check(kernels::cuda::cross_entropy(*arguments, c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream()));
+    return check(kernels::cuda::cross_entropy(
+        *arguments,
+        c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream()));
   });
 }
 
@@ -140,11 +145,16 @@ int32_t nccl_version() {
 
 const char* last_error() { return error_text.c_str(); }
 
-constexpr CudaModule kModule = {CudaModule::kVersion, device_count,         device_name,         multiprocessors, compute_capability,
-                                allocated_bytes,      peak_allocated_bytes, peak_reserved_bytes, reset_peak,      free_total_bytes,
-                                synchronize,          cross_entropy,        create_nccl,         nccl_version,    last_error};
+constexpr CudaModule kModule = {CudaModule::kVersion, device_count,        device_name,
+                                multiprocessors,      compute_capability,  allocated_bytes,
+                                peak_allocated_bytes, peak_reserved_bytes, reset_peak,
+                                free_total_bytes,     synchronize,         cross_entropy,
+                                create_nccl,          nccl_version,        last_error};
 
 }  // namespace
 }  // namespace polysketch
 
-extern "C" __attribute__((visibility("default"))) const polysketch::CudaModule* polysketch_cuda_module() { return &polysketch::kModule; }
+extern "C" __attribute__((visibility("default"))) const polysketch::CudaModule*
+polysketch_cuda_module() {
+  return &polysketch::kModule;
+}

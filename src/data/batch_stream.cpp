@@ -22,7 +22,8 @@
 namespace polysketch {
 namespace {
 
-/// First 8 bytes (little endian) of SHA-256(sequence number as u64, ids as int32, both little endian).
+/// First 8 bytes (little endian) of SHA-256(sequence number as u64, ids as int32, both little
+/// endian).
 uint64_t row_digest(int64_t sequence, const int32_t* ids, int64_t count) {
   Sha256 hash;
   hash.update(&sequence, sizeof sequence);
@@ -119,7 +120,8 @@ struct BatchStream::State {
       int32_t* ids = batch.ids.data() + row * width;
       windows.read(first + row, ids);
       batch.digest += row_digest(first + row, ids, width);
-      if (config.mask_documents) number_documents(ids, width, eos, batch.documents.data() + row * width);
+      if (config.mask_documents)
+        number_documents(ids, width, eos, batch.documents.data() + row * width);
     }
     result.epoch = windows.epoch();
     windows_per_epoch = windows.windows_per_epoch();
@@ -129,7 +131,9 @@ struct BatchStream::State {
   /// False when the stream ends. Uses the time of waiting to ask for what comes next.
   bool push(Ready next) {
     std::unique_lock lock(mutex);
-    const auto room = [&] { return stopping || static_cast<int64_t>(ready.size()) < options.prefetch; };
+    const auto room = [&] {
+      return stopping || static_cast<int64_t>(ready.size()) < options.prefetch;
+    };
     while (!emptied.wait_for(lock, std::chrono::milliseconds(20), room)) {
       lock.unlock();
       windows.look_ahead();
@@ -142,18 +146,25 @@ struct BatchStream::State {
   }
 };
 
-BatchStream::BatchStream(const DataConfig& config, const Corpus& corpus, const Tokenizer& tokenizer, const Options& options)
+BatchStream::BatchStream(const DataConfig& config, const Corpus& corpus, const Tokenizer& tokenizer,
+                         const Options& options)
     : BatchStream(config, TokenCache::open(config, corpus, Split::train, tokenizer), options) {}
 
-BatchStream::BatchStream(const DataConfig& config, std::shared_ptr<SegmentSource> source, const Options& options) {
-  require(options.world >= 1 && options.rank >= 0 && options.rank < options.world, "rank outside the world");
+BatchStream::BatchStream(const DataConfig& config, std::shared_ptr<SegmentSource> source,
+                         const Options& options) {
+  require(options.world >= 1 && options.rank >= 0 && options.rank < options.world,
+          "rank outside the world");
   require(options.sequences_per_step >= 1 && options.sequences_per_step % options.world == 0,
           "sequences of a step do not divide by the world");
-  require(options.rows_per_batch >= 1 && options.sequences_per_step / options.world % options.rows_per_batch == 0,
+  require(options.rows_per_batch >= 1 &&
+              options.sequences_per_step / options.world % options.rows_per_batch == 0,
           "rows of a batch do not divide a process's share of a step");
-  require(options.start_sequence >= 0 && options.start_sequence % options.sequences_per_step == 0, "start lies inside a step");
+  require(options.start_sequence >= 0 && options.start_sequence % options.sequences_per_step == 0,
+          "start lies inside a step");
   require(options.prefetch >= 1, "prefetch is at least one batch");
-  if (source->files() == 0) throw UserError(ExitCode::missing_input, "the training split has no files: check data.root and data.corpus");
+  if (source->files() == 0)
+    throw UserError(ExitCode::missing_input,
+                    "the training split has no files: check data.root and data.corpus");
   state_ = std::make_unique<State>(config, std::move(source), options);
 }
 
@@ -164,7 +175,10 @@ Batch BatchStream::next() {
   State& state = *state_;
   std::unique_lock lock(state.mutex);
   const auto start = Clock::now();
-  const auto waited = [&] { state.seconds_waited = state.seconds_waited + std::chrono::duration<double>(Clock::now() - start).count(); };
+  const auto waited = [&] {
+    state.seconds_waited =
+        state.seconds_waited + std::chrono::duration<double>(Clock::now() - start).count();
+  };
   while (state.ready.empty() && !state.error) {
     if (state.options.world == 1 && StopSignal::requested()) {
       waited();

@@ -15,12 +15,14 @@ namespace polysketch {
 
 /// Some rows of the global sequence of training windows.
 struct Batch {
-  int64_t first_sequence = 0;      ///< global number of row 0; rows are consecutive in the global order
-  int64_t rows = 0;                ///< B
-  int64_t context = 0;             ///< T
-  std::vector<int32_t> ids;        ///< [B, T + 1]; inputs are [:, :-1], targets [:, 1:]
-  std::vector<int32_t> documents;  ///< [B, T + 1], number of the document within the row, non-decreasing; empty unless asked for
-  uint64_t digest = 0;             ///< sum over rows of the 64-bit hash of (global sequence number, ids of the row), modulo 2^64
+  int64_t first_sequence = 0;  ///< global number of row 0; rows are consecutive in the global order
+  int64_t rows = 0;            ///< B
+  int64_t context = 0;         ///< T
+  std::vector<int32_t> ids;    ///< [B, T + 1]; inputs are [:, :-1], targets [:, 1:]
+  /// [B, T + 1], number of the document within the row, non-decreasing; empty unless asked for
+  std::vector<int32_t> documents;
+  uint64_t digest = 0;  ///< sum over rows of the 64-bit hash of (global sequence number, ids of the
+                        ///< row), modulo 2^64
 };
 
 /// Where training data stands: everything else is a pure function of it, the seed and the files.
@@ -28,10 +30,12 @@ struct BatchPosition {
   int64_t sequences = 0;  ///< windows consumed so far by all processes together
 };
 
-/// The training windows of a corpus in an order that is a pure function of (seed, epoch, position), prefetched on own threads.
+/// The training windows of a corpus in an order that is a pure function of (seed, epoch, position),
+/// prefetched on own threads.
 ///
-/// The global order is the same for any number of processes and threads: with W processes, optimiser step n takes the global
-/// sequences [n*G, (n+1)*G), G = batch_tokens / T; process r takes the r-th of W equal parts of each step, in order.
+/// The global order is the same for any number of processes and threads: with W processes,
+/// optimiser step n takes the global sequences [n*G, (n+1)*G), G = batch_tokens / T; process r
+/// takes the r-th of W equal parts of each step, in order.
 class BatchStream {
  public:
   struct Options {
@@ -44,43 +48,51 @@ class BatchStream {
     uint64_t seed = 1;
   };
 
-  /// Returns at once; the first tokens are made in the background. Throws UserError for a corpus without files.
-  BatchStream(const DataConfig& config, const Corpus& corpus, const Tokenizer& tokenizer, const Options& options);
+  /// Returns at once; the first tokens are made in the background. Throws UserError for a corpus
+  /// without files.
+  BatchStream(const DataConfig& config, const Corpus& corpus, const Tokenizer& tokenizer,
+              const Options& options);
   /// The same over any source of segments.
-  BatchStream(const DataConfig& config, std::shared_ptr<SegmentSource> source, const Options& options);
+  BatchStream(const DataConfig& config, std::shared_ptr<SegmentSource> source,
+              const Options& options);
   ~BatchStream();
 
-  /// The next rows of this process. Waits if they are not ready. Throws UserError of a reader's thread here. When a stop is
-  /// requested (StopSignal) while waiting, returns a batch with rows == 0; but not one of several processes, whose step all the others
-  /// have begun too.
+  /// The next rows of this process. Waits if they are not ready. Throws UserError of a reader's
+  /// thread here. When a stop is requested (StopSignal) while waiting, returns a batch with rows ==
+  /// 0; but not one of several processes, whose step all the others have begun too.
   Batch next();
 
-  double seconds_waited() const;        ///< total time next() had to wait
-  int64_t epoch() const;                ///< of the last batch returned
-  int64_t sequences_per_epoch() const;  ///< 0 while it is not yet known (first epoch over files never tokenised before)
+  double seconds_waited() const;  ///< total time next() had to wait
+  int64_t epoch() const;          ///< of the last batch returned
+  /// 0 while it is not yet known (first epoch over files never tokenised before)
+  int64_t sequences_per_epoch() const;
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
 
-/// Number of the document each id belongs to, counted from 0 within the row; an EOS belongs to the document it ends.
+/// Number of the document each id belongs to, counted from 0 within the row; an EOS belongs to the
+/// document it ends.
 void number_documents(const int32_t* ids, int64_t count, int32_t eos, int32_t* documents);
 
 /// One window of an evaluation split: predicts ids[first_target …] from what stands before.
 struct EvaluationWindow {
   std::vector<int32_t> ids;        ///< [<= N + 1], not padded
   std::vector<int32_t> documents;  ///< like Batch::documents; empty unless data.mask_documents
-  int64_t first_target = 1;        ///< index into ids of the first token that is scored here (1 for non-overlapping windows)
+  int64_t first_target =
+      1;  ///< index into ids of the first token that is scored here (1 for non-overlapping windows)
 };
 
-/// What a split holds; complete once next() has returned false. With max_tokens: what the documents hold that the scored tokens lie in.
+/// What a split holds; complete once next() has returned false. With max_tokens: what the documents
+/// hold that the scored tokens lie in.
 struct SplitCounts {
   int64_t documents = 0, tokens = 0, scored = 0, bytes = 0, words = 0, unknown = 0;
 };
 
-/// All tokens of a split in file order, EOS after each document, in windows of N + 1 ids with the given stride (stride N: every token is a
-/// target once, except the very first of the split). With rank and world, windows are dealt out in turn; counts are of the whole split.
+/// All tokens of a split in file order, EOS after each document, in windows of N + 1 ids with the
+/// given stride (stride N: every token is a target once, except the very first of the split). With
+/// rank and world, windows are dealt out in turn; counts are of the whole split.
 class EvaluationStream {
  public:
   struct Options {
@@ -89,9 +101,11 @@ class EvaluationStream {
     int64_t max_tokens = 0;  ///< scored tokens, over all ranks; 0: all
     int64_t rank = 0, world = 1;
   };
-  EvaluationStream(const DataConfig& config, const Corpus& corpus, Split split, const Tokenizer& tokenizer, const Options& options);
+  EvaluationStream(const DataConfig& config, const Corpus& corpus, Split split,
+                   const Tokenizer& tokenizer, const Options& options);
   /// The same over any source of segments.
-  EvaluationStream(const DataConfig& config, std::shared_ptr<SegmentSource> source, const Options& options);
+  EvaluationStream(const DataConfig& config, std::shared_ptr<SegmentSource> source,
+                   const Options& options);
   ~EvaluationStream();
   bool next(EvaluationWindow& window);
   const SplitCounts& counts() const;

@@ -10,8 +10,13 @@
 
 namespace polysketch {
 
-TrainingWindows::TrainingWindows(SegmentLoader& loader, const ShuffleConfig& shuffle, int64_t context, uint64_t seed)
-    : loader_(loader), shuffle_(shuffle), context_(context), seed_(seed), walk_(shuffle, seed, 0, loader.source().files()) {
+TrainingWindows::TrainingWindows(SegmentLoader& loader, const ShuffleConfig& shuffle,
+                                 int64_t context, uint64_t seed)
+    : loader_(loader),
+      shuffle_(shuffle),
+      context_(context),
+      seed_(seed),
+      walk_(shuffle, seed, 0, loader.source().files()) {
   require(context >= 1, "a window needs a context");
 }
 
@@ -49,7 +54,8 @@ void TrainingWindows::advance() {
   }
 }
 
-/// Before the pool is given up: keeps the tokens from the start of the first window that does not end in it.
+/// Before the pool is given up: keeps the tokens from the start of the first window that does not
+/// end in it.
 void TrainingWindows::keep_tail() {
   const int64_t begin = std::max(windows_within(pool_end_, context_) * context_, tail_begin_);
   std::vector<int32_t> tail(static_cast<size_t>(pool_end_ - begin));
@@ -88,7 +94,8 @@ void TrainingWindows::end_epoch(int64_t tokens) {
   per_epoch_ = windows_within(tokens, context_);
   if (per_epoch_ == 0) {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("the training files hold {} tokens in {} files, one window takes data.context + 1 = {}: "
+                    fmt::format("the training files hold {} tokens in {} files, one window takes "
+                                "data.context + 1 = {}: "
                                 "bring more text or lower data.context",
                                 tokens, loader_.source().files(), context_ + 1));
   }
@@ -128,7 +135,9 @@ void TrainingWindows::ask_for(SegmentWalk walk, int64_t segments, bool only_unkn
   }
 }
 
-void TrainingWindows::look_ahead() { ask_for(walk_, pool_segments(shuffle_, next_pool_) + loader_.threads(), false); }
+void TrainingWindows::look_ahead() {
+  ask_for(walk_, pool_segments(shuffle_, next_pool_) + loader_.threads(), false);
+}
 
 /// Counts the tokens of the pool at `place` and moves behind it; nothing at the end of the epoch.
 std::optional<int64_t> TrainingWindows::pass_pool(Place& place) {
@@ -140,8 +149,10 @@ std::optional<int64_t> TrainingWindows::pass_pool(Place& place) {
     auto known = loader_.source().look_up(*ref);
     if (!known.known || loader_.asked(*ref)) {
       if (!known.known && !said_tokenising_) {
-        log_info(fmt::format("{} and what follows are not in the token cache: tokenising them to find the place in the data",
-                             loader_.source().file_name(ref->file)));
+        log_info(
+            fmt::format("{} and what follows are not in the token cache: tokenising them to find "
+                        "the place in the data",
+                        loader_.source().file_name(ref->file)));
         said_tokenising_ = true;
       }
       ask_for(place.walk, 2 * loader_.threads(), true);
@@ -162,9 +173,10 @@ std::optional<int64_t> TrainingWindows::pass_pool(Place& place) {
   return any ? std::optional(tokens) : std::nullopt;
 }
 
-/// The pools, in order, that are needed to read a window of an epoch: the last one holds its end. Empty if the epoch has fewer windows;
-/// `windows` then says how many.
-std::vector<TrainingWindows::Place> TrainingWindows::find_window(int64_t epoch, int64_t window, int64_t& windows) {
+/// The pools, in order, that are needed to read a window of an epoch: the last one holds its end.
+/// Empty if the epoch has fewer windows; `windows` then says how many.
+std::vector<TrainingWindows::Place> TrainingWindows::find_window(int64_t epoch, int64_t window,
+                                                                 int64_t& windows) {
   std::vector<Place> needed;
   Place place{SegmentWalk(shuffle_, seed_, epoch, loader_.source().files())};
   for (;;) {

@@ -15,14 +15,15 @@ namespace polysketch {
 /// The endless sequence of training windows (epoch after epoch) over a loader. Used by one thread.
 class TrainingWindows {
  public:
-  TrainingWindows(SegmentLoader& loader, const ShuffleConfig& shuffle, int64_t context, uint64_t seed);
+  TrainingWindows(SegmentLoader& loader, const ShuffleConfig& shuffle, int64_t context,
+                  uint64_t seed);
 
-  /// Goes to a global sequence number through the token counts of the segments before it: reads no tokens, unless files on the way were
-  /// never tokenised (then says so and tokenises them).
+  /// Goes to a global sequence number through the token counts of the segments before it: reads no
+  /// tokens, unless files on the way were never tokenised (then says so and tokenises them).
   void seek(int64_t sequence);
 
-  /// Writes the T + 1 ids of a window. Numbers must not fall between calls of seek(). Throws UserError 65 when the corpus is smaller than
-  /// one window.
+  /// Writes the T + 1 ids of a window. Numbers must not fall between calls of seek(). Throws
+  /// UserError 65 when the corpus is smaller than one window.
   void read(int64_t sequence, int32_t* ids);
 
   /// Asks the loader for what will be needed next. Cheap; worth calling whenever there is time.

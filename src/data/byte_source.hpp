@@ -16,14 +16,17 @@ namespace polysketch {
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
-  /// Up to `size` bytes; 0 only at the end. Throws UserError 74 (reading failed) or 65 (compressed data damaged).
+  /// Up to `size` bytes; 0 only at the end. Throws UserError 74 (reading failed) or 65 (compressed
+  /// data damaged).
   virtual size_t read(void* data, size_t size) = 0;
 };
 
-/// Decompresses gzip, all members one after the other, with constant memory. zlib checks CRC-32 and length of each member.
-/// Throws UserError 65 under both policies for a truncated or damaged stream, since data is lost; bytes after the last member that
-/// are no gzip are an error under OnError::error and a warning under OnError::skip. `name` is for messages.
-std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource> compressed, const std::string& name, OnError policy);
+/// Decompresses gzip, all members one after the other, with constant memory. zlib checks CRC-32 and
+/// length of each member. Throws UserError 65 under both policies for a truncated or damaged
+/// stream, since data is lost; bytes after the last member that are no gzip are an error under
+/// OnError::error and a warning under OnError::skip. `name` is for messages.
+std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource> compressed, const std::string& name,
+                                   OnError policy);
 
 /// A buffer over a ByteSource: what the record readers parse from.
 class BufferedBytes {

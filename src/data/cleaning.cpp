@@ -15,7 +15,8 @@ int hex_digit(char c) {
   return -1;
 }
 
-/// Appends what the escape at `at` (a backslash) means; returns its length, 0 if it is no escape of a bytes literal.
+/// Appends what the escape at `at` (a backslash) means; returns its length, 0 if it is no escape of
+/// a bytes literal.
 size_t unescape(std::string_view text, size_t at, std::string& out) {
   if (at + 1 >= text.size()) return 0;
   switch (text[at + 1]) {
@@ -111,13 +112,16 @@ std::string joined_to_markers(std::string_view text) {
 }  // namespace
 
 std::string repair_bytes_literal(std::string text) {
-  if (text.size() < 3 || text[0] != 'b' || (text[1] != '\'' && text[1] != '"') || text.back() != text[1]) return text;
+  if (text.size() < 3 || text[0] != 'b' || (text[1] != '\'' && text[1] != '"') ||
+      text.back() != text[1])
+    return text;
   const std::string_view body = std::string_view(text).substr(2, text.size() - 3);
   std::string out;
   out.reserve(body.size());
   for (size_t at = 0; at < body.size();) {
     if (body[at] != '\\') {
-      if (body[at] == '\n' || body[at] == text[1]) return text;  // cannot stand inside such a literal
+      // cannot stand inside such a literal
+      if (body[at] == '\n' || body[at] == text[1]) return text;
       out += body[at++];
       continue;
     }

@@ -29,7 +29,8 @@ struct Corpus::State {
       : config(data),
         description(std::move(found)),
         store(FileStore::open(data.root)),
-        bad(std::make_shared<BadRecords>(data.on_error, data.max_bad_fraction, data.max_bad_in_a_row)) {
+        bad(std::make_shared<BadRecords>(data.on_error, data.max_bad_fraction,
+                                         data.max_bad_in_a_row)) {
     std::error_code error;
     if (store->local()) canonical_root = fs::weakly_canonical(data.root, error).string();
   }
@@ -50,7 +51,8 @@ std::string parent_of(const std::string& name) {
   return slash == std::string::npos ? "" : name.substr(0, slash);
 }
 
-std::vector<CorpusFile> matching_files(const FileStore& store, const CorpusLayout& layout, Split split) {
+std::vector<CorpusFile> matching_files(const FileStore& store, const CorpusLayout& layout,
+                                       Split split) {
   std::map<std::string, CorpusFile> found;
   for (const auto& pattern : layout.of(split)) {
     for (auto& file : store.list(pattern)) found.emplace(file.name, std::move(file));
@@ -63,7 +65,8 @@ std::vector<CorpusFile> matching_files(const FileStore& store, const CorpusLayou
   }
   if (folders.size() > 1) {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("data.root: the {} files of this corpus stand in several folders ({}), which may be several copies: point "
+                    fmt::format("data.root: the {} files of this corpus stand in several folders "
+                                "({}), which may be several copies: point "
                                 "data.root at one of them",
                                 split_name(split), fmt::join(folders, ", ")));
   }
@@ -71,13 +74,15 @@ std::vector<CorpusFile> matching_files(const FileStore& store, const CorpusLayou
 }
 
 /// `…-00003-of-01024…` says how many there should be.
-void note_missing_shards(const std::vector<CorpusFile>& files, const std::string& corpus, Split split) {
+void note_missing_shards(const std::vector<CorpusFile>& files, const std::string& corpus,
+                         Split split) {
   const std::string& name = files.front().name;
   const size_t at = name.rfind("-of-");
   if (at == std::string::npos) return;
   const size_t wanted = std::strtoull(name.c_str() + at + 4, nullptr, 10);
   if (wanted > files.size()) {
-    log_info(fmt::format("{} {}: {} of {} files are here: a part of the corpus", corpus, split_name(split), files.size(), wanted));
+    log_info(fmt::format("{} {}: {} of {} files are here: a part of the corpus", corpus,
+                         split_name(split), files.size(), wanted));
   }
 }
 
@@ -92,8 +97,11 @@ std::string read_all(ByteSource& source) {
 Corpus Corpus::open(const DataConfig& config) {
   CorpusDescription description = load_corpus_description(config.corpus);
   if (config.cleaning != Cleaning::none && !description.wiki_markup) {
-    throw UserError(ExitCode::config,
-                    fmt::format("data.cleaning: is for Wiki-40B's markup, and corpus '{}' has none: set it to none", description.name));
+    throw UserError(
+        ExitCode::config,
+        fmt::format(
+            "data.cleaning: is for Wiki-40B's markup, and corpus '{}' has none: set it to none",
+            description.name));
   }
   Corpus corpus;
   corpus.state_ = std::make_shared<State>(config, std::move(description));
@@ -111,9 +119,11 @@ std::vector<CorpusFile> Corpus::files(Split split) const {
     tried.insert(tried.end(), layout.of(split).begin(), layout.of(split).end());
   }
   throw UserError(ExitCode::missing_input,
-                  fmt::format("{}: no {} files of corpus '{}'; looked for {}: set data.root to the folder that holds them",
+                  fmt::format("{}: no {} files of corpus '{}'; looked for {}: set data.root to the "
+                              "folder that holds them",
                               state_->config.root, split_name(split), name(),
-                              tried.empty() ? "nothing, since it has no such split" : fmt::format("{}", fmt::join(tried, ", "))));
+                              tried.empty() ? "nothing, since it has no such split"
+                                            : fmt::format("{}", fmt::join(tried, ", "))));
 }
 
 std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
@@ -127,15 +137,18 @@ std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
     }
   }
   if (layout == nullptr) {
-    throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: no pattern of corpus '{}' knows this name: list the files anew", file.name, name()));
+    throw UserError(
+        ExitCode::bad_data,
+        fmt::format("{}: no pattern of corpus '{}' knows this name: list the files anew", file.name,
+                    name()));
   }
   RecordLimits limits;
   limits.max_line_bytes = static_cast<uint64_t>(state_->config.max_line_bytes);
   limits.max_document_bytes = static_cast<uint64_t>(state_->config.max_document_bytes);
   const auto bytes = [&] {
     auto source = state_->store->open_bytes(file.name);
-    if (file.name.ends_with(".gz")) source = gunzip(std::move(source), file.path, state_->config.on_error);
+    if (file.name.ends_with(".gz"))
+      source = gunzip(std::move(source), file.path, state_->config.on_error);
     return source;
   };
   std::unique_ptr<RecordReader> records;
@@ -150,7 +163,8 @@ std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
       records = read_tfrecord(bytes(), file.path, layout->field, limits);
       break;
     case RecordFormat::parquet:
-      records = read_parquet(state_->store->open_random_access(file.name), file.path, layout->field);
+      records =
+          read_parquet(state_->store->open_random_access(file.name), file.path, layout->field);
       break;
   }
   DocumentRules rules;
@@ -174,11 +188,14 @@ std::string Corpus::content_hash(const CorpusFile& file) const {
   Sha256 hash;
   const auto source = state_->store->open_bytes(file.name);
   std::string buffer(size_t{1} << 20, '\0');
-  while (const size_t got = source->read(buffer.data(), buffer.size())) hash.update(buffer.data(), got);
+  while (const size_t got = source->read(buffer.data(), buffer.size()))
+    hash.update(buffer.data(), got);
   const std::string hex = hash.hex();
-  // A file that changes within the clock's tick after it was hashed would keep its times, so very young files are not remembered.
+  // A file that changes within the clock's tick after it was hashed would keep its times, so very
+  // young files are not remembered.
   const auto changed = fs::last_write_time(file.path, error);
-  const bool settled = !error && fs::file_time_type::clock::now() - changed > std::chrono::seconds(2);
+  const bool settled =
+      !error && fs::file_time_type::clock::now() - changed > std::chrono::seconds(2);
   if (settled && state_->store->version_tag(file.name) == tag) {
     try {
       polysketch::create_directories(remembered.parent_path());
@@ -191,16 +208,20 @@ std::string Corpus::content_hash(const CorpusFile& file) const {
 }
 
 std::string Corpus::processing_id() const {
-  std::string id = fmt::format("v{};cleaning={};repair={};document={};line={};errors={}", kCleaningVersion,
-                               state_->description.wiki_markup ? static_cast<int>(state_->config.cleaning) : -1,
-                               static_cast<int>(state_->description.repair_bytes_literal), state_->config.max_document_bytes,
-                               state_->config.max_line_bytes, state_->config.on_error == OnError::error ? "error" : "skip");
-  for (const auto& layout : state_->description.layouts) id += fmt::format(";{}:{}", format_name(layout.format), layout.field);
+  std::string id = fmt::format(
+      "v{};cleaning={};repair={};document={};line={};errors={}", kCleaningVersion,
+      state_->description.wiki_markup ? static_cast<int>(state_->config.cleaning) : -1,
+      static_cast<int>(state_->description.repair_bytes_literal), state_->config.max_document_bytes,
+      state_->config.max_line_bytes, state_->config.on_error == OnError::error ? "error" : "skip");
+  for (const auto& layout : state_->description.layouts)
+    id += fmt::format(";{}:{}", format_name(layout.format), layout.field);
   return id;
 }
 
 const std::string& Corpus::name() const { return state_->description.name; }
-int64_t Corpus::published_words(Split split) const { return state_->description.words[static_cast<size_t>(split)]; }
+int64_t Corpus::published_words(Split split) const {
+  return state_->description.words[static_cast<size_t>(split)];
+}
 BadRecords& Corpus::bad_records() const { return *state_->bad; }
 
 std::optional<Corpus::Book> Corpus::book(const CorpusFile& file) const {

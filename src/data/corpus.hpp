@@ -30,8 +30,8 @@ class BadRecords {
   /// Where a JSON line for each skipped record goes (file, byte offset, cause; no text). Optional.
   void write_samples_to(const std::string& path);
 
-  /// Reports one bad record. Throws UserError 65 (`file: record N, byte M: cause: what to do`) under policy `error` or when a limit
-  /// of policy `skip` is reached; otherwise counts it.
+  /// Reports one bad record. Throws UserError 65 (`file: record N, byte M: cause: what to do`)
+  /// under policy `error` or when a limit of policy `skip` is reached; otherwise counts it.
   void report(const std::string& file, uint64_t record, uint64_t offset, const std::string& cause);
   void good();  ///< one good record was read
 
@@ -46,7 +46,8 @@ class BadRecords {
   void count_split();  ///< a document that was too long to stay whole
   OnError policy() const { return policy_; }
 
-  /// `3 x invalid UTF-8, 1 x ... in a.jsonl (3), b.jsonl (1)`: one line for messages and the end of a run.
+  /// `3 x invalid UTF-8, 1 x ... in a.jsonl (3), b.jsonl (1)`: one line for messages and the end of
+  /// a run.
   std::string summary() const;
 
  private:
@@ -60,25 +61,28 @@ class BadRecords {
   int64_t samples_ = 0;
 };
 
-/// A corpus on disk or in an object store, described by data/corpora/<name>.yaml: which files make up a split, how documents stand in
-/// them, how they are cleaned.
+/// A corpus on disk or in an object store, described by data/corpora/<name>.yaml: which files make
+/// up a split, how documents stand in them, how they are cleaned.
 class Corpus {
  public:
-  /// Reads the description, checks that the root exists. Throws UserError 78 (unknown corpus, lists the known ones), 66 (root or split
-  /// missing, says what was looked for), 65.
+  /// Reads the description, checks that the root exists. Throws UserError 78 (unknown corpus, lists
+  /// the known ones), 66 (root or split missing, says what was looked for), 65.
   static Corpus open(const DataConfig& config);
 
-  /// The files of a split in a fixed order (sorted by name). Throws UserError 66 naming the patterns tried when there are none.
+  /// The files of a split in a fixed order (sorted by name). Throws UserError 66 naming the
+  /// patterns tried when there are none.
   std::vector<CorpusFile> files(Split split) const;
 
   /// A reader for one of the files, decoded and cleaned according to the description.
   std::unique_ptr<DocumentReader> read(const CorpusFile& file) const;
 
-  /// SHA-256 of a file's raw bytes (object stores: of name, size and the store's version tag). Local results are remembered in
-  /// `<cache>/file-hashes/` by device, inode, size, mtime and ctime.
+  /// SHA-256 of a file's raw bytes (object stores: of name, size and the store's version tag).
+  /// Local results are remembered in `<cache>/file-hashes/` by device, inode, size, mtime and
+  /// ctime.
   std::string content_hash(const CorpusFile& file) const;
 
-  /// Text that identifies everything besides raw bytes and tokenizer that decides the tokens: format, fields, cleaning and its version.
+  /// Text that identifies everything besides raw bytes and tokenizer that decides the tokens:
+  /// format, fields, cleaning and its version.
   std::string processing_id() const;
 
   const std::string& name() const;
@@ -87,7 +91,8 @@ class Corpus {
   struct Book {
     std::string title, year, link;
   };
-  /// The book of a file, by the id in its name; nothing for other corpora and for books that the list lacks.
+  /// The book of a file, by the id in its name; nothing for other corpora and for books that the
+  /// list lacks.
   std::optional<Book> book(const CorpusFile& file) const;
 
   /// Published number of words of the full split (PG-19), 0 if the corpus has none.

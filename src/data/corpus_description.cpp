@@ -30,23 +30,28 @@ class DescriptionParser {
     try {
       root = YAML::Load(content);
     } catch (const YAML::Exception& error) {
-      throw UserError(ExitCode::config, fmt::format("{}:{}:{}: {}", file_, error.mark.line + 1, error.mark.column + 1, error.msg));
+      throw UserError(ExitCode::config, fmt::format("{}:{}:{}: {}", file_, error.mark.line + 1,
+                                                    error.mark.column + 1, error.msg));
     }
-    check_map(root, {"name", "summary", "markup", "repair_bytes_literal", "metadata", "words", "layouts"});
+    check_map(root, {"name", "summary", "markup", "repair_bytes_literal", "metadata", "words",
+                     "layouts"});
     CorpusDescription description;
     description.name = text(root, "name", "");
     if (description.name.empty()) fail(root, "'name' is missing");
     description.summary = text(root, "summary", "");
     const std::string markup = text(root, "markup", "none");
-    if (markup != "none" && markup != "wiki40b") fail(root["markup"], fmt::format("markup: got '{}', want none or wiki40b", markup));
+    if (markup != "none" && markup != "wiki40b")
+      fail(root["markup"], fmt::format("markup: got '{}', want none or wiki40b", markup));
     description.wiki_markup = markup == "wiki40b";
     const std::string repair = text(root, "repair_bytes_literal", "false");
-    if (repair != "true" && repair != "false") fail(root["repair_bytes_literal"], "repair_bytes_literal: want true or false");
+    if (repair != "true" && repair != "false")
+      fail(root["repair_bytes_literal"], "repair_bytes_literal: want true or false");
     description.repair_bytes_literal = repair == "true";
     description.metadata = text(root, "metadata", "");
     if (const auto words = root["words"]) parse_words(words, description);
     const auto layouts = root["layouts"];
-    if (!layouts || !layouts.IsSequence() || layouts.size() == 0) fail(root, "'layouts' must be a list of at least one");
+    if (!layouts || !layouts.IsSequence() || layouts.size() == 0)
+      fail(root, "'layouts' must be a list of at least one");
     for (const auto& layout : layouts) description.layouts.push_back(parse_layout(layout));
     return description;
   }
@@ -54,7 +59,8 @@ class DescriptionParser {
  private:
   [[noreturn]] void fail(const YAML::Node& node, const std::string& what) const {
     const auto mark = node ? node.Mark() : YAML::Mark();
-    throw UserError(ExitCode::config, fmt::format("{}:{}:{}: {}", file_, mark.line + 1, mark.column + 1, what));
+    throw UserError(ExitCode::config,
+                    fmt::format("{}:{}:{}: {}", file_, mark.line + 1, mark.column + 1, what));
   }
 
   void check_map(const YAML::Node& node, const std::vector<std::string>& known) const {
@@ -64,7 +70,8 @@ class DescriptionParser {
       const auto key = entry.first.IsScalar() ? entry.first.Scalar() : std::string();
       if (std::find(known.begin(), known.end(), key) == known.end()) {
         const auto near = nearest(key, known);
-        fail(entry.first, fmt::format("unknown key '{}'{}", key, near ? fmt::format("; did you mean '{}'?", *near) : ""));
+        fail(entry.first, fmt::format("unknown key '{}'{}", key,
+                                      near ? fmt::format("; did you mean '{}'?", *near) : ""));
       }
       if (!seen.insert(key).second) fail(entry.first, fmt::format("key '{}' stands twice", key));
     }
@@ -92,13 +99,16 @@ class DescriptionParser {
     CorpusLayout layout;
     const std::string format = text(node, "format", "");
     const auto* const found = std::find(kFormats.begin(), kFormats.end(), format);
-    if (found == kFormats.end()) fail(node, fmt::format("format: got '{}', want one of {}", format, fmt::join(kFormats, ", ")));
+    if (found == kFormats.end())
+      fail(node,
+           fmt::format("format: got '{}', want one of {}", format, fmt::join(kFormats, ", ")));
     layout.format = static_cast<RecordFormat>(found - kFormats.begin());
     layout.field = text(node, "field", "text");
     for (size_t split = 0; split < kSplits.size(); ++split) {
       const auto patterns = node[kSplits[split]];
       if (!patterns) continue;
-      if (!patterns.IsSequence()) fail(patterns, fmt::format("{}: want a list of file patterns", kSplits[split]));
+      if (!patterns.IsSequence())
+        fail(patterns, fmt::format("{}: want a list of file patterns", kSplits[split]));
       for (const auto& pattern : patterns) {
         if (!pattern.IsScalar() || pattern.Scalar().empty() || pattern.Scalar().front() == '/' ||
             pattern.Scalar().find("..") != std::string::npos) {
@@ -154,9 +164,12 @@ CorpusDescription load_corpus_description(const std::string& name) {
   }
   const auto known = known_corpora();
   const auto near = nearest(name, known);
-  throw UserError(ExitCode::config, fmt::format("data.corpus: got '{}', want one of {} or the path of a description{}", name,
-                                                known.empty() ? "(no description found)" : fmt::format("{}", fmt::join(known, ", ")),
-                                                near ? fmt::format("; did you mean '{}'?", *near) : ""));
+  throw UserError(
+      ExitCode::config,
+      fmt::format(
+          "data.corpus: got '{}', want one of {} or the path of a description{}", name,
+          known.empty() ? "(no description found)" : fmt::format("{}", fmt::join(known, ", ")),
+          near ? fmt::format("; did you mean '{}'?", *near) : ""));
 }
 
 }  // namespace polysketch

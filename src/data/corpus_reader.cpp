@@ -11,11 +11,14 @@
 namespace polysketch {
 namespace {
 
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
+}
 
 class CorpusDocumentReader final : public DocumentReader {
  public:
-  CorpusDocumentReader(std::unique_ptr<RecordReader> records, std::string file, const DocumentRules& rules, std::shared_ptr<BadRecords> bad)
+  CorpusDocumentReader(std::unique_ptr<RecordReader> records, std::string file,
+                       const DocumentRules& rules, std::shared_ptr<BadRecords> bad)
       : records_(std::move(records)), file_(std::move(file)), rules_(rules), bad_(std::move(bad)) {}
 
   bool next(Document& document) override {
@@ -49,10 +52,12 @@ class CorpusDocumentReader final : public DocumentReader {
     if (!record_.error.empty()) return reject(record_.error);
     std::string& text = record_.text;
     if (rules_.repair_bytes_literal) text = repair_bytes_literal(std::move(text));
-    if (const auto at = invalid_utf8_at(text)) return reject(fmt::format("invalid UTF-8 (at byte {} of the text)", *at));
+    if (const auto at = invalid_utf8_at(text))
+      return reject(fmt::format("invalid UTF-8 (at byte {} of the text)", *at));
     if (const size_t at = text.find('\0'); at != std::string::npos)
       return reject(fmt::format("a NUL character (at byte {} of the text)", at));
-    if (rules_.wiki_markup && rules_.cleaning != Cleaning::none) text = clean_wiki_markup(text, rules_.cleaning);
+    if (rules_.wiki_markup && rules_.cleaning != Cleaning::none)
+      text = clean_wiki_markup(text, rules_.cleaning);
     bad_->good();
     if (is_blank(text)) {
       bad_->count_empty();
@@ -78,7 +83,9 @@ class CorpusDocumentReader final : public DocumentReader {
 
   void hand_out_part(Document& document) {
     const std::string_view left = std::string_view(rest_).substr(rest_begin_);
-    const size_t size = left.size() <= rules_.max_document_bytes ? left.size() : cut_position(left.substr(0, rules_.max_document_bytes));
+    const size_t size = left.size() <= rules_.max_document_bytes
+                            ? left.size()
+                            : cut_position(left.substr(0, rules_.max_document_bytes));
     fill(document, std::string(left.substr(0, size)));
     rest_begin_ += size;
     if (rest_begin_ == rest_.size()) rest_.clear();
@@ -97,7 +104,8 @@ class CorpusDocumentReader final : public DocumentReader {
 
 }  // namespace
 
-std::unique_ptr<DocumentReader> read_documents(std::unique_ptr<RecordReader> records, const std::string& file, const DocumentRules& rules,
+std::unique_ptr<DocumentReader> read_documents(std::unique_ptr<RecordReader> records,
+                                               const std::string& file, const DocumentRules& rules,
                                                std::shared_ptr<BadRecords> bad) {
   return std::make_unique<CorpusDocumentReader>(std::move(records), file, rules, std::move(bad));
 }

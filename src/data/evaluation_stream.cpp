@@ -107,13 +107,15 @@ struct EvaluationStream::State {
     }
   }
 
-  /// The next window of any rank: its tokens [first, last) and the first one scored; false at the end.
+  /// The next window of any rank: its tokens [first, last) and the first one scored; false at the
+  /// end.
   bool step(int64_t& first, int64_t& first_target, int64_t& last) {
     first = window * stride();
     first_target = window == 0 ? 1 : first - stride() + options.context + 1;
     fill(first + options.context + 1);
     last = std::min(first + options.context + 1, end());
-    if (options.max_tokens > 0) last = std::min(last, first_target + options.max_tokens - counts.scored);
+    if (options.max_tokens > 0)
+      last = std::min(last, first_target + options.max_tokens - counts.scored);
     if (last <= first_target) return false;
     counts.scored += last - first_target;
     count_before(last);
@@ -130,16 +132,19 @@ struct EvaluationStream::State {
   }
 };
 
-EvaluationStream::EvaluationStream(const DataConfig& config, const Corpus& corpus, Split split, const Tokenizer& tokenizer,
-                                   const Options& options)
+EvaluationStream::EvaluationStream(const DataConfig& config, const Corpus& corpus, Split split,
+                                   const Tokenizer& tokenizer, const Options& options)
     : EvaluationStream(config, TokenCache::open(config, corpus, split, tokenizer), options) {}
 
-EvaluationStream::EvaluationStream(const DataConfig& config, std::shared_ptr<SegmentSource> source, const Options& options) {
-  require(options.context >= 1 && options.world >= 1 && options.rank >= 0 && options.rank < options.world,
+EvaluationStream::EvaluationStream(const DataConfig& config, std::shared_ptr<SegmentSource> source,
+                                   const Options& options) {
+  require(options.context >= 1 && options.world >= 1 && options.rank >= 0 &&
+              options.rank < options.world,
           "evaluation options out of range");
   if (options.stride < 0 || options.stride > options.context) {
     throw UserError(ExitCode::usage,
-                    fmt::format("stride of evaluation windows: got {}, want 1 to the context, {}", options.stride, options.context));
+                    fmt::format("stride of evaluation windows: got {}, want 1 to the context, {}",
+                                options.stride, options.context));
   }
   state_ = std::make_unique<State>(config, std::move(source), options);
 }
@@ -160,13 +165,15 @@ bool EvaluationStream::next(EvaluationWindow& window) {
     window.ids.assign(from, from + (last - first));
     window.first_target = first_target - first;
     window.documents.resize(state.number ? window.ids.size() : 0);
-    if (state.number) number_documents(window.ids.data(), last - first, state.eos, window.documents.data());
+    if (state.number)
+      number_documents(window.ids.data(), last - first, state.eos, window.documents.data());
     state.trim();
     return true;
   }
   if (state.window == 0) {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("the split holds {} tokens in {} files: nothing to evaluate", state.end(), state.loader.source().files()));
+                    fmt::format("the split holds {} tokens in {} files: nothing to evaluate",
+                                state.end(), state.loader.source().files()));
   }
   return false;
 }

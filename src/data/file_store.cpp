@@ -47,7 +47,9 @@ class LocalBytes final : public ByteSource {
     while (true) {
       const ssize_t got = ::read(file_.get(), data, size);
       if (got >= 0) return static_cast<size_t>(got);
-      if (errno != EINTR) throw UserError(ExitCode::io, fmt::format("{}: reading failed: {}", path_, std::strerror(errno)));
+      if (errno != EINTR)
+        throw UserError(ExitCode::io,
+                        fmt::format("{}: reading failed: {}", path_, std::strerror(errno)));
     }
   }
 
@@ -60,17 +62,24 @@ class LocalBytes final : public ByteSource {
   switch (error) {
     case EXDEV:
     case ELOOP:
-      throw UserError(ExitCode::bad_data, fmt::format("{}: a symbolic link leads out of the corpus folder: put the file there, or point "
-                                                      "data.root at the folder that holds it",
-                                                      path));
+      throw UserError(
+          ExitCode::bad_data,
+          fmt::format(
+              "{}: a symbolic link leads out of the corpus folder: put the file there, or point "
+              "data.root at the folder that holds it",
+              path));
     case EACCES:
     case EPERM:
-      throw UserError(ExitCode::permission, fmt::format("{}: may not be read: change its permissions", path));
+      throw UserError(ExitCode::permission,
+                      fmt::format("{}: may not be read: change its permissions", path));
     case ENOENT:
     case ENOTDIR:
-      throw UserError(ExitCode::missing_input, fmt::format("{}: the file is gone: was the corpus changed while it is read?", path));
+      throw UserError(
+          ExitCode::missing_input,
+          fmt::format("{}: the file is gone: was the corpus changed while it is read?", path));
     default:
-      throw UserError(ExitCode::io, fmt::format("{}: cannot be opened: {}", path, std::strerror(error)));
+      throw UserError(ExitCode::io,
+                      fmt::format("{}: cannot be opened: {}", path, std::strerror(error)));
   }
 }
 
@@ -104,11 +113,16 @@ class LocalStore final : public FileStore {
   explicit LocalStore(const std::string& root) : root_(root) {
     std::error_code error;
     if (!fs::exists(root_, error)) {
-      throw UserError(ExitCode::missing_input,
-                      fmt::format("{}: the corpus folder does not exist: set data.root to the folder of the corpus", root));
+      throw UserError(
+          ExitCode::missing_input,
+          fmt::format(
+              "{}: the corpus folder does not exist: set data.root to the folder of the corpus",
+              root));
     }
     if (!fs::is_directory(root_, error)) {
-      throw UserError(ExitCode::missing_input, fmt::format("{}: is not a folder: set data.root to the folder of the corpus", root));
+      throw UserError(
+          ExitCode::missing_input,
+          fmt::format("{}: is not a folder: set data.root to the folder of the corpus", root));
     }
     folder_ = Descriptor(::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (folder_.get() < 0) fail_open(root, errno);
@@ -117,7 +131,8 @@ class LocalStore final : public FileStore {
   std::vector<CorpusFile> list(const std::string& pattern) const override {
     std::vector<CorpusFile> files;
     list_into(root_, "", pattern, files);
-    std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+    std::sort(files.begin(), files.end(),
+              [](const auto& a, const auto& b) { return a.name < b.name; });
     return files;
   }
 
@@ -125,10 +140,13 @@ class LocalStore final : public FileStore {
     return std::make_unique<LocalBytes>(open_regular(name), path_of(name));
   }
 
-  std::shared_ptr<arrow::io::RandomAccessFile> open_random_access(const std::string& name) const override {
+  std::shared_ptr<arrow::io::RandomAccessFile> open_random_access(
+      const std::string& name) const override {
     Descriptor file = open_regular(name);
     auto opened = arrow::io::ReadableFile::Open(file.get());
-    if (!opened.ok()) throw UserError(ExitCode::io, fmt::format("{}: {}", path_of(name), opened.status().message()));
+    if (!opened.ok())
+      throw UserError(ExitCode::io,
+                      fmt::format("{}: {}", path_of(name), opened.status().message()));
     file.release();  // Arrow closes it
     return *opened;
   }
@@ -137,8 +155,9 @@ class LocalStore final : public FileStore {
     const Descriptor file = open_regular(name);
     struct stat info {};
     if (::fstat(file.get(), &info) != 0) fail_open(path_of(name), errno);
-    return fmt::format("{}:{}:{}:{}.{:09}:{}.{:09}", info.st_dev, info.st_ino, info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
-                       info.st_ctim.tv_sec, info.st_ctim.tv_nsec);
+    return fmt::format("{}:{}:{}:{}.{:09}:{}.{:09}", info.st_dev, info.st_ino, info.st_size,
+                       info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec,
+                       info.st_ctim.tv_nsec);
   }
 
   bool local() const override { return true; }
@@ -153,12 +172,15 @@ class LocalStore final : public FileStore {
     struct stat info {};
     if (::fstat(file.get(), &info) != 0) fail_open(path_of(name), errno);
     if (!S_ISREG(info.st_mode)) {
-      throw UserError(ExitCode::bad_data, fmt::format("{}: is not a regular file: remove it from the corpus folder", path_of(name)));
+      throw UserError(ExitCode::bad_data,
+                      fmt::format("{}: is not a regular file: remove it from the corpus folder",
+                                  path_of(name)));
     }
     return file;
   }
 
-  void list_into(const fs::path& folder, const std::string& prefix, const std::string& pattern, std::vector<CorpusFile>& files) const {
+  void list_into(const fs::path& folder, const std::string& prefix, const std::string& pattern,
+                 std::vector<CorpusFile>& files) const {
     const size_t slash = pattern.find('/');
     const std::string part = pattern.substr(0, slash);
     std::error_code error;
@@ -170,7 +192,8 @@ class LocalStore final : public FileStore {
       if (!matches_pattern(part, base)) continue;
       const std::string name = prefix + base;
       if (slash != std::string::npos) {
-        if (entry.is_directory(error)) list_into(entry.path(), name + '/', pattern.substr(slash + 1), files);
+        if (entry.is_directory(error))
+          list_into(entry.path(), name + '/', pattern.substr(slash + 1), files);
       } else if (!entry.is_directory(error)) {
         // Opening it shows links out of the root and devices before anything is read.
         const Descriptor file = open_regular(name);
@@ -194,7 +217,8 @@ bool matches_pattern(std::string_view pattern, std::string_view name) {
     if (p < pattern.size() && pattern[p] == '*') {
       star = p++;
       star_name = n;
-    } else if (p < pattern.size() && (pattern[p] == name[n] || (pattern[p] == '?' && name[n] != '/'))) {
+    } else if (p < pattern.size() &&
+               (pattern[p] == name[n] || (pattern[p] == '?' && name[n] != '/'))) {
       ++p;
       ++n;
     } else if (star != std::string_view::npos && name[star_name] != '/') {
@@ -217,15 +241,22 @@ void require_inside(const std::string& name) {
     begin = end + 1;
   }
   if (bad)
-    throw UserError(ExitCode::bad_data, fmt::format("'{}': is not a name inside the corpus folder: use relative names without '..'", name));
+    throw UserError(
+        ExitCode::bad_data,
+        fmt::format("'{}': is not a name inside the corpus folder: use relative names without '..'",
+                    name));
 }
 
 std::shared_ptr<FileStore> FileStore::open(const std::string& root) {
-  if (root.empty()) throw UserError(ExitCode::config, "data.root: is empty: set it to the folder of the corpus");
-  if (root.starts_with("s3://") || root.starts_with("gs://") || root.starts_with("gcs://")) return open_object_store(root);
+  if (root.empty())
+    throw UserError(ExitCode::config, "data.root: is empty: set it to the folder of the corpus");
+  if (root.starts_with("s3://") || root.starts_with("gs://") || root.starts_with("gcs://"))
+    return open_object_store(root);
   if (const size_t colon = root.find("://"); colon != std::string::npos) {
-    throw UserError(ExitCode::config,
-                    fmt::format("data.root: '{}' stores are not known: use a folder, s3:// or gs://", root.substr(0, colon)));
+    throw UserError(
+        ExitCode::config,
+        fmt::format("data.root: '{}' stores are not known: use a folder, s3:// or gs://",
+                    root.substr(0, colon)));
   }
   return std::make_shared<LocalStore>(root);
 }

@@ -16,7 +16,10 @@ namespace {
 class GzipSource final : public ByteSource {
  public:
   GzipSource(std::unique_ptr<ByteSource> compressed, std::string name, OnError policy)
-      : compressed_(std::move(compressed)), name_(std::move(name)), policy_(policy), buffer_(size_t{1} << 17) {
+      : compressed_(std::move(compressed)),
+        name_(std::move(name)),
+        policy_(policy),
+        buffer_(size_t{1} << 17) {
     constexpr int kGzipOnly = 15 + 16;
     if (inflateInit2(&stream_, kGzipOnly) != Z_OK) throw InternalError("inflateInit2 failed");
   }
@@ -29,7 +32,8 @@ class GzipSource final : public ByteSource {
     while (stream_.avail_out == wanted && !finished_) {
       if (stream_.avail_in == 0) fill();
       if (stream_.avail_in == 0) {
-        if (in_member_ || position_ == 0) fail("the gzip stream is truncated: fetch the file again");
+        if (in_member_ || position_ == 0)
+          fail("the gzip stream is truncated: fetch the file again");
         finished_ = true;
         break;
       }
@@ -41,7 +45,8 @@ class GzipSource final : public ByteSource {
 
  private:
   [[noreturn]] void fail(const std::string& cause) const {
-    throw UserError(ExitCode::bad_data, fmt::format("{}: compressed byte {}: {}", name_, position_ - stream_.avail_in, cause));
+    throw UserError(ExitCode::bad_data, fmt::format("{}: compressed byte {}: {}", name_,
+                                                    position_ - stream_.avail_in, cause));
   }
 
   void fill() {
@@ -55,8 +60,10 @@ class GzipSource final : public ByteSource {
   bool begin_member() {
     if (members_ > 0 && *stream_.next_in != 0x1f) {
       const std::string where = fmt::format("bytes after the end of the gzip stream");
-      if (policy_ == OnError::error) fail(where + " are no gzip: fetch the file again, or set data.on_error: skip");
-      log_warning(fmt::format("{}: compressed byte {}: {} are ignored", name_, position_ - stream_.avail_in, where));
+      if (policy_ == OnError::error)
+        fail(where + " are no gzip: fetch the file again, or set data.on_error: skip");
+      log_warning(fmt::format("{}: compressed byte {}: {} are ignored", name_,
+                              position_ - stream_.avail_in, where));
       finished_ = true;
       return false;
     }
@@ -71,7 +78,8 @@ class GzipSource final : public ByteSource {
       in_member_ = false;
       ++members_;
     } else if (status != Z_OK && status != Z_BUF_ERROR) {
-      fail(fmt::format("the gzip stream is damaged ({}): fetch the file again", stream_.msg ? stream_.msg : "unknown error"));
+      fail(fmt::format("the gzip stream is damaged ({}): fetch the file again",
+                       stream_.msg ? stream_.msg : "unknown error"));
     }
   }
 
@@ -88,7 +96,8 @@ class GzipSource final : public ByteSource {
 
 }  // namespace
 
-std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource> compressed, const std::string& name, OnError policy) {
+std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource> compressed, const std::string& name,
+                                   OnError policy) {
   return std::make_unique<GzipSource>(std::move(compressed), name, policy);
 }
 

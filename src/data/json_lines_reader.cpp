@@ -28,7 +28,8 @@ class JsonLinesReader final : public RecordReader {
   }
 
  private:
-  /// False at the end of the file. What is over the limit of a line is not kept, and is read only if somebody goes on to the next line.
+  /// False at the end of the file. What is over the limit of a line is not kept, and is read only
+  /// if somebody goes on to the next line.
   bool read_line(std::string& error) {
     line_.clear();
     uint64_t length = 0;
@@ -79,7 +80,9 @@ class JsonLinesReader final : public RecordReader {
 
 }  // namespace
 
-std::unique_ptr<RecordReader> read_json_lines(std::unique_ptr<ByteSource> source, const std::string& field, const RecordLimits& limits) {
+std::unique_ptr<RecordReader> read_json_lines(std::unique_ptr<ByteSource> source,
+                                              const std::string& field,
+                                              const RecordLimits& limits) {
   return std::make_unique<JsonLinesReader>(std::move(source), field, limits);
 }
 

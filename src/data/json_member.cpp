@@ -39,7 +39,8 @@ void append_utf8(uint32_t c, std::string& out) {
 
 class MemberParser {
  public:
-  MemberParser(std::string_view line, const std::string& field, std::string& text) : line_(line), field_(field), text_(text) {}
+  MemberParser(std::string_view line, const std::string& field, std::string& text)
+      : line_(line), field_(field), text_(text) {}
 
   std::string parse() {
     blanks();
@@ -68,13 +69,17 @@ class MemberParser {
 
   bool at_end() const { return at_ >= line_.size(); }
   char peek() const { return at_end() ? '\0' : line_[at_]; }
-  std::string wrong(const char* what) const { return fmt::format("not valid JSON (at byte {} of the line: {})", at_, what); }
+  std::string wrong(const char* what) const {
+    return fmt::format("not valid JSON (at byte {} of the line: {})", at_, what);
+  }
   bool fail(const char* what) {
     if (error_.empty()) error_ = wrong(what);
     return false;
   }
   void blanks() {
-    while (!at_end() && (line_[at_] == ' ' || line_[at_] == '\t' || line_[at_] == '\n' || line_[at_] == '\r')) ++at_;
+    while (!at_end() &&
+           (line_[at_] == ' ' || line_[at_] == '\t' || line_[at_] == '\n' || line_[at_] == '\r'))
+      ++at_;
   }
   bool take(char c) {
     if (peek() != c || at_end()) return false;
@@ -212,7 +217,9 @@ class MemberParser {
     for (int i = 0; i < 4; ++i, ++at_) {
       const char c = line_[at_];
       const auto lower = static_cast<char>(c | 0x20);
-      const int digit = c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+      const int digit = c >= '0' && c <= '9'           ? c - '0'
+                        : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10
+                                                       : -1;
       if (digit < 0) return fail("an unknown escape");
       value = value * 16 + static_cast<uint32_t>(digit);
     }
@@ -251,7 +258,8 @@ class MemberParser {
 
 }  // namespace
 
-std::string extract_string_member(std::string_view line, const std::string& field, std::string& text) {
+std::string extract_string_member(std::string_view line, const std::string& field,
+                                  std::string& text) {
   std::string error = MemberParser(line, field, text).parse();
   if (!error.empty()) text.clear();
   return error;

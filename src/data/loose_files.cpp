@@ -16,7 +16,9 @@ namespace polysketch {
 namespace fs = std::filesystem;
 namespace {
 
-std::string without_gz(const std::string& name) { return name.ends_with(".gz") ? name.substr(0, name.size() - 3) : name; }
+std::string without_gz(const std::string& name) {
+  return name.ends_with(".gz") ? name.substr(0, name.size() - 3) : name;
+}
 
 bool holds_json_lines(const std::string& name) {
   const std::string plain = without_gz(name);
@@ -33,34 +35,44 @@ std::vector<CorpusFile> find_loose_files(const std::vector<std::string>& paths) 
       files.push_back({fs::path(path).filename().string(), path, fs::file_size(path, error)});
     } else if (fs::is_directory(path, error)) {
       const size_t before = files.size();
-      for (const auto& entry : fs::recursive_directory_iterator(path, fs::directory_options::skip_permission_denied)) {
+      for (const auto& entry :
+           fs::recursive_directory_iterator(path, fs::directory_options::skip_permission_denied)) {
         const std::string name = entry.path().lexically_relative(path).generic_string();
-        if (!entry.is_regular_file(error) || !(without_gz(name).ends_with(".txt") || holds_json_lines(name))) continue;
+        if (!entry.is_regular_file(error) ||
+            !(without_gz(name).ends_with(".txt") || holds_json_lines(name)))
+          continue;
         files.push_back({name, entry.path().string(), entry.file_size(error)});
       }
       if (files.size() == before) {
-        throw UserError(ExitCode::missing_input, fmt::format("{}: holds no .txt, .jsonl or .json file: name other files one by one", path));
+        throw UserError(
+            ExitCode::missing_input,
+            fmt::format("{}: holds no .txt, .jsonl or .json file: name other files one by one",
+                        path));
       }
       std::sort(files.begin() + static_cast<std::ptrdiff_t>(before), files.end(),
                 [](const auto& a, const auto& b) { return a.name < b.name; });
     } else {
-      throw UserError(ExitCode::missing_input, fmt::format("{}: no such file or folder: give text files or folders of them", path));
+      throw UserError(
+          ExitCode::missing_input,
+          fmt::format("{}: no such file or folder: give text files or folders of them", path));
     }
   }
   return files;
 }
 
-std::unique_ptr<DocumentReader> read_loose_file(const CorpusFile& file, const DataConfig& config, std::shared_ptr<BadRecords> bad) {
+std::unique_ptr<DocumentReader> read_loose_file(const CorpusFile& file, const DataConfig& config,
+                                                std::shared_ptr<BadRecords> bad) {
   const fs::path path = fs::absolute(file.path);
-  // The name is the user's own, so it may be a link to anywhere; the folder of what it leads to is the root.
+  // The name is the user's own, so it may be a link to anywhere; the folder of what it leads to is
+  // the root.
   const fs::path real = fs::canonical(path);
   auto source = FileStore::open(real.parent_path().string())->open_bytes(real.filename().string());
   if (file.path.ends_with(".gz")) source = gunzip(std::move(source), file.path, config.on_error);
   RecordLimits limits;
   limits.max_line_bytes = static_cast<uint64_t>(config.max_line_bytes);
   limits.max_document_bytes = static_cast<uint64_t>(config.max_document_bytes);
-  auto records =
-      holds_json_lines(file.path) ? read_json_lines(std::move(source), "text", limits) : read_plain_text(std::move(source), limits);
+  auto records = holds_json_lines(file.path) ? read_json_lines(std::move(source), "text", limits)
+                                             : read_plain_text(std::move(source), limits);
   DocumentRules rules;
   rules.max_document_bytes = limits.max_document_bytes;
   return read_documents(std::move(records), file.path, rules, std::move(bad));

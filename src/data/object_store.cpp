@@ -26,13 +26,16 @@ void load_s3() {
   std::call_once(once, [] {
     Dl_info found{};
     std::string folder;
-    if (dladdr(reinterpret_cast<const void*>(&arrow::fs::EnsureFinalized), &found) != 0 && found.dli_fname != nullptr) {
+    if (dladdr(reinterpret_cast<const void*>(&arrow::fs::EnsureFinalized), &found) != 0 &&
+        found.dli_fname != nullptr) {
       folder = std::filesystem::path(found.dli_fname).parent_path().string() + '/';
     }
     const std::string library = folder + "libarrow_s3.so." + ARROW_SO_VERSION;
     if (const auto status = arrow::fs::LoadFileSystemFactories(library.c_str()); !status.ok()) {
-      throw UserError(ExitCode::missing_input,
-                      fmt::format("{}: cannot be loaded, and s3:// needs it: run scripts/setup ({})", library, status.message()));
+      throw UserError(
+          ExitCode::missing_input,
+          fmt::format("{}: cannot be loaded, and s3:// needs it: run scripts/setup ({})", library,
+                      status.message()));
     }
     if (void* loaded = dlopen(library.c_str(), RTLD_NOW | RTLD_NOLOAD)) {
       finalize_s3 = reinterpret_cast<Call>(dlsym(loaded, "_ZN5arrow2fs17EnsureS3FinalizedEv"));
@@ -42,10 +45,13 @@ void load_s3() {
 
 class StoreBytes final : public ByteSource {
  public:
-  StoreBytes(std::shared_ptr<arrow::io::InputStream> stream, std::string path) : stream_(std::move(stream)), path_(std::move(path)) {}
+  StoreBytes(std::shared_ptr<arrow::io::InputStream> stream, std::string path)
+      : stream_(std::move(stream)), path_(std::move(path)) {}
   size_t read(void* data, size_t size) override {
     const auto got = stream_->Read(static_cast<int64_t>(size), data);
-    if (!got.ok()) throw UserError(ExitCode::io, fmt::format("{}: reading failed: {}", path_, got.status().message()));
+    if (!got.ok())
+      throw UserError(ExitCode::io,
+                      fmt::format("{}: reading failed: {}", path_, got.status().message()));
     return static_cast<size_t>(*got);
   }
 
@@ -57,7 +63,8 @@ class StoreBytes final : public ByteSource {
 /// The part of a pattern before its first wildcard component: what the store is asked to list.
 std::string fixed_folder(const std::string& pattern) {
   const size_t wildcard = pattern.find_first_of("*?");
-  const size_t slash = wildcard == std::string::npos ? pattern.rfind('/') : pattern.rfind('/', wildcard);
+  const size_t slash =
+      wildcard == std::string::npos ? pattern.rfind('/') : pattern.rfind('/', wildcard);
   return slash == std::string::npos ? "" : pattern.substr(0, slash);
 }
 
@@ -66,13 +73,19 @@ class ObjectStore final : public FileStore {
   explicit ObjectStore(const std::string& uri) : scheme_(uri.substr(0, uri.find("://"))) {
     if (scheme_ == "s3") load_s3();
     auto opened = arrow::fs::FileSystemFromUri(uri, &root_);
-    if (!opened.ok()) throw UserError(ExitCode::io, fmt::format("{}: cannot be opened: {}", uri, opened.status().message()));
+    if (!opened.ok())
+      throw UserError(ExitCode::io,
+                      fmt::format("{}: cannot be opened: {}", uri, opened.status().message()));
     system_ = *opened;
     while (!root_.empty() && root_.back() == '/') root_.pop_back();
     const auto info = system_->GetFileInfo(root_);
-    if (!info.ok()) throw UserError(ExitCode::io, fmt::format("{}: the store does not answer: {}", uri, one_line(info.status().message())));
+    if (!info.ok())
+      throw UserError(ExitCode::io, fmt::format("{}: the store does not answer: {}", uri,
+                                                one_line(info.status().message())));
     if (info->type() == arrow::fs::FileType::NotFound) {
-      throw UserError(ExitCode::missing_input, fmt::format("{}: nothing is there: set data.root to the prefix of the corpus", uri));
+      throw UserError(
+          ExitCode::missing_input,
+          fmt::format("{}: nothing is there: set data.root to the prefix of the corpus", uri));
     }
   }
 
@@ -86,14 +99,18 @@ class ObjectStore final : public FileStore {
     selector.max_recursion = static_cast<int32_t>(std::count(rest.begin(), rest.end(), '/'));
     const auto found = system_->GetFileInfo(selector);
     if (!found.ok())
-      throw UserError(ExitCode::io, fmt::format("{}: cannot be listed: {}", url(folder), one_line(found.status().message())));
+      throw UserError(ExitCode::io, fmt::format("{}: cannot be listed: {}", url(folder),
+                                                one_line(found.status().message())));
     std::vector<CorpusFile> files;
     for (const auto& info : *found) {
       if (!info.IsFile() || !info.path().starts_with(root_ + '/')) continue;
       const std::string name = info.path().substr(root_.size() + 1);
-      if (matches_pattern(pattern, name)) files.push_back({name, url(name), static_cast<uint64_t>(std::max<int64_t>(info.size(), 0))});
+      if (matches_pattern(pattern, name))
+        files.push_back(
+            {name, url(name), static_cast<uint64_t>(std::max<int64_t>(info.size(), 0))});
     }
-    std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+    std::sort(files.begin(), files.end(),
+              [](const auto& a, const auto& b) { return a.name < b.name; });
     return files;
   }
 
@@ -104,7 +121,8 @@ class ObjectStore final : public FileStore {
     return std::make_unique<StoreBytes>(*stream, url(name));
   }
 
-  std::shared_ptr<arrow::io::RandomAccessFile> open_random_access(const std::string& name) const override {
+  std::shared_ptr<arrow::io::RandomAccessFile> open_random_access(
+      const std::string& name) const override {
     require_inside(name);
     auto file = system_->OpenInputFile(root_ + '/' + name);
     if (!file.ok()) fail(name, file.status());
@@ -141,9 +159,12 @@ class ObjectStore final : public FileStore {
     std::replace(text.begin(), text.end(), '\n', ' ');
     return text;
   }
-  std::string url(const std::string& name) const { return scheme_ + "://" + root_ + (name.empty() ? "" : "/" + name); }
+  std::string url(const std::string& name) const {
+    return scheme_ + "://" + root_ + (name.empty() ? "" : "/" + name);
+  }
   [[noreturn]] void fail(const std::string& name, const arrow::Status& status) const {
-    throw UserError(ExitCode::io, fmt::format("{}: cannot be read: {}", url(name), one_line(status.message())));
+    throw UserError(ExitCode::io,
+                    fmt::format("{}: cannot be read: {}", url(name), one_line(status.message())));
   }
 
   std::string scheme_;
@@ -157,6 +178,8 @@ void close_object_stores() {
   if (const Call finalize = finalize_s3.exchange(nullptr)) (void)finalize();
 }
 
-std::shared_ptr<FileStore> open_object_store(const std::string& uri) { return std::make_shared<ObjectStore>(uri); }
+std::shared_ptr<FileStore> open_object_store(const std::string& uri) {
+  return std::make_shared<ObjectStore>(uri);
+}
 
 }  // namespace polysketch

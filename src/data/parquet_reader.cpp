@@ -20,7 +20,8 @@ constexpr int64_t kRowsPerBatch = 32;
 
 class ParquetTextReader final : public RecordReader {
  public:
-  ParquetTextReader(std::shared_ptr<arrow::io::RandomAccessFile> file, std::string name, std::string field)
+  ParquetTextReader(std::shared_ptr<arrow::io::RandomAccessFile> file, std::string name,
+                    std::string field)
       : name_(std::move(name)), field_(std::move(field)) {
     guarded([&] { open(std::move(file)); });
   }
@@ -66,11 +67,15 @@ class ParquetTextReader final : public RecordReader {
     if (type == nullptr || !(arrow::is_base_binary_like(type->id()))) {
       std::string columns;
       for (const auto& member : schema->fields()) {
-        columns += fmt::format("{}{} {}", columns.empty() ? "" : ", ", member->name(), member->type()->ToString());
+        columns += fmt::format("{}{} {}", columns.empty() ? "" : ", ", member->name(),
+                               member->type()->ToString());
       }
-      throw UserError(ExitCode::bad_data,
-                      fmt::format("{}: {} '{}'; the columns are: {}: name the column of the text in the corpus description", name_,
-                                  type == nullptr ? "there is no column" : "there is no text in column", field_, columns));
+      throw UserError(
+          ExitCode::bad_data,
+          fmt::format("{}: {} '{}'; the columns are: {}: name the column of the text in the corpus "
+                      "description",
+                      name_, type == nullptr ? "there is no column" : "there is no text in column",
+                      field_, columns));
     }
     std::vector<int> groups(static_cast<size_t>(reader_->num_row_groups()));
     std::iota(groups.begin(), groups.end(), 0);
@@ -93,8 +98,11 @@ class ParquetTextReader final : public RecordReader {
 
   [[noreturn]] void fail(std::string cause) const {
     for (char& c : cause) c = c == '\n' ? ' ' : c;
-    throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: row {}: the Parquet file is damaged or truncated: {}: fetch the file again", name_, index_, cause));
+    throw UserError(
+        ExitCode::bad_data,
+        fmt::format(
+            "{}: row {}: the Parquet file is damaged or truncated: {}: fetch the file again", name_,
+            index_, cause));
   }
   void check(const arrow::Status& status) const {
     if (!status.ok()) fail(status.message());
@@ -118,8 +126,8 @@ class ParquetTextReader final : public RecordReader {
 
 }  // namespace
 
-std::unique_ptr<RecordReader> read_parquet(std::shared_ptr<arrow::io::RandomAccessFile> file, const std::string& name,
-                                           const std::string& field) {
+std::unique_ptr<RecordReader> read_parquet(std::shared_ptr<arrow::io::RandomAccessFile> file,
+                                           const std::string& name, const std::string& field) {
   return std::make_unique<ParquetTextReader>(std::move(file), name, field);
 }
 

@@ -52,7 +52,8 @@ class PlainTextReader final : public RecordReader {
 
 }  // namespace
 
-std::unique_ptr<RecordReader> read_plain_text(std::unique_ptr<ByteSource> source, const RecordLimits& limits) {
+std::unique_ptr<RecordReader> read_plain_text(std::unique_ptr<ByteSource> source,
+                                              const RecordLimits& limits) {
   return std::make_unique<PlainTextReader>(std::move(source), limits);
 }
 

@@ -18,8 +18,9 @@ struct WireField {
   std::string_view whole;  ///< key and value as they stand, for copying
 };
 
-/// Walks the fields of a message without allocating: enough of protocol buffers to read tf.train.Example and to look into a
-/// SentencePiece model before SentencePiece does. Groups are refused (proto3 and SentencePiece have none).
+/// Walks the fields of a message without allocating: enough of protocol buffers to read
+/// tf.train.Example and to look into a SentencePiece model before SentencePiece does. Groups are
+/// refused (proto3 and SentencePiece have none).
 class WireReader {
  public:
   explicit WireReader(std::string_view message) : rest_(message) {}

@@ -22,8 +22,9 @@ struct RawRecord {
   bool split = false;   ///< one part of a record that was too long to stay whole
 };
 
-/// Streams the records of one file with memory bounded by the limits. next() throws UserError 65 where the file as a whole is damaged
-/// (truncated, checksum of a length, page checksum, missing column): that loses data, so no policy skips it.
+/// Streams the records of one file with memory bounded by the limits. next() throws UserError 65
+/// where the file as a whole is damaged (truncated, checksum of a length, page checksum, missing
+/// column): that loses data, so no policy skips it.
 class RecordReader {
  public:
   virtual ~RecordReader() = default;
@@ -36,17 +37,23 @@ struct RecordLimits {
 };
 
 /// The whole file is one record; above max_document_bytes it comes in parts that end at line ends.
-std::unique_ptr<RecordReader> read_plain_text(std::unique_ptr<ByteSource> source, const RecordLimits& limits);
+std::unique_ptr<RecordReader> read_plain_text(std::unique_ptr<ByteSource> source,
+                                              const RecordLimits& limits);
 
-/// One JSON object a line; blank lines are passed over. `field`: name of the string member that holds the text.
-std::unique_ptr<RecordReader> read_json_lines(std::unique_ptr<ByteSource> source, const std::string& field, const RecordLimits& limits);
+/// One JSON object a line; blank lines are passed over. `field`: name of the string member that
+/// holds the text.
+std::unique_ptr<RecordReader> read_json_lines(std::unique_ptr<ByteSource> source,
+                                              const std::string& field, const RecordLimits& limits);
 
-/// TFRecord frames with tf.train.Example messages; `field`: name of a bytes_list feature with one value.
-std::unique_ptr<RecordReader> read_tfrecord(std::unique_ptr<ByteSource> source, const std::string& name, const std::string& field,
+/// TFRecord frames with tf.train.Example messages; `field`: name of a bytes_list feature with one
+/// value.
+std::unique_ptr<RecordReader> read_tfrecord(std::unique_ptr<ByteSource> source,
+                                            const std::string& name, const std::string& field,
                                             const RecordLimits& limits);
 
-/// Parquet, one column, in batches of few rows; page checksums are verified where the file has them.
-std::unique_ptr<RecordReader> read_parquet(std::shared_ptr<arrow::io::RandomAccessFile> file, const std::string& name,
-                                           const std::string& field);
+/// Parquet, one column, in batches of few rows; page checksums are verified where the file has
+/// them.
+std::unique_ptr<RecordReader> read_parquet(std::shared_ptr<arrow::io::RandomAccessFile> file,
+                                           const std::string& name, const std::string& field);
 
 }  // namespace polysketch

@@ -4,10 +4,12 @@
 namespace polysketch {
 namespace {
 
-/// The code point at `at`, and on to the next. U+2581, SentencePiece's blank, becomes 0; a NUL of the text becomes a value that is in no
-/// piece.
+/// The code point at `at`, and on to the next. U+2581, SentencePiece's blank, becomes 0; a NUL of
+/// the text becomes a value that is in no piece.
 uint32_t decode(std::string_view text, size_t& at) {
-  const auto byte = [&](size_t i) { return at + i < text.size() ? static_cast<uint8_t>(text[at + i]) : 0U; };
+  const auto byte = [&](size_t i) {
+    return at + i < text.size() ? static_cast<uint8_t>(text[at + i]) : 0U;
+  };
   const uint32_t first = byte(0);
   if (first < 0x80) {
     ++at;
@@ -23,14 +25,16 @@ uint32_t decode(std::string_view text, size_t& at) {
     at += 3;
     return value == 0x2581 ? 0 : value;
   }
-  const uint32_t value = (first & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
+  const uint32_t value =
+      (first & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
   at += 4;
   return value;
 }
 
 }  // namespace
 
-SafeCuts::SafeCuts(const ModelSummary& model) : possible_(model.type == TokenizerType::unigram || model.type == TokenizerType::bpe) {
+SafeCuts::SafeCuts(const ModelSummary& model)
+    : possible_(model.type == TokenizerType::unigram || model.type == TokenizerType::bpe) {
   for (const auto& piece : model.pieces) {
     const std::string_view text = piece.text;
     size_t at = 0;

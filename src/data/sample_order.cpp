@@ -8,7 +8,9 @@
 namespace polysketch {
 namespace {
 
-uint64_t pool_stream(int64_t epoch, int64_t pool) { return static_cast<uint64_t>(epoch) << 32 | static_cast<uint64_t>(pool); }
+uint64_t pool_stream(int64_t epoch, int64_t pool) {
+  return static_cast<uint64_t>(epoch) << 32 | static_cast<uint64_t>(pool);
+}
 
 }  // namespace
 
@@ -17,7 +19,8 @@ int64_t pool_segments(const ShuffleConfig& config, int64_t pool) {
 }
 
 SegmentWalk::SegmentWalk(const ShuffleConfig& config, uint64_t seed, int64_t epoch, int64_t files)
-    : files_(static_cast<uint64_t>(std::max<int64_t>(files, 1)), seed, RandomPurpose::file_order, static_cast<uint64_t>(epoch)),
+    : files_(static_cast<uint64_t>(std::max<int64_t>(files, 1)), seed, RandomPurpose::file_order,
+             static_cast<uint64_t>(epoch)),
       shuffled_(config.enabled),
       group_size_(config.enabled ? config.files : 1),
       file_count_(files) {
@@ -28,8 +31,10 @@ SegmentWalk::SegmentWalk(const ShuffleConfig& config, uint64_t seed, int64_t epo
 void SegmentWalk::fill() {
   if (!group_.empty()) return;
   turn_ = 0;
-  for (; next_file_ < file_count_ && static_cast<int64_t>(group_.size()) < group_size_; ++next_file_) {
-    const int64_t file = shuffled_ ? static_cast<int64_t>(files_(static_cast<uint64_t>(next_file_))) : next_file_;
+  for (; next_file_ < file_count_ && static_cast<int64_t>(group_.size()) < group_size_;
+       ++next_file_) {
+    const int64_t file =
+        shuffled_ ? static_cast<int64_t>(files_(static_cast<uint64_t>(next_file_))) : next_file_;
     group_.push_back({file, 0});
   }
 }
@@ -67,7 +72,8 @@ TokenPool::TokenPool(const ShuffleConfig& config, uint64_t seed, int64_t epoch, 
     }
   }
   if (documents.empty()) return;
-  const IndexPermutation permutation(documents.size(), seed, RandomPurpose::document_order, pool_stream(epoch, pool));
+  const IndexPermutation permutation(documents.size(), seed, RandomPurpose::document_order,
+                                     pool_stream(epoch, pool));
   pieces_.reserve(documents.size());
   ends_.reserve(documents.size());
   int64_t end = 0;
@@ -92,14 +98,17 @@ void TokenPool::copy(int64_t begin, int64_t count, int32_t* out) const {
   }
 }
 
-WindowOrder::WindowOrder(const ShuffleConfig& config, uint64_t seed, int64_t epoch, int64_t pool, int64_t count) {
+WindowOrder::WindowOrder(const ShuffleConfig& config, uint64_t seed, int64_t epoch, int64_t pool,
+                         int64_t count) {
   if (config.enabled && count > 0) {
-    permutation_.emplace(static_cast<uint64_t>(count), seed, RandomPurpose::window_order, pool_stream(epoch, pool));
+    permutation_.emplace(static_cast<uint64_t>(count), seed, RandomPurpose::window_order,
+                         pool_stream(epoch, pool));
   }
 }
 
 int64_t WindowOrder::operator()(int64_t position) const {
-  return permutation_ ? static_cast<int64_t>((*permutation_)(static_cast<uint64_t>(position))) : position;
+  return permutation_ ? static_cast<int64_t>((*permutation_)(static_cast<uint64_t>(position)))
+                      : position;
 }
 
 }  // namespace polysketch

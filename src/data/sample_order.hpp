@@ -14,22 +14,28 @@ namespace polysketch {
 
 // The order of training windows, a pure function of (seed, epoch, position):
 //
-// 1. An epoch permutes the files and takes them in groups of shuffle.files; inside a group the segments come in turn, one of each file
-//    (a file that has ended drops out). That is the epoch's sequence of segments.
-// 2. Consecutive segments form pools of 1, 2, 4, … up to shuffle.segments (small first, so that training starts soon). The documents of
-//    a pool are permuted; put one after the other they are the epoch's tokens 0 … N-1.
-// 3. Window w holds the tokens [w*T, w*T + T]: T inputs and T targets. It belongs to the pool in which its last token lies, so a pool needs
-//    nothing of the next one. The windows of a pool are permuted. What is left at the end of an epoch, fewer than T + 1 tokens, is dropped.
+// 1. An epoch permutes the files and takes them in groups of shuffle.files; inside a group the
+//    segments come in turn, one of each file (a file that has ended drops out). That is the epoch's
+//    sequence of segments.
+// 2. Consecutive segments form pools of 1, 2, 4, … up to shuffle.segments (small first, so that
+//    training starts soon). The documents of a pool are permuted; put one after the other they are
+//    the epoch's tokens 0 … N-1.
+// 3. Window w holds the tokens [w*T, w*T + T]: T inputs and T targets. It belongs to the pool in
+//    which its last token lies, so a pool needs nothing of the next one. The windows of a pool are
+//    permuted. What is left at the end of an epoch, fewer than T + 1 tokens, is dropped.
 //
 // Without shuffling everything comes as it lies in the files, sorted by name.
 
 /// Windows whose last token lies among the first `tokens` tokens of an epoch.
-constexpr int64_t windows_within(int64_t tokens, int64_t context) { return tokens > 0 ? (tokens - 1) / context : 0; }
+constexpr int64_t windows_within(int64_t tokens, int64_t context) {
+  return tokens > 0 ? (tokens - 1) / context : 0;
+}
 
 /// Number of segments of the `pool`-th pool of an epoch.
 int64_t pool_segments(const ShuffleConfig& config, int64_t pool);
 
-/// Walks over the segments of one epoch. Which files have ended must be told, since it shows only when they are read. Cheap to copy.
+/// Walks over the segments of one epoch. Which files have ended must be told, since it shows only
+/// when they are read. Cheap to copy.
 class SegmentWalk {
  public:
   SegmentWalk(const ShuffleConfig& config, uint64_t seed, int64_t epoch, int64_t files);
@@ -51,7 +57,8 @@ class SegmentWalk {
 /// The documents of a pool in their permuted order, as one run of tokens.
 class TokenPool {
  public:
-  TokenPool(const ShuffleConfig& config, uint64_t seed, int64_t epoch, int64_t pool, std::vector<std::shared_ptr<const Segment>> segments);
+  TokenPool(const ShuffleConfig& config, uint64_t seed, int64_t epoch, int64_t pool,
+            std::vector<std::shared_ptr<const Segment>> segments);
   int64_t tokens() const { return ends_.empty() ? 0 : ends_.back(); }
   /// Copies tokens [begin, begin + count) of the run.
   void copy(int64_t begin, int64_t count, int32_t* out) const;
@@ -69,7 +76,8 @@ class TokenPool {
 /// Which window of a pool stands at each position: `count` windows.
 class WindowOrder {
  public:
-  WindowOrder(const ShuffleConfig& config, uint64_t seed, int64_t epoch, int64_t pool, int64_t count);
+  WindowOrder(const ShuffleConfig& config, uint64_t seed, int64_t epoch, int64_t pool,
+              int64_t count);
   int64_t operator()(int64_t position) const;
 
  private:

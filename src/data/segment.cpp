@@ -25,7 +25,8 @@ static_assert(std::endian::native == std::endian::little, "segment files are map
 
 constexpr std::array<char, 8> kMagic = {'P', 'S', 'K', 'T', 'O', 'K', 'S', '\0'};
 constexpr uint32_t kVersion = 1;
-constexpr uint64_t kMostTokens = uint64_t{1} << 40;  // far above any segment; keeps the size arithmetic from overflowing
+// far above any segment; keeps the size arithmetic from overflowing
+constexpr uint64_t kMostTokens = uint64_t{1} << 40;
 
 struct Header {
   std::array<char, 8> magic;
@@ -53,17 +54,22 @@ const char* header_fault(const Header& header, const SegmentIdentity& identity, 
   if (header.magic != kMagic) return "not a segment file";
   if (header.header_crc != header_crc(header)) return "CRC of the header differs";
   if (header.version != kVersion) return "other format version";
-  if (header.source != identity.source || header.number != identity.number) return "belongs to another segment";
+  if (header.source != identity.source || header.number != identity.number)
+    return "belongs to another segment";
   if (header.id_bytes != 2 && header.id_bytes != 4) return "ids of odd width";
-  const auto tokens = static_cast<uint64_t>(header.counts.tokens), documents = static_cast<uint64_t>(header.counts.documents);
+  const auto tokens = static_cast<uint64_t>(header.counts.tokens),
+             documents = static_cast<uint64_t>(header.counts.documents);
   if (tokens > kMostTokens || documents > tokens) return "impossible counts";
   if (file_bytes(header) != size) return "wrong size";
   return nullptr;
 }
 
 [[noreturn]] void throw_unreadable(const std::filesystem::path& path, int error) {
-  const auto code = error == ENOENT ? ExitCode::missing_input : error == EACCES || error == EPERM ? ExitCode::permission : ExitCode::io;
-  throw UserError(code, fmt::format("{}: cannot read the token cache: {}", path.string(), std::strerror(error)));
+  const auto code = error == ENOENT                     ? ExitCode::missing_input
+                    : error == EACCES || error == EPERM ? ExitCode::permission
+                                                        : ExitCode::io;
+  throw UserError(code, fmt::format("{}: cannot read the token cache: {}", path.string(),
+                                    std::strerror(error)));
 }
 
 /// Largest id, so that one comparison covers all (the loop vectorises).
@@ -90,20 +96,23 @@ void Segment::check(std::string_view content, const SegmentIdentity& identity, i
   if (content.size() < sizeof(Header)) throw SegmentDamaged("shorter than its header");
   Header header{};
   std::memcpy(&header, content.data(), sizeof header);
-  if (const char* fault = header_fault(header, identity, content.size())) throw SegmentDamaged(fault);
+  if (const char* fault = header_fault(header, identity, content.size()))
+    throw SegmentDamaged(fault);
   if (crc32c(content.data() + sizeof header, content.size() - sizeof header) != header.body_crc) {
     throw SegmentDamaged("CRC of the tokens differs");
   }
   summary_ = {header.counts, header.last != 0};
   const char* documents = content.data() + sizeof header;
-  documents_ = {reinterpret_cast<const SegmentDocument*>(documents), static_cast<size_t>(header.counts.documents)};
+  documents_ = {reinterpret_cast<const SegmentDocument*>(documents),
+                static_cast<size_t>(header.counts.documents)};
   const char* ids = documents + documents_.size_bytes();
   uint64_t before = 0;
   for (const auto& document : documents_) {
     if (document.end <= before) throw SegmentDamaged("ends of documents do not rise");
     before = document.end;
   }
-  if (before != static_cast<uint64_t>(header.counts.tokens)) throw SegmentDamaged("documents and tokens differ");
+  if (before != static_cast<uint64_t>(header.counts.tokens))
+    throw SegmentDamaged("documents and tokens differ");
   uint32_t most = 0;
   if (header.id_bytes == 2) {
     ids16_ = reinterpret_cast<const uint16_t*>(ids);
@@ -112,10 +121,12 @@ void Segment::check(std::string_view content, const SegmentIdentity& identity, i
     ids32_ = reinterpret_cast<const uint32_t*>(ids);
     most = largest(ids32_, header.counts.tokens);
   }
-  if (header.counts.tokens > 0 && most >= static_cast<uint32_t>(vocabulary)) throw SegmentDamaged("an id is outside the vocabulary");
+  if (header.counts.tokens > 0 && most >= static_cast<uint32_t>(vocabulary))
+    throw SegmentDamaged("an id is outside the vocabulary");
 }
 
-std::shared_ptr<const Segment> Segment::map(const std::filesystem::path& path, const SegmentIdentity& identity, int32_t vocabulary) {
+std::shared_ptr<const Segment> Segment::map(const std::filesystem::path& path,
+                                            const SegmentIdentity& identity, int32_t vocabulary) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw_unreadable(path, errno);
   struct stat status {};
@@ -130,7 +141,8 @@ std::shared_ptr<const Segment> Segment::map(const std::filesystem::path& path, c
   }
   std::shared_ptr<Segment> segment(new Segment);
   segment->mapped_bytes_ = static_cast<size_t>(status.st_size);
-  void* mapping = ::mmap(nullptr, segment->mapped_bytes_, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+  void* mapping =
+      ::mmap(nullptr, segment->mapped_bytes_, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
   const int error = errno;
   ::close(fd);
   if (mapping == MAP_FAILED) throw_unreadable(path, error);
@@ -139,7 +151,8 @@ std::shared_ptr<const Segment> Segment::map(const std::filesystem::path& path, c
   return segment;
 }
 
-std::shared_ptr<const Segment> Segment::parse(std::string content, const SegmentIdentity& identity, int32_t vocabulary) {
+std::shared_ptr<const Segment> Segment::parse(std::string content, const SegmentIdentity& identity,
+                                              int32_t vocabulary) {
   std::shared_ptr<Segment> segment(new Segment);
   segment->memory_ = std::move(content);
   segment->check(segment->memory_, identity, vocabulary);
@@ -151,22 +164,27 @@ Segment::~Segment() {
 }
 
 void Segment::copy(int64_t begin, int64_t count, int32_t* out) const {
-  require(begin >= 0 && count >= 0 && begin + count <= summary_.counts.tokens, "range outside the segment");
+  require(begin >= 0 && count >= 0 && begin + count <= summary_.counts.tokens,
+          "range outside the segment");
   if (ids16_) {
     std::copy_n(ids16_ + begin, count, out);
   } else {
-    std::transform(ids32_ + begin, ids32_ + begin + count, out, [](uint32_t id) { return static_cast<int32_t>(id); });
+    std::transform(ids32_ + begin, ids32_ + begin + count, out,
+                   [](uint32_t id) { return static_cast<int32_t>(id); });
   }
 }
 
-std::optional<SegmentSummary> read_segment_summary(const std::filesystem::path& path, const SegmentIdentity& identity) {
+std::optional<SegmentSummary> read_segment_summary(const std::filesystem::path& path,
+                                                   const SegmentIdentity& identity) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return std::nullopt;
   Header header{};
   struct stat status {};
-  const bool whole = ::fstat(fd, &status) == 0 && ::pread(fd, &header, sizeof header, 0) == static_cast<ssize_t>(sizeof header);
+  const bool whole = ::fstat(fd, &status) == 0 &&
+                     ::pread(fd, &header, sizeof header, 0) == static_cast<ssize_t>(sizeof header);
   ::close(fd);
-  if (!whole || header_fault(header, identity, static_cast<uint64_t>(status.st_size))) return std::nullopt;
+  if (!whole || header_fault(header, identity, static_cast<uint64_t>(status.st_size)))
+    return std::nullopt;
   return SegmentSummary{header.counts, header.last != 0};
 }
 
@@ -175,12 +193,17 @@ SegmentBuilder::SegmentBuilder(int32_t vocabulary) : vocabulary_(vocabulary) {}
 void SegmentBuilder::add(std::string_view text, std::span<const int32_t> ids, int32_t unknown) {
   for (const int32_t id : ids) {
     if (id < 0 || id >= vocabulary_) {
-      throw UserError(ExitCode::bad_data,
-                      fmt::format("tokenizer gave the id {} but has only {} pieces: its model file is not usable", id, vocabulary_));
+      throw UserError(
+          ExitCode::bad_data,
+          fmt::format(
+              "tokenizer gave the id {} but has only {} pieces: its model file is not usable", id,
+              vocabulary_));
     }
     counts_.unknown += id == unknown;
   }
-  if (text.size() > UINT32_MAX) throw UserError(ExitCode::bad_data, "a document has more than 4 GiB: lower data.max_document_bytes");
+  if (text.size() > UINT32_MAX)
+    throw UserError(ExitCode::bad_data,
+                    "a document has more than 4 GiB: lower data.max_document_bytes");
   ids_.insert(ids_.end(), ids.begin(), ids.end());
   Sha256 hash;
   hash.update(text.data(), text.size());
@@ -211,7 +234,8 @@ std::string SegmentBuilder::finish(const SegmentIdentity& identity, bool last) {
   const size_t document_bytes = documents_.size() * sizeof(SegmentDocument);
   if (document_bytes > 0) std::memcpy(documents, documents_.data(), document_bytes);
   if (header.id_bytes == 2) {
-    std::transform(ids_.begin(), ids_.end(), reinterpret_cast<uint16_t*>(documents + document_bytes),
+    std::transform(ids_.begin(), ids_.end(),
+                   reinterpret_cast<uint16_t*>(documents + document_bytes),
                    [](int32_t id) { return static_cast<uint16_t>(id); });
   } else if (!ids_.empty()) {
     std::memcpy(documents + document_bytes, ids_.data(), ids_.size() * sizeof(int32_t));

@@ -28,7 +28,8 @@ struct SegmentCounts {
 
 /// One document of a segment.
 struct SegmentDocument {
-  uint64_t end = 0;    ///< token offset in the segment behind its EOS; it begins where the one before ends
+  uint64_t end =
+      0;  ///< token offset in the segment behind its EOS; it begins where the one before ends
   uint64_t hash = 0;   ///< first 8 bytes of the SHA-256 of its text, to find duplicates
   uint32_t bytes = 0;  ///< of text
   uint32_t words = 0;
@@ -47,23 +48,29 @@ struct SegmentIdentity {
   int64_t number = 0;   ///< of the segment in its file
 };
 
-/// A segment's file is damaged or is another one's. Never reaches the user: the segment is made again.
+/// A segment's file is damaged or is another one's. Never reaches the user: the segment is made
+/// again.
 class SegmentDamaged : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// Ids of some consecutive documents of one file, EOS behind each. Immutable; may be read from several threads.
+/// Ids of some consecutive documents of one file, EOS behind each. Immutable; may be read from
+/// several threads.
 ///
-/// File format, little endian: 128 bytes of header (magic, version, counts, CRC-32C of the body, CRC-32C of the header), then the
-/// SegmentDocuments, then the ids as uint16 (vocabulary <= 65,536) or uint32.
+/// File format, little endian: 128 bytes of header (magic, version, counts, CRC-32C of the body,
+/// CRC-32C of the header), then the SegmentDocuments, then the ids as uint16 (vocabulary <= 65,536)
+/// or uint32.
 class Segment {
  public:
-  /// Maps a file and checks all of it: size, both CRCs, identity, document ends, ids below the vocabulary. Throws SegmentDamaged with the
-  /// reason; UserError 66, 77 or 74 when the file cannot be read.
-  static std::shared_ptr<const Segment> map(const std::filesystem::path& path, const SegmentIdentity& identity, int32_t vocabulary);
+  /// Maps a file and checks all of it: size, both CRCs, identity, document ends, ids below the
+  /// vocabulary. Throws SegmentDamaged with the reason; UserError 66, 77 or 74 when the file cannot
+  /// be read.
+  static std::shared_ptr<const Segment> map(const std::filesystem::path& path,
+                                            const SegmentIdentity& identity, int32_t vocabulary);
   /// The same from memory, as SegmentBuilder::finish gave it.
-  static std::shared_ptr<const Segment> parse(std::string content, const SegmentIdentity& identity, int32_t vocabulary);
+  static std::shared_ptr<const Segment> parse(std::string content, const SegmentIdentity& identity,
+                                              int32_t vocabulary);
 
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
@@ -88,8 +95,10 @@ class Segment {
   size_t mapped_bytes_ = 0;
 };
 
-/// The header of a segment's file, checked by its own CRC and the file's size; nothing if there is no such file or it is damaged.
-std::optional<SegmentSummary> read_segment_summary(const std::filesystem::path& path, const SegmentIdentity& identity);
+/// The header of a segment's file, checked by its own CRC and the file's size; nothing if there is
+/// no such file or it is damaged.
+std::optional<SegmentSummary> read_segment_summary(const std::filesystem::path& path,
+                                                   const SegmentIdentity& identity);
 
 /// Gathers documents of one segment.
 class SegmentBuilder {

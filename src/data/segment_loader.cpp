@@ -14,8 +14,11 @@ int64_t tokeniser_threads(int64_t configured) {
   return std::max<int64_t>(1, static_cast<int64_t>(std::thread::hardware_concurrency()) - 1);
 }
 
-SegmentLoader::SegmentLoader(std::shared_ptr<SegmentSource> source, int64_t threads, bool background) : source_(std::move(source)) {
-  for (int64_t i = 0; i < threads; ++i) workers_.emplace_back([this, background] { work(background); });
+SegmentLoader::SegmentLoader(std::shared_ptr<SegmentSource> source, int64_t threads,
+                             bool background)
+    : source_(std::move(source)) {
+  for (int64_t i = 0; i < threads; ++i)
+    workers_.emplace_back([this, background] { work(background); });
 }
 
 SegmentLoader::~SegmentLoader() {

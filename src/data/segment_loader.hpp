@@ -15,10 +15,12 @@
 
 namespace polysketch {
 
-/// Loads segments on some threads, ahead of the one that needs them. Calls come from one thread; results do not depend on timing.
+/// Loads segments on some threads, ahead of the one that needs them. Calls come from one thread;
+/// results do not depend on timing.
 class SegmentLoader {
  public:
-  /// background: the threads give way to others of the machine (nice value 10), so that tokenising ahead does not slow a training step.
+  /// background: the threads give way to others of the machine (nice value 10), so that tokenising
+  /// ahead does not slow a training step.
   SegmentLoader(std::shared_ptr<SegmentSource> source, int64_t threads, bool background);
   ~SegmentLoader();  ///< cancels the source and joins
   SegmentLoader(const SegmentLoader&) = delete;
@@ -28,7 +30,8 @@ class SegmentLoader {
   void want(const SegmentRef& ref);
   /// True if want() was called and get() not yet.
   bool asked(const SegmentRef& ref) const;
-  /// Waits for the segment and hands it over; null: the file ended before it. Throws what loading threw; Cancelled after cancel().
+  /// Waits for the segment and hands it over; null: the file ended before it. Throws what loading
+  /// threw; Cancelled after cancel().
   std::shared_ptr<const Segment> get(const SegmentRef& ref);
   /// True when it is known that the file ends before this segment.
   bool ended(const SegmentRef& ref) const;

@@ -27,18 +27,20 @@ class SegmentSource {
   virtual int32_t eos() const = 0;
   virtual int32_t unknown() const = 0;
 
-  /// The segment, tokenised now if it is not there yet; null when the file has ended before it. May take seconds. Throws the reader's
-  /// UserError; Cancelled after cancel().
+  /// The segment, tokenised now if it is not there yet; null when the file has ended before it. May
+  /// take seconds. Throws the reader's UserError; Cancelled after cancel().
   virtual std::shared_ptr<const Segment> load(const SegmentRef& ref) = 0;
 
   /// What is known without tokenising or reading tokens.
   struct Known {
     bool known = false;
-    std::optional<SegmentSummary> summary;  ///< nothing: the file ends before this segment (if known)
+    /// nothing: the file ends before this segment (if known)
+    std::optional<SegmentSummary> summary;
   };
   virtual Known look_up(const SegmentRef& ref) = 0;
 
-  /// Makes calls of load() that wait or tokenise return soon with Cancelled. For the end of the program or of a stream.
+  /// Makes calls of load() that wait or tokenise return soon with Cancelled. For the end of the
+  /// program or of a stream.
   virtual void cancel() = 0;
 
   /// For messages: the name of a file.

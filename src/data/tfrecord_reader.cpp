@@ -29,7 +29,8 @@ Extracted bytes_value(std::string_view feature, const std::string& name) {
   WireReader kinds(feature);
   WireField kind;
   while (kinds.next(kind)) {
-    if (kind.number != kFeatureBytesList || kind.type != 2) return {{}, fmt::format("feature '{}' is not a byte string", name)};
+    if (kind.number != kFeatureBytesList || kind.type != 2)
+      return {{}, fmt::format("feature '{}' is not a byte string", name)};
     WireReader values(kind.bytes);
     WireField value;
     std::optional<std::string_view> text;
@@ -45,7 +46,8 @@ Extracted bytes_value(std::string_view feature, const std::string& name) {
   return {{}, kinds.ok() ? fmt::format("feature '{}' is empty", name) : "not a tf.train.Example"};
 }
 
-/// Entries of the map come in any order; the last one of a name wins, as in every protocol buffer reader.
+/// Entries of the map come in any order; the last one of a name wins, as in every protocol buffer
+/// reader.
 Extracted find_feature(std::string_view example, const std::string& name) {
   std::optional<std::string_view> found;
   bool ok = true;
@@ -76,8 +78,12 @@ Extracted find_feature(std::string_view example, const std::string& name) {
 
 class TfRecordReader final : public RecordReader {
  public:
-  TfRecordReader(std::unique_ptr<ByteSource> source, std::string name, std::string field, const RecordLimits& limits)
-      : bytes_(std::move(source)), name_(std::move(name)), field_(std::move(field)), limit_(limits.max_line_bytes) {}
+  TfRecordReader(std::unique_ptr<ByteSource> source, std::string name, std::string field,
+                 const RecordLimits& limits)
+      : bytes_(std::move(source)),
+        name_(std::move(name)),
+        field_(std::move(field)),
+        limit_(limits.max_line_bytes) {}
 
   bool next(RawRecord& record) override {
     record.text.clear();
@@ -95,13 +101,16 @@ class TfRecordReader final : public RecordReader {
       fail(record.offset, "the CRC of a record's length is wrong: no TFRecord file, or damaged");
     }
     if (length > limit_) {
-      if (bytes_.skip(length) < length || bytes_.skip(4) < 4) fail(record.offset, "the file is truncated inside a record");
+      if (bytes_.skip(length) < length || bytes_.skip(4) < 4)
+        fail(record.offset, "the file is truncated inside a record");
       ++index_;
-      record.error = fmt::format("the record is longer than {} bytes (data.max_line_bytes)", limit_);
+      record.error =
+          fmt::format("the record is longer than {} bytes (data.max_line_bytes)", limit_);
       return true;
     }
     payload_.resize(length + 4);
-    if (bytes_.read(payload_.data(), payload_.size()) < payload_.size()) fail(record.offset, "the file is truncated inside a record");
+    if (bytes_.read(payload_.data(), payload_.size()) < payload_.size())
+      fail(record.offset, "the file is truncated inside a record");
     ++index_;
     if (masked_crc32c(payload_.data(), length) != load_crc(payload_.data() + length)) {
       record.error = "the CRC of the record's payload is wrong";
@@ -123,7 +132,9 @@ class TfRecordReader final : public RecordReader {
     return value;
   }
   [[noreturn]] void fail(uint64_t offset, const std::string& cause) const {
-    throw UserError(ExitCode::bad_data, fmt::format("{}: record {}, byte {}: {}: fetch the file again", name_, index_, offset, cause));
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("{}: record {}, byte {}: {}: fetch the file again", name_, index_,
+                                offset, cause));
   }
 
   BufferedBytes bytes_;
@@ -135,7 +146,8 @@ class TfRecordReader final : public RecordReader {
 
 }  // namespace
 
-std::unique_ptr<RecordReader> read_tfrecord(std::unique_ptr<ByteSource> source, const std::string& name, const std::string& field,
+std::unique_ptr<RecordReader> read_tfrecord(std::unique_ptr<ByteSource> source,
+                                            const std::string& name, const std::string& field,
                                             const RecordLimits& limits) {
   return std::make_unique<TfRecordReader>(std::move(source), name, field, limits);
 }

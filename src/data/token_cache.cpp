@@ -22,7 +22,9 @@ std::filesystem::path token_cache_folder(const DataConfig& config) {
   if (cache && *cache) return std::filesystem::path(cache) / "polysketch" / "tokens";
   const char* home = std::getenv("HOME");
   if (home && *home) return std::filesystem::path(home) / ".cache" / "polysketch" / "tokens";
-  throw UserError(ExitCode::config, "data.cache: neither it nor XDG_CACHE_HOME nor HOME is set: set data.cache to a folder for token ids");
+  throw UserError(ExitCode::config,
+                  "data.cache: neither it nor XDG_CACHE_HOME nor HOME is set: set data.cache to a "
+                  "folder for token ids");
 }
 
 int64_t segment_target(int64_t segment_bytes, int64_t number) {
@@ -31,9 +33,11 @@ int64_t segment_target(int64_t segment_bytes, int64_t number) {
   return std::min(target, segment_bytes);
 }
 
-TokenCache::TokenCache(Options options, Encoder encoder, std::vector<Input> inputs) : shared_(std::make_shared<Shared>()) {
+TokenCache::TokenCache(Options options, Encoder encoder, std::vector<Input> inputs)
+    : shared_(std::make_shared<Shared>()) {
   const std::string key =
-      sha256_hex(fmt::format("{}\n{}\n{}\n{}\n{}", encoder.sha256, encoder.eos, options.processing_id, options.segment_bytes, kFormat));
+      sha256_hex(fmt::format("{}\n{}\n{}\n{}\n{}", encoder.sha256, encoder.eos,
+                             options.processing_id, options.segment_bytes, kFormat));
   shared_->folder = options.folder / key.substr(0, 16);
   shared_->options = std::move(options);
   shared_->encoder = std::move(encoder);
@@ -43,16 +47,20 @@ TokenCache::TokenCache(Options options, Encoder encoder, std::vector<Input> inpu
 
 TokenCache::~TokenCache() = default;
 
-std::shared_ptr<TokenCache> TokenCache::open(const DataConfig& config, const Corpus& corpus, Split split, const Tokenizer& tokenizer) {
+std::shared_ptr<TokenCache> TokenCache::open(const DataConfig& config, const Corpus& corpus,
+                                             Split split, const Tokenizer& tokenizer) {
   Options options;
   options.folder = token_cache_folder(config);
   options.processing_id = corpus.processing_id();
-  const Encoder encoder{tokenizer.sha256(), tokenizer.vocabulary(), tokenizer.eos(), tokenizer.unknown(),
-                        [tokenizer](std::string_view text, std::vector<int32_t>& ids) { tokenizer.encode(text, ids); }};
+  const Encoder encoder{tokenizer.sha256(), tokenizer.vocabulary(), tokenizer.eos(),
+                        tokenizer.unknown(),
+                        [tokenizer](std::string_view text, std::vector<int32_t>& ids) {
+                          tokenizer.encode(text, ids);
+                        }};
   std::vector<Input> inputs;
   for (auto& file : corpus.files(split)) {
-    inputs.push_back(
-        {file.name, file.bytes, [corpus, file] { return corpus.content_hash(file); }, [corpus, file] { return corpus.read(file); }});
+    inputs.push_back({file.name, file.bytes, [corpus, file] { return corpus.content_hash(file); },
+                      [corpus, file] { return corpus.read(file); }});
   }
   return std::make_shared<TokenCache>(std::move(options), encoder, std::move(inputs));
 }
@@ -67,19 +75,31 @@ std::shared_ptr<const Segment> TokenCache::load(const SegmentRef& ref) {
   return files_.at(static_cast<size_t>(ref.file))->load(ref.segment);
 }
 
-SegmentSource::Known TokenCache::look_up(const SegmentRef& ref) { return files_.at(static_cast<size_t>(ref.file))->look_up(ref.segment); }
+SegmentSource::Known TokenCache::look_up(const SegmentRef& ref) {
+  return files_.at(static_cast<size_t>(ref.file))->look_up(ref.segment);
+}
 
 void TokenCache::cancel() { shared_->cancelled = true; }
 
-std::string TokenCache::file_name(int64_t file) const { return files_.at(static_cast<size_t>(file))->input().name; }
+std::string TokenCache::file_name(int64_t file) const {
+  return files_.at(static_cast<size_t>(file))->input().name;
+}
 
-uint64_t TokenCache::file_bytes(int64_t file) const { return files_.at(static_cast<size_t>(file))->input().bytes; }
+uint64_t TokenCache::file_bytes(int64_t file) const {
+  return files_.at(static_cast<size_t>(file))->input().bytes;
+}
 
-std::optional<TokenCache::FileSummary> TokenCache::file_summary(int64_t file) { return files_.at(static_cast<size_t>(file))->summary(); }
+std::optional<TokenCache::FileSummary> TokenCache::file_summary(int64_t file) {
+  return files_.at(static_cast<size_t>(file))->summary();
+}
 
-TokenCache::Verification TokenCache::verify(int64_t file) { return files_.at(static_cast<size_t>(file))->verify(); }
+TokenCache::Verification TokenCache::verify(int64_t file) {
+  return files_.at(static_cast<size_t>(file))->verify();
+}
 
-TokenCache::Work TokenCache::work() const { return {shared_->segments_made, shared_->tokens_made, shared_->bytes_made}; }
+TokenCache::Work TokenCache::work() const {
+  return {shared_->segments_made, shared_->tokens_made, shared_->bytes_made};
+}
 
 const std::filesystem::path& TokenCache::folder() const { return shared_->folder; }
 

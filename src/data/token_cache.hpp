@@ -18,22 +18,27 @@
 
 namespace polysketch {
 
-/// Ids of the files of a split, kept on disk so that a text is tokenised once: by the first epoch of the first run that reads it.
+/// Ids of the files of a split, kept on disk so that a text is tokenised once: by the first epoch
+/// of the first run that reads it.
 ///
-///   <cache>/<16 hex digits of tokenizer, cleaning, segment size, format>/<content hash of the raw file>/seg-00000.tok …  index.json
+///   <cache>/<16 hex digits of tokenizer, cleaning, segment size, format>/<content hash of the raw
+///   file>/seg-00000.tok …  index.json
 ///
-/// A segment is a run of consecutive documents of one file: as many as it takes to reach a size that starts at a sixteenth of
-/// `segment_bytes` of text and doubles with each segment of the file up to `segment_bytes`. (The first segments are small so that training
-/// starts soon.) Files appear whole or not at all; a process killed at any moment leaves whole segments behind, and the next one goes on
-/// from them. Of several processes one at a time tokenises a file (flock), the others take what it writes; one that holds the lock without
-/// getting anywhere is overtaken after a minute, which is harmless since both would write the same bytes.
+/// A segment is a run of consecutive documents of one file: as many as it takes to reach a size
+/// that starts at a sixteenth of `segment_bytes` of text and doubles with each segment of the file
+/// up to `segment_bytes`. (The first segments are small so that training starts soon.) Files appear
+/// whole or not at all; a process killed at any moment leaves whole segments behind, and the next
+/// one goes on from them. Of several processes one at a time tokenises a file (flock), the others
+/// take what it writes; one that holds the lock without getting anywhere is overtaken after a
+/// minute, which is harmless since both would write the same bytes.
 class TokenCache final : public SegmentSource {
  public:
   /// How text becomes ids; all functions thread-safe.
   struct Encoder {
     std::string sha256;  ///< identity
     int32_t vocabulary = 0, eos = 0, unknown = 0;
-    std::function<void(std::string_view, std::vector<int32_t>&)> encode;  ///< appends the ids of a whole document, without EOS
+    /// appends the ids of a whole document, without EOS
+    std::function<void(std::string_view, std::vector<int32_t>&)> encode;
   };
   /// A raw file.
   struct Input {
@@ -52,8 +57,10 @@ class TokenCache final : public SegmentSource {
   TokenCache(Options options, Encoder encoder, std::vector<Input> inputs);
   ~TokenCache() override;
 
-  /// The cache of a split of a corpus. Opens nothing yet. Throws UserError 66 for a split without files.
-  static std::shared_ptr<TokenCache> open(const DataConfig& config, const Corpus& corpus, Split split, const Tokenizer& tokenizer);
+  /// The cache of a split of a corpus. Opens nothing yet. Throws UserError 66 for a split without
+  /// files.
+  static std::shared_ptr<TokenCache> open(const DataConfig& config, const Corpus& corpus,
+                                          Split split, const Tokenizer& tokenizer);
 
   int64_t files() const override;
   int32_t eos() const override;
@@ -92,7 +99,8 @@ class TokenCache final : public SegmentSource {
   std::vector<std::unique_ptr<File>> files_;
 };
 
-/// data.cache, or where it lies when that is empty: ${XDG_CACHE_HOME}/polysketch/tokens, else ~/.cache/polysketch/tokens.
+/// data.cache, or where it lies when that is empty: ${XDG_CACHE_HOME}/polysketch/tokens, else
+/// ~/.cache/polysketch/tokens.
 std::filesystem::path token_cache_folder(const DataConfig& config);
 
 /// Text bytes at which segment `number` of a file ends.

@@ -76,13 +76,16 @@ class TokenCache::File::WorkingHere {
   File& file_;
 };
 
-TokenCache::File::File(std::shared_ptr<Shared> shared, Input input) : shared_(std::move(shared)), input_(std::move(input)) {}
+TokenCache::File::File(std::shared_ptr<Shared> shared, Input input)
+    : shared_(std::move(shared)), input_(std::move(input)) {}
 
 TokenCache::File::~File() {
   if (lock_ >= 0) ::close(lock_);
 }
 
-fs::path TokenCache::File::path(int64_t number) const { return folder_ / fmt::format("seg-{:05}.tok", number); }
+fs::path TokenCache::File::path(int64_t number) const {
+  return folder_ / fmt::format("seg-{:05}.tok", number);
+}
 
 void TokenCache::File::open() {
   if (opened_) return;
@@ -159,11 +162,13 @@ std::shared_ptr<const Segment> TokenCache::File::map_or_discard(int64_t number) 
     return segment;
   } catch (const SegmentDamaged& fault) {
     log_warning(
-        fmt::format("{}: damaged token cache ({}): removed, this part of {} is tokenised again", file.string(), fault.what(), input_.name));
+        fmt::format("{}: damaged token cache ({}): removed, this part of {} is tokenised again",
+                    file.string(), fault.what(), input_.name));
     const std::lock_guard lock(mutex_);
     discard(number);
   } catch (const UserError& error) {
-    if (error.code() != ExitCode::missing_input) throw;  // removed by another process since: made again like a missing one
+    // removed by another process since: made again like a missing one
+    if (error.code() != ExitCode::missing_input) throw;
   }
   return nullptr;
 }
@@ -172,19 +177,23 @@ void TokenCache::File::discard(int64_t number) {
   std::error_code error;
   fs::remove(path(number), error);
   if (error)
-    throw UserError(ExitCode::permission, fmt::format("{}: cannot remove the damaged file: {}", path(number).string(), error.message()));
+    throw UserError(ExitCode::permission, fmt::format("{}: cannot remove the damaged file: {}",
+                                                      path(number).string(), error.message()));
   fs::remove(folder_ / "index.json", error);
   summaries_.erase(number);
   indexed_ = false;
 }
 
-/// What killed writers left behind. Young files are spared: where locks do not reach across machines they may be somebody's work.
+/// What killed writers left behind. Young files are spared: where locks do not reach across
+/// machines they may be somebody's work.
 void TokenCache::File::remove_leftovers() {
   std::error_code ignored;
   std::vector<fs::path> leftovers;
   for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
     const bool temporary = entry.path().filename().string().find(".tmp-") != std::string::npos;
-    if (temporary && fs::file_time_type::clock::now() - entry.last_write_time(ignored) > kLeftoverAge) leftovers.push_back(entry.path());
+    if (temporary &&
+        fs::file_time_type::clock::now() - entry.last_write_time(ignored) > kLeftoverAge)
+      leftovers.push_back(entry.path());
   }
   for (const auto& leftover : leftovers) fs::remove(leftover, ignored);
 }
@@ -208,16 +217,20 @@ bool TokenCache::File::take_folder(int64_t number) {
       if (fd < 0) {
         throw UserError(
             errno == EACCES || errno == EROFS ? ExitCode::permission : ExitCode::cannot_create,
-            fmt::format("{}: cannot create: {}: set data.cache to a folder that can be written", name.string(), std::strerror(errno)));
+            fmt::format("{}: cannot create: {}: set data.cache to a folder that can be written",
+                        name.string(), std::strerror(errno)));
       }
       const bool taken = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
       // A file system without flock (some network ones) costs double work at most.
       const bool unsupported = !taken && errno != EWOULDBLOCK && errno != EINTR;
-      const bool waited_enough = overtaken_ || std::chrono::duration<double>(Clock::now() - start).count() > shared_->options.patience;
+      const bool waited_enough =
+          overtaken_ ||
+          std::chrono::duration<double>(Clock::now() - start).count() > shared_->options.patience;
       if (taken || unsupported || waited_enough) {
         if (!taken && !unsupported && !overtaken_) {
-          log_warning(
-              fmt::format("{}: another process holds the lock but makes no progress: tokenising {} beside it", name.string(), input_.name));
+          log_warning(fmt::format(
+              "{}: another process holds the lock but makes no progress: tokenising {} beside it",
+              name.string(), input_.name));
         }
         overtaken_ = !taken && !unsupported;
         if (taken) remove_leftovers();
@@ -245,8 +258,8 @@ void TokenCache::File::leave_folder() {
   lock_ = -1;
 }
 
-/// Reads on and tokenises one segment: the wanted one, or an earlier one that is missing (then, and when another thread was faster, gives
-/// null: look again).
+/// Reads on and tokenises one segment: the wanted one, or an earlier one that is missing (then, and
+/// when another thread was faster, gives null: look again).
 std::shared_ptr<const Segment> TokenCache::File::make(int64_t number) {
   std::unique_lock lock(mutex_);
   if (in_work_.contains(number) || past_end(number) || known(number)) return nullptr;
@@ -289,15 +302,19 @@ std::shared_ptr<const Segment> TokenCache::File::make(int64_t number) {
   }
 }
 
-/// True when the segment on disk is the one of this text. One made by a reader that saw other documents is removed.
+/// True when the segment on disk is the one of this text. One made by a reader that saw other
+/// documents is removed.
 bool TokenCache::File::is_cached(int64_t number, const Text& text) {
   const auto summary = known(number);
   if (!summary) return false;
   int64_t bytes = 0;
   for (const auto& document : text.documents) bytes += static_cast<int64_t>(document.text.size());
   const SegmentCounts& counts = summary->counts;
-  if (counts.bytes == bytes && counts.documents == static_cast<int64_t>(text.documents.size()) && summary->last == text.last) return true;
-  log_warning(fmt::format("{}: holds other documents than {} has there now: removed", path(number).string(), input_.name));
+  if (counts.bytes == bytes && counts.documents == static_cast<int64_t>(text.documents.size()) &&
+      summary->last == text.last)
+    return true;
+  log_warning(fmt::format("{}: holds other documents than {} has there now: removed",
+                          path(number).string(), input_.name));
   discard(number);
   return false;
 }
@@ -335,7 +352,8 @@ void TokenCache::File::read_index() {
     const auto json = nlohmann::json::parse(read_file(file));
     const auto& body = json.at("segments");
     const std::string text = body.dump();
-    if (json.at("crc32c").get<uint32_t>() != crc32c(text.data(), text.size())) throw std::runtime_error("CRC differs");
+    if (json.at("crc32c").get<uint32_t>() != crc32c(text.data(), text.size()))
+      throw std::runtime_error("CRC differs");
     std::map<int64_t, SegmentSummary> summaries;
     for (const auto& row : body) {
       const auto n = static_cast<int64_t>(summaries.size());
@@ -346,7 +364,8 @@ void TokenCache::File::read_index() {
     summaries_ = std::move(summaries);
     indexed_ = true;
   } catch (const std::exception& error) {
-    log_warning(fmt::format("{}: damaged ({}): removed, made again from the segments", file.string(), error.what()));
+    log_warning(fmt::format("{}: damaged ({}): removed, made again from the segments",
+                            file.string(), error.what()));
     fs::remove(file, ignored);
   }
 }
@@ -367,7 +386,8 @@ void TokenCache::File::write_index_if_complete() {
   index["file"] = input_.name;
   index["complete"] = true;
   index["columns"] = {"tokens", "documents", "bytes", "words", "unknown", "skipped"};
-  index["total"] = {total.tokens, total.documents, total.bytes, total.words, total.unknown, total.skipped};
+  index["total"] = {total.tokens, total.documents, total.bytes,
+                    total.words,  total.unknown,   total.skipped};
   index["segments"] = rows;
   index["crc32c"] = crc32c(body.data(), body.size());
   write_file_durably(folder_ / "index.json", index.dump() + "\n");
@@ -395,7 +415,8 @@ TokenCache::Verification TokenCache::File::verify() {
     try {
       const auto segment = Segment::map(file, identity(number), shared_->encoder.vocabulary);
       const auto noted = summaries_.find(number);
-      if (noted != summaries_.end() && noted->second.counts != segment->counts()) throw SegmentDamaged("index and segment differ");
+      if (noted != summaries_.end() && noted->second.counts != segment->counts())
+        throw SegmentDamaged("index and segment differ");
       note(number, segment->summary());
     } catch (const SegmentDamaged& fault) {
       result.damaged.push_back(fmt::format("{}: {}", file.string(), fault.what()));

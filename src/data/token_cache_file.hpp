@@ -25,7 +25,8 @@ struct TokenCache::Shared {
   std::atomic<int64_t> segments_made{0}, tokens_made{0}, bytes_made{0};
 };
 
-/// The segments of one raw file. Thread-safe: documents are read one after the other, segments are tokenised side by side.
+/// The segments of one raw file. Thread-safe: documents are read one after the other, segments are
+/// tokenised side by side.
 class TokenCache::File {
  public:
   File(std::shared_ptr<Shared> shared, Input input);

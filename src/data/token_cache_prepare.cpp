@@ -15,7 +15,8 @@ namespace {
 /// Deals segments out to threads: of one file until its end shows, then of the next.
 class Preparation {
  public:
-  Preparation(TokenCache& cache, int64_t files, const std::function<void(const PrepareProgress&)>& progress)
+  Preparation(TokenCache& cache, int64_t files,
+              const std::function<void(const PrepareProgress&)>& progress)
       : cache_(cache), files_(files), running_(static_cast<size_t>(files)), progress_(progress) {}
 
   void run(int64_t threads) {
@@ -37,7 +38,9 @@ class Preparation {
       std::exception_ptr error;
       try {
         if (StopSignal::requested()) {
-          throw UserError(ExitCode::stopped, "stopped on request; what is tokenised stays in the cache: start the same command again");
+          throw UserError(ExitCode::stopped,
+                          "stopped on request; what is tokenised stays in the cache: start the "
+                          "same command again");
         }
         exists = cache_.load(ref) != nullptr;
       } catch (const Cancelled&) {
@@ -69,7 +72,8 @@ int64_t limited(int64_t files, int64_t all) { return files > 0 ? std::min(files,
 
 }  // namespace
 
-void prepare_tokens(TokenCache& cache, int64_t files, int64_t threads, const std::function<void(const PrepareProgress&)>& progress) {
+void prepare_tokens(TokenCache& cache, int64_t files, int64_t threads,
+                    const std::function<void(const PrepareProgress&)>& progress) {
   Preparation(cache, limited(files, cache.files()), progress).run(std::max<int64_t>(threads, 1));
 }
 
@@ -77,7 +81,8 @@ SplitInspection inspect_tokens(TokenCache& cache, int64_t files, const Tokenizer
   SplitInspection result;
   result.files = limited(files, cache.files());
   std::vector<uint8_t> is_byte(static_cast<size_t>(tokenizer.vocabulary()));
-  for (size_t id = 0; id < is_byte.size(); ++id) is_byte[id] = tokenizer.is_byte(static_cast<int32_t>(id)) ? 1 : 0;
+  for (size_t id = 0; id < is_byte.size(); ++id)
+    is_byte[id] = tokenizer.is_byte(static_cast<int32_t>(id)) ? 1 : 0;
   std::vector<uint64_t> hashes;
   std::vector<int32_t> ids;
   for (int64_t file = 0; file < result.files; ++file) {
@@ -96,7 +101,8 @@ SplitInspection inspect_tokens(TokenCache& cache, int64_t files, const Tokenizer
     }
   }
   std::sort(hashes.begin(), hashes.end());
-  result.duplicates = static_cast<int64_t>(hashes.end() - std::unique(hashes.begin(), hashes.end()));
+  result.duplicates =
+      static_cast<int64_t>(hashes.end() - std::unique(hashes.begin(), hashes.end()));
   return result;
 }
 

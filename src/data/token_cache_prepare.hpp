@@ -16,10 +16,12 @@ struct PrepareProgress {
   TokenCache::Work made;  ///< tokenised, not read from the cache
 };
 
-/// Tokenises what is missing of the first `files` files (0: all), on `threads` threads, also several inside one file; segments that are
-/// there are checked and made again if damaged. `progress` is called from several threads, one at a time. Throws UserError of the readers,
-/// 75 when a stop was requested (what is done is kept).
-void prepare_tokens(TokenCache& cache, int64_t files, int64_t threads, const std::function<void(const PrepareProgress&)>& progress = {});
+/// Tokenises what is missing of the first `files` files (0: all), on `threads` threads, also
+/// several inside one file; segments that are there are checked and made again if damaged.
+/// `progress` is called from several threads, one at a time. Throws UserError of the readers, 75
+/// when a stop was requested (what is done is kept).
+void prepare_tokens(TokenCache& cache, int64_t files, int64_t threads,
+                    const std::function<void(const PrepareProgress&)>& progress = {});
 
 /// What stands in a split.
 struct SplitInspection {

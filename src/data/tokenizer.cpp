@@ -33,7 +33,8 @@ const std::array<std::string, 10> kProbes = {
     "\tTabs\tand  runs   of    blanks ",
     "Numbers 1234567890, 3.14159 and $1,000,000; (brackets) [and] {braces}!",
     "caf\xC3\xA9 na\xC3\xAFve \xE2\x80\x9Cquotes\xE2\x80\x9D \xE2\x80\x93 dash \xE2\x80\xA6",
-    "\xCE\xB1\xCE\xB2\xCE\xB3 \xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82 \xE6\xBC\xA2\xE5\xAD\x97 \xEF\xBC\xA1\xEF\xBC\xA2",
+    "\xCE\xB1\xCE\xB2\xCE\xB3 \xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82 "
+    "\xE6\xBC\xA2\xE5\xAD\x97 \xEF\xBC\xA1\xEF\xBC\xA2",
     "\xF0\x9F\x98\x80 \xF0\x90\x8D\x88 \xE2\x88\x80x\xE2\x88\x88\xE2\x84\x9D",
     "e\xCC\x81 \xEF\xAC\x81 \xC2\xBD \xC2\xA0 \xE3\x80\x80",
     " leading and trailing ",
@@ -46,19 +47,24 @@ std::string status_text(const absl::Status& status) {
   return text;
 }
 
-/// Everything that is done with a model at all, on a model nobody has tried before. Returns what is wrong.
+/// Everything that is done with a model at all, on a model nobody has tried before. Returns what is
+/// wrong.
 std::string try_model(const std::string& serialized, const std::string& plain) {
   SentencePieceProcessor whole, parts;
-  if (const auto status = whole.LoadFromSerializedProto(serialized); !status.ok()) return status_text(status);
-  if (const auto status = parts.LoadFromSerializedProto(plain); !status.ok()) return status_text(status);
+  if (const auto status = whole.LoadFromSerializedProto(serialized); !status.ok())
+    return status_text(status);
+  if (const auto status = parts.LoadFromSerializedProto(plain); !status.ok())
+    return status_text(status);
   for (const auto& probe : kProbes) {
     std::vector<int> ids;
     std::string text;
     if (const auto status = whole.Encode(probe, &ids); !status.ok()) return status_text(status);
     for (const int id : ids) {
-      if (id < 0 || id >= whole.GetPieceSize()) return fmt::format("it gives the id {}, which is outside its vocabulary", id);
+      if (id < 0 || id >= whole.GetPieceSize())
+        return fmt::format("it gives the id {}, which is outside its vocabulary", id);
     }
-    if (const auto status = whole.Decode(absl::MakeConstSpan(ids), &text); !status.ok()) return status_text(status);
+    if (const auto status = whole.Decode(absl::MakeConstSpan(ids), &text); !status.ok())
+      return status_text(status);
     if (const auto status = whole.Normalize(probe, &text); !status.ok()) return status_text(status);
     if (const auto status = parts.Encode(text, &ids); !status.ok()) return status_text(status);
   }
@@ -73,7 +79,8 @@ bool tried_before(const std::string& sha256) {
   return !tried.insert(sha256).second;
 }
 
-/// Ids of short pieces of text between two safe cuts, which are mostly words and so come again and again. One per thread.
+/// Ids of short pieces of text between two safe cuts, which are mostly words and so come again and
+/// again. One per thread.
 class SegmentMemory {
  public:
   static constexpr size_t kLongest = 160;
@@ -93,7 +100,8 @@ class SegmentMemory {
   }
   void remember(std::string_view segment, const int32_t* ids, size_t count) {
     if (spans_.size() >= kEntries) clear();
-    spans_.emplace(std::string(segment), Span{static_cast<uint32_t>(pool_.size()), static_cast<uint32_t>(count)});
+    spans_.emplace(std::string(segment),
+                   Span{static_cast<uint32_t>(pool_.size()), static_cast<uint32_t>(count)});
     pool_.insert(pool_.end(), ids, ids + count);
   }
 
@@ -119,28 +127,40 @@ class SegmentMemory {
 
 struct Tokenizer::State {
   State(const std::string& file, const std::string& serialized)
-      : path(file), model(check_model(serialized, file)), cuts(model), sha256(sha256_hex(serialized)) {
+      : path(file),
+        model(check_model(serialized, file)),
+        cuts(model),
+        sha256(sha256_hex(serialized)) {
     static std::atomic<uint64_t> numbers{0};
     number = ++numbers;
     sentencepiece::SetMinLogLevel(3);
     const std::string plain = without_normalizer(serialized);
     if (!tried_before(sha256)) {
-      const std::string wrong = probe_in_child([&] { return try_model(serialized, plain); }, kProbeSeconds);
+      const std::string wrong =
+          probe_in_child([&] { return try_model(serialized, plain); }, kProbeSeconds);
       if (!wrong.empty()) fail(wrong);
     }
-    if (const auto status = whole.LoadFromSerializedProto(serialized); !status.ok()) fail(status_text(status));
-    if (const auto status = normalized.LoadFromSerializedProto(plain); !status.ok()) fail(status_text(status));
-    if (whole.GetPieceSize() != static_cast<int>(model.pieces.size())) fail("its pieces cannot be counted");
-    for (size_t id = 0; id < model.pieces.size(); ++id) ids.emplace(model.pieces[id].text, static_cast<int32_t>(id));
+    if (const auto status = whole.LoadFromSerializedProto(serialized); !status.ok())
+      fail(status_text(status));
+    if (const auto status = normalized.LoadFromSerializedProto(plain); !status.ok())
+      fail(status_text(status));
+    if (whole.GetPieceSize() != static_cast<int>(model.pieces.size()))
+      fail("its pieces cannot be counted");
+    for (size_t id = 0; id < model.pieces.size(); ++id)
+      ids.emplace(model.pieces[id].text, static_cast<int32_t>(id));
   }
 
   [[noreturn]] void fail(const std::string& what) const {
-    throw UserError(ExitCode::bad_data, fmt::format("{}: not a usable SentencePiece model: {}: use another model", path, what));
+    throw UserError(
+        ExitCode::bad_data,
+        fmt::format("{}: not a usable SentencePiece model: {}: use another model", path, what));
   }
 
-  void encode_with(const SentencePieceProcessor& processor, std::string_view text, std::vector<int>& out) const {
+  void encode_with(const SentencePieceProcessor& processor, std::string_view text,
+                   std::vector<int>& out) const {
     if (const auto status = processor.Encode(text, &out); !status.ok()) {
-      throw UserError(ExitCode::bad_data, fmt::format("{}: SentencePiece cannot encode a text: {}", path, status_text(status)));
+      throw UserError(ExitCode::bad_data, fmt::format("{}: SentencePiece cannot encode a text: {}",
+                                                      path, status_text(status)));
     }
     for (const int id : out) {
       if (id < 0 || id >= static_cast<int>(model.pieces.size()))
@@ -159,7 +179,9 @@ struct Tokenizer::State {
 };
 
 Tokenizer::Tokenizer(const std::string& path) {
-  if (path.empty()) throw UserError(ExitCode::missing_input, "data.tokenizer.path: is empty: set it to a SentencePiece .model file");
+  if (path.empty())
+    throw UserError(ExitCode::missing_input,
+                    "data.tokenizer.path: is empty: set it to a SentencePiece .model file");
   state_ = std::make_shared<const State>(path, read_file(path, kMaxModelBytes));
 }
 
@@ -174,7 +196,8 @@ void Tokenizer::encode(std::string_view text, std::vector<int32_t>& ids) const {
     return;
   }
   if (const auto status = state_->whole.Normalize(text, &normalized); !status.ok()) {
-    throw UserError(ExitCode::bad_data, fmt::format("{}: SentencePiece cannot normalise a text: {}", state_->path, status_text(status)));
+    throw UserError(ExitCode::bad_data, fmt::format("{}: SentencePiece cannot normalise a text: {}",
+                                                    state_->path, status_text(status)));
   }
   memory.use(state_->number);
   const std::string_view all = normalized;
@@ -185,7 +208,8 @@ void Tokenizer::encode(std::string_view text, std::vector<int32_t>& ids) const {
     if (segment.size() <= SegmentMemory::kLongest && memory.append(segment, ids)) continue;
     state_->encode_with(state_->normalized, segment, part);
     ids.insert(ids.end(), part.begin(), part.end());
-    if (segment.size() <= SegmentMemory::kLongest) memory.remember(segment, part.data(), part.size());
+    if (segment.size() <= SegmentMemory::kLongest)
+      memory.remember(segment, part.data(), part.size());
   }
   constexpr size_t kKeep = size_t{1} << 22;
   if (normalized.capacity() > kKeep) normalized = std::string();
@@ -200,12 +224,15 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
 std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
   for (const int32_t id : ids) {
     if (id < 0 || id >= vocabulary()) {
-      throw UserError(ExitCode::bad_data, fmt::format("id {} is outside the vocabulary of {} ({} pieces)", id, state_->path, vocabulary()));
+      throw UserError(ExitCode::bad_data,
+                      fmt::format("id {} is outside the vocabulary of {} ({} pieces)", id,
+                                  state_->path, vocabulary()));
     }
   }
   std::string text;
   if (const auto status = state_->whole.Decode(absl::MakeConstSpan(ids), &text); !status.ok()) {
-    throw UserError(ExitCode::bad_data, fmt::format("{}: SentencePiece cannot decode: {}", state_->path, status_text(status)));
+    throw UserError(ExitCode::bad_data, fmt::format("{}: SentencePiece cannot decode: {}",
+                                                    state_->path, status_text(status)));
   }
   return text;
 }
@@ -219,16 +246,20 @@ int32_t Tokenizer::pad() const { return state_->whole.pad_id(); }
 int32_t Tokenizer::eos() const {
   const int32_t id = state_->whole.eos_id();
   if (id < 0)
-    throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: the model has no </s> piece to separate documents: use one that has", state_->path));
+    throw UserError(
+        ExitCode::bad_data,
+        fmt::format("{}: the model has no </s> piece to separate documents: use one that has",
+                    state_->path));
   return id;
 }
 
 bool Tokenizer::is_byte(int32_t id) const {
-  return id >= 0 && id < vocabulary() && state_->model.pieces[static_cast<size_t>(id)].type == PieceType::byte;
+  return id >= 0 && id < vocabulary() &&
+         state_->model.pieces[static_cast<size_t>(id)].type == PieceType::byte;
 }
 bool Tokenizer::is_control(int32_t id) const {
-  return id >= 0 && id < vocabulary() && state_->model.pieces[static_cast<size_t>(id)].type == PieceType::control;
+  return id >= 0 && id < vocabulary() &&
+         state_->model.pieces[static_cast<size_t>(id)].type == PieceType::control;
 }
 
 const std::string& Tokenizer::piece(int32_t id) const {
@@ -246,20 +277,22 @@ const std::string& Tokenizer::path() const { return state_->path; }
 const ModelSummary& Tokenizer::model() const { return state_->model; }
 
 bool Tokenizer::lossless() const {
-  return std::all_of(kProbes.begin(), kProbes.end(), [this](const std::string& probe) { return decode(encode(probe)) == probe; });
+  return std::all_of(kProbes.begin(), kProbes.end(),
+                     [this](const std::string& probe) { return decode(encode(probe)) == probe; });
 }
 
 void Tokenizer::require_fits(int64_t model_vocabulary, Cleaning cleaning) const {
   if (vocabulary() > model_vocabulary) {
-    throw UserError(ExitCode::config,
-                    fmt::format("model.vocabulary: {} is less than the {} pieces of {}: set model.vocabulary to at least that",
-                                model_vocabulary, vocabulary(), state_->path));
+    throw UserError(ExitCode::config, fmt::format("model.vocabulary: {} is less than the {} pieces "
+                                                  "of {}: set model.vocabulary to at least that",
+                                                  model_vocabulary, vocabulary(), state_->path));
   }
   if (cleaning != Cleaning::markers) return;
   for (const auto marker : kWikiMarkers) {
     const int32_t id = id_of(marker);
     if (id < 0 || state_->model.pieces[static_cast<size_t>(id)].type != PieceType::user_defined) {
-      throw UserError(ExitCode::config, fmt::format("data.cleaning: markers needs the piece '{}', which {} lacks: train the tokenizer with "
+      throw UserError(ExitCode::config, fmt::format("data.cleaning: markers needs the piece '{}', "
+                                                    "which {} lacks: train the tokenizer with "
                                                     "--cleaning markers, or choose plain or none",
                                                     marker, state_->path));
     }

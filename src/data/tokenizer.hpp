@@ -13,16 +13,18 @@ namespace polysketch {
 
 struct ModelSummary;
 
-/// A SentencePiece model, loaded after checks that a hostile or broken file cannot get past (reliability §4: size, piece lengths, scores,
-/// charsmap; first load in a forked child). All const members may be called from several threads.
+/// A SentencePiece model, loaded after checks that a hostile or broken file cannot get past
+/// (reliability §4: size, piece lengths, scores, charsmap; first load in a forked child). All const
+/// members may be called from several threads.
 class Tokenizer {
  public:
   /// Throws UserError 66 (missing) or 65 (not a usable SentencePiece model, and why).
   explicit Tokenizer(const std::string& path);
 
-  /// Appends the ids of a whole document (no BOS, no EOS). Never call it on pieces of a document and join the results: SentencePiece
-  /// puts its dummy prefix before every call. Long texts are still encoded in linear time: the normalised text is cut between two
-  /// characters that stand side by side in no piece, where no piece can lie across, so the ids are those of the whole.
+  /// Appends the ids of a whole document (no BOS, no EOS). Never call it on pieces of a document
+  /// and join the results: SentencePiece puts its dummy prefix before every call. Long texts are
+  /// still encoded in linear time: the normalised text is cut between two characters that stand
+  /// side by side in no piece, where no piece can lie across, so the ids are those of the whole.
   void encode(std::string_view text, std::vector<int32_t>& ids) const;
   std::vector<int32_t> encode(std::string_view text) const;
   std::string decode(const std::vector<int32_t>& ids) const;
@@ -32,7 +34,8 @@ class Tokenizer {
   int32_t unknown() const;
   bool is_byte(int32_t id) const;     ///< byte-fallback piece
   const std::string& sha256() const;  ///< of the .model file
-  /// decode(encode(x)) == x on a set of probe texts with newlines, tabs, runs of blanks and rare characters.
+  /// decode(encode(x)) == x on a set of probe texts with newlines, tabs, runs of blanks and rare
+  /// characters.
   bool lossless() const;
 
   bool has_eos() const;
@@ -45,8 +48,8 @@ class Tokenizer {
   const std::string& path() const;
   const ModelSummary& model() const;
 
-  /// Throws UserError 78 unless every id fits a model with this many output rows and the markers that `cleaning` keeps are pieces of the
-  /// vocabulary.
+  /// Throws UserError 78 unless every id fits a model with this many output rows and the markers
+  /// that `cleaning` keeps are pieces of the vocabulary.
   void require_fits(int64_t model_vocabulary, Cleaning cleaning) const;
 
  private:

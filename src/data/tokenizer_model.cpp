@@ -21,7 +21,8 @@ constexpr size_t kMaxPieceBytes = 1024;
 constexpr uint32_t kPieces = 1, kTrainer = 2, kNormalizer = 3;
 constexpr uint32_t kPieceText = 1, kPieceScore = 2, kPieceType = 3;
 constexpr uint32_t kModelType = 3, kSuffix = 24, kByteFallback = 35;
-constexpr uint32_t kRuleName = 1, kCharsmap = 2, kDummyPrefix = 3, kExtraWhitespaces = 4, kEscapeWhitespaces = 5;
+constexpr uint32_t kRuleName = 1, kCharsmap = 2, kDummyPrefix = 3, kExtraWhitespaces = 4,
+                   kEscapeWhitespaces = 5;
 
 class ModelChecker {
  public:
@@ -29,7 +30,8 @@ class ModelChecker {
 
   ModelSummary check(std::string_view serialized) {
     if (serialized.empty()) fail("is empty");
-    if (serialized.size() > kMaxModelBytes) fail(fmt::format("is larger than {} bytes", kMaxModelBytes));
+    if (serialized.size() > kMaxModelBytes)
+      fail(fmt::format("is larger than {} bytes", kMaxModelBytes));
     WireReader top(serialized);
     WireField field;
     while (top.next(field)) {
@@ -46,7 +48,8 @@ class ModelChecker {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw UserError(ExitCode::bad_data, fmt::format("{}: {}: use a SentencePiece .model file", path_, what));
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("{}: {}: use a SentencePiece .model file", path_, what));
   }
 
   void read_piece(std::string_view message) {
@@ -57,12 +60,14 @@ class ModelChecker {
     WireField field;
     while (reader.next(field)) {
       if (field.number == kPieceText && field.type == 2) {
-        if (field.bytes.size() > kMaxPieceBytes) fail(fmt::format("piece {} is longer than {} bytes", id, kMaxPieceBytes));
+        if (field.bytes.size() > kMaxPieceBytes)
+          fail(fmt::format("piece {} is longer than {} bytes", id, kMaxPieceBytes));
         piece.text.assign(field.bytes);
       } else if (field.number == kPieceScore && field.type == 5) {
         piece.score = wire_float(field);
       } else if (field.number == kPieceType && field.type == 0) {
-        if (field.integer < 1 || field.integer > 6) fail(fmt::format("piece {} has the unknown type {}", id, field.integer));
+        if (field.integer < 1 || field.integer > 6)
+          fail(fmt::format("piece {} has the unknown type {}", id, field.integer));
         piece.type = static_cast<PieceType>(field.integer);
       }
     }
@@ -82,7 +87,8 @@ class ModelChecker {
     while (reader.next(field)) {
       if (field.type != 0) continue;
       if (field.number == kModelType) {
-        if (field.integer < 1 || field.integer > 4) fail(fmt::format("has the unknown type {}", field.integer));
+        if (field.integer < 1 || field.integer > 4)
+          fail(fmt::format("has the unknown type {}", field.integer));
         summary_.type = static_cast<TokenizerType>(field.integer);
       }
       if (field.number == kSuffix) summary_.whitespace_as_suffix = field.integer != 0;
@@ -111,7 +117,8 @@ class ModelChecker {
     uint32_t trie = 0;
     if (map.size() <= sizeof trie) fail("its character map is truncated");
     std::memcpy(&trie, map.data(), sizeof trie);
-    if (trie % 4 != 0 || trie < 1024 || trie >= map.size() - sizeof trie) fail("its character map is damaged");
+    if (trie % 4 != 0 || trie < 1024 || trie >= map.size() - sizeof trie)
+      fail("its character map is damaged");
     if (map.back() != '\0') fail("its character map is not closed");
   }
 
@@ -142,7 +149,9 @@ const char* tokenizer_type_name(TokenizerType type) {
   return "unknown";
 }
 
-ModelSummary check_model(std::string_view serialized, const std::string& path) { return ModelChecker(path).check(serialized); }
+ModelSummary check_model(std::string_view serialized, const std::string& path) {
+  return ModelChecker(path).check(serialized);
+}
 
 std::string without_normalizer(std::string_view serialized) {
   std::string copy;

@@ -8,7 +8,14 @@
 
 namespace polysketch {
 
-enum class PieceType { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+enum class PieceType {
+  normal = 1,
+  unknown = 2,
+  control = 3,
+  user_defined = 4,
+  unused = 5,
+  byte = 6
+};
 enum class TokenizerType { unigram = 1, bpe = 2, word = 3, characters = 4 };
 
 struct ModelPiece {
@@ -31,11 +38,13 @@ struct ModelSummary {
 
 const char* tokenizer_type_name(TokenizerType type);
 
-/// Parses and checks a serialised model: at most 64 MiB, 2^20 pieces, 1 KiB a piece, finite scores, pieces valid UTF-8 without NUL, not
-/// empty, each once, one unknown piece, character map inside its own bounds. Throws UserError 65 as `path: what`.
+/// Parses and checks a serialised model: at most 64 MiB, 2^20 pieces, 1 KiB a piece, finite scores,
+/// pieces valid UTF-8 without NUL, not empty, each once, one unknown piece, character map inside
+/// its own bounds. Throws UserError 65 as `path: what`.
 ModelSummary check_model(std::string_view serialized, const std::string& path);
 
-/// The same pieces and trainer settings behind a normaliser that changes nothing: for text that is normalised already.
+/// The same pieces and trainer settings behind a normaliser that changes nothing: for text that is
+/// normalised already.
 std::string without_normalizer(std::string_view serialized);
 
 }  // namespace polysketch

@@ -37,7 +37,8 @@ namespace {
     message = error.what();
   }
   message.resize(std::min<size_t>(message.size(), 4096));
-  const bool told = message.empty() || ::write(out, message.data(), message.size()) == static_cast<ssize_t>(message.size());
+  const bool told = message.empty() || ::write(out, message.data(), message.size()) ==
+                                           static_cast<ssize_t>(message.size());
   _exit(message.empty() && told ? 0 : 1);
 }
 
@@ -45,7 +46,9 @@ namespace {
 bool read_message(int in, std::chrono::steady_clock::time_point end, std::string& message) {
   std::array<char, 4096> buffer{};
   while (true) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+                          end - std::chrono::steady_clock::now())
+                          .count();
     if (left <= 0) return false;
     pollfd waiting{in, POLLIN, 0};
     if (poll(&waiting, 1, static_cast<int>(left)) <= 0) continue;
@@ -61,7 +64,8 @@ bool read_message(int in, std::chrono::steady_clock::time_point end, std::string
 std::string probe_in_child(const std::function<std::string()>& work, int seconds) {
   std::array<int, 2> pipe{};
   if (pipe2(pipe.data(), O_CLOEXEC) != 0)
-    throw UserError(ExitCode::io, fmt::format("no pipe to a probe process: {}", std::strerror(errno)));
+    throw UserError(ExitCode::io,
+                    fmt::format("no pipe to a probe process: {}", std::strerror(errno)));
   const pid_t child = fork();
   if (child < 0) {
     const int error = errno;
@@ -72,15 +76,19 @@ std::string probe_in_child(const std::function<std::string()>& work, int seconds
   if (child == 0) run_child(pipe[1], work);
   ::close(pipe[1]);
   std::string message;
-  const bool in_time = read_message(pipe[0], std::chrono::steady_clock::now() + std::chrono::seconds(seconds), message);
+  const bool in_time = read_message(
+      pipe[0], std::chrono::steady_clock::now() + std::chrono::seconds(seconds), message);
   ::close(pipe[0]);
   if (!in_time) kill(child, SIGKILL);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   if (!in_time) return fmt::format("it keeps SentencePiece busy for more than {} s", seconds);
-  if (WIFSIGNALED(status)) return fmt::format("SentencePiece crashes on it (signal {}, {})", WTERMSIG(status), strsignal(WTERMSIG(status)));
-  if (WEXITSTATUS(status) != 0 && message.empty()) return fmt::format("SentencePiece ends on it with status {}", WEXITSTATUS(status));
+  if (WIFSIGNALED(status))
+    return fmt::format("SentencePiece crashes on it (signal {}, {})", WTERMSIG(status),
+                       strsignal(WTERMSIG(status)));
+  if (WEXITSTATUS(status) != 0 && message.empty())
+    return fmt::format("SentencePiece ends on it with status {}", WEXITSTATUS(status));
   return message;
 }
 

@@ -15,7 +15,8 @@
 namespace polysketch {
 namespace {
 
-constexpr std::string_view kReserved = "\xE2\x96\x85";  // the trainer's own mark for unknown characters
+// the trainer's own mark for unknown characters
+constexpr std::string_view kReserved = "\xE2\x96\x85";
 
 class Lines final : public sentencepiece::SentenceIterator {
  public:
@@ -57,24 +58,30 @@ int64_t number_after(const std::string& text, std::string_view words) {
 [[noreturn]] void fail(const TokenizerTraining& settings, std::string message) {
   if (const int64_t largest = number_after(message, "set it to a value <= "); largest > 0) {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("--vocab-size {}: this text gives at most {} pieces: set --vocab-size to at most {}, or give more text",
+                    fmt::format("--vocab-size {}: this text gives at most {} pieces: set "
+                                "--vocab-size to at most {}, or give more text",
                                 settings.vocabulary, largest, largest));
   }
   if (message.find("smaller than required_chars") != std::string::npos) {
     const int64_t smallest = number_after(message, " vs ");
     throw UserError(ExitCode::bad_data,
-                    fmt::format("--vocab-size {}: the characters of this text and the special pieces alone need {}: set --vocab-size above "
+                    fmt::format("--vocab-size {}: the characters of this text and the special "
+                                "pieces alone need {}: set --vocab-size above "
                                 "that, or lower --coverage",
                                 settings.vocabulary, smallest));
   }
   std::replace(message.begin(), message.end(), '\n', ' ');
-  throw UserError(ExitCode::bad_data, fmt::format("the tokenizer cannot be trained on this text: {}", message));
+  throw UserError(ExitCode::bad_data,
+                  fmt::format("the tokenizer cannot be trained on this text: {}", message));
 }
 
 }  // namespace
 
 LineSample::LineSample(int64_t max_bytes, uint64_t seed, bool keep_line_ends)
-    : max_bytes_(max_bytes), seed_(seed), keep_line_ends_(keep_line_ends), random_(seed, RandomPurpose::sampling) {}
+    : max_bytes_(max_bytes),
+      seed_(seed),
+      keep_line_ends_(keep_line_ends),
+      random_(seed, RandomPurpose::sampling) {}
 
 void LineSample::begin_file(uint64_t number) {
   file_ = number;
@@ -86,7 +93,8 @@ void LineSample::add(std::string_view document) {
   ++counts_.documents;
   for (size_t begin = 0; begin < document.size();) {
     const size_t newline = document.find('\n', begin);
-    const size_t end = newline == std::string_view::npos ? document.size() : newline + (keep_line_ends_ ? 1 : 0);
+    const size_t end =
+        newline == std::string_view::npos ? document.size() : newline + (keep_line_ends_ ? 1 : 0);
     if (end > begin) add_line(document.substr(begin, end - begin));
     begin = newline == std::string_view::npos ? document.size() : newline + 1;
   }
@@ -99,7 +107,8 @@ void LineSample::add_line(std::string_view line) {
   while (!line.empty()) {
     const size_t reserved = line.find(kReserved);
     std::string_view part = line.substr(0, reserved);
-    if (part.size() > kMaxLineBytes) part = part.substr(0, cut_position(part.substr(0, kMaxLineBytes)));
+    if (part.size() > kMaxLineBytes)
+      part = part.substr(0, cut_position(part.substr(0, kMaxLineBytes)));
     line.remove_prefix(part.size());
     if (line.starts_with(kReserved)) line.remove_prefix(kReserved.size());
     split = split || !line.empty();
@@ -134,8 +143,9 @@ std::vector<std::string> LineSample::take() {
     sample.push_back(lines_.top());
     lines_.pop();
   }
-  std::sort(sample.begin(), sample.end(),
-            [](const Line& a, const Line& b) { return std::tie(a.file, a.place) < std::tie(b.file, b.place); });
+  std::sort(sample.begin(), sample.end(), [](const Line& a, const Line& b) {
+    return std::tie(a.file, a.place) < std::tie(b.file, b.place);
+  });
   std::vector<std::string> lines;
   lines.reserve(sample.size());
   for (auto& line : sample) lines.push_back(std::move(line.text));
@@ -157,7 +167,8 @@ const char* recipe_name(TokenizerRecipe recipe) {
 }
 
 std::optional<TokenizerRecipe> parse_recipe(std::string_view name) {
-  for (const auto recipe : {TokenizerRecipe::paper, TokenizerRecipe::t5, TokenizerRecipe::bpe_bytes}) {
+  for (const auto recipe :
+       {TokenizerRecipe::paper, TokenizerRecipe::t5, TokenizerRecipe::bpe_bytes}) {
     if (name == recipe_name(recipe)) return recipe;
   }
   return std::nullopt;
@@ -190,11 +201,14 @@ nlohmann::ordered_json training_record(const TokenizerTraining& settings) {
 }
 
 std::string train_tokenizer(const TokenizerTraining& settings, std::vector<std::string> lines) {
-  if (lines.empty()) throw UserError(ExitCode::bad_data, "the input holds no text: a tokenizer needs some lines to learn from");
+  if (lines.empty())
+    throw UserError(ExitCode::bad_data,
+                    "the input holds no text: a tokenizer needs some lines to learn from");
   sentencepiece::SetRandomGeneratorSeed(static_cast<unsigned int>(settings.seed));
   Lines source(std::move(lines));
   std::string model;
-  const auto status = sentencepiece::SentencePieceTrainer::Train(trainer_arguments(settings), &source, &model);
+  const auto status =
+      sentencepiece::SentencePieceTrainer::Train(trainer_arguments(settings), &source, &model);
   if (!status.ok()) fail(settings, std::string(status.message()));
   check_model(model, "the trained model");
   return model;

@@ -11,10 +11,12 @@
 
 namespace polysketch {
 
-std::vector<int> share_of_processors(const std::vector<int>& processors, int64_t local_rank, int64_t local_world) {
+std::vector<int> share_of_processors(const std::vector<int>& processors, int64_t local_rank,
+                                     int64_t local_world) {
   const auto count = static_cast<int64_t>(processors.size());
   if (count < local_world) return {processors.at(static_cast<size_t>(local_rank % count))};
-  const int64_t begin = count * local_rank / local_world, end = count * (local_rank + 1) / local_world;
+  const int64_t begin = count * local_rank / local_world,
+                end = count * (local_rank + 1) / local_world;
   return {processors.begin() + begin, processors.begin() + end};
 }
 
@@ -31,8 +33,10 @@ std::vector<int> bind_to_share(int64_t local_rank, int64_t local_world) {
   CPU_ZERO(&set);
   for (const int i : own) CPU_SET(i, &set);
   if (::sched_setaffinity(0, sizeof set, &set) != 0) {
-    throw UserError(ExitCode::permission,
-                    fmt::format("distributed.bind_cpus: the system does not allow it ({}): set it to false", std::strerror(errno)));
+    throw UserError(
+        ExitCode::permission,
+        fmt::format("distributed.bind_cpus: the system does not allow it ({}): set it to false",
+                    std::strerror(errno)));
   }
   return own;
 }

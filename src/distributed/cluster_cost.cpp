@@ -24,10 +24,13 @@ double reduce_scatter_seconds(const Cluster& cluster, double bytes) {
   }
   const double gpus = static_cast<double>(cluster.gpus);
   const Link share{cluster.between.latency, cluster.between.bandwidth / gpus};
-  return ring_pass_seconds(cluster.gpus, cluster.inside, bytes) + ring_pass_seconds(cluster.nodes, share, bytes / gpus);
+  return ring_pass_seconds(cluster.gpus, cluster.inside, bytes) +
+         ring_pass_seconds(cluster.nodes, share, bytes / gpus);
 }
 
-double all_gather_seconds(const Cluster& cluster, double bytes) { return reduce_scatter_seconds(cluster, bytes); }
+double all_gather_seconds(const Cluster& cluster, double bytes) {
+  return reduce_scatter_seconds(cluster, bytes);
+}
 
 double all_reduce_seconds(const Cluster& cluster, double bytes) {
   return reduce_scatter_seconds(cluster, bytes) + all_gather_seconds(cluster, bytes);
@@ -55,7 +58,8 @@ LinkFit fit_link(int64_t members, const std::vector<MeasuredExchange>& exchanges
   }
   if (!(inverse > 0)) {
     throw UserError(ExitCode::bad_data,
-                    "the measured exchanges take no longer for more bytes, so they say nothing of the bandwidth: measure larger sizes");
+                    "the measured exchanges take no longer for more bytes, so they say nothing of "
+                    "the bandwidth: measure larger sizes");
   }
   LinkFit fit{{latency, 1 / inverse}, 0};
   for (const MeasuredExchange& one : exchanges) {
@@ -70,7 +74,8 @@ namespace {
 
 double exchange_seconds(const ReductionPlan& plan, const Cluster& cluster, int64_t elements) {
   const double numbers = static_cast<double>(elements);
-  if (plan.canonical_shards > 0) return all_gather_seconds(cluster, static_cast<double>(plan.canonical_shards) * numbers * 4);
+  if (plan.canonical_shards > 0)
+    return all_gather_seconds(cluster, static_cast<double>(plan.canonical_shards) * numbers * 4);
   return plan.sharded ? reduce_scatter_seconds(cluster, numbers * plan.element_bytes)
                       : all_reduce_seconds(cluster, numbers * plan.element_bytes);
 }
@@ -105,7 +110,8 @@ std::vector<Bucket> cut(const std::vector<BackwardPiece>& backward, const Reduct
 
 }  // namespace
 
-std::vector<Bucket> simulate_reduction(const std::vector<BackwardPiece>& backward, const ReductionPlan& plan, const Cluster& cluster) {
+std::vector<Bucket> simulate_reduction(const std::vector<BackwardPiece>& backward,
+                                       const ReductionPlan& plan, const Cluster& cluster) {
   std::vector<Bucket> buckets = cut(backward, plan);
   double backward_end = 0, channel = 0;
   for (const BackwardPiece& piece : backward) backward_end += piece.seconds;
@@ -128,9 +134,11 @@ StepCost step_cost(const StepWork& work, const ReductionPlan& plan, const Cluste
   for (const BackwardPiece& piece : work.backward) backward += piece.seconds;
   for (const Bucket& bucket : cost.buckets) {
     cost.communication += exchange_seconds(plan, cluster, bucket.elements);
-    if (plan.sharded) cost.gather += all_gather_seconds(cluster, static_cast<double>(bucket.elements) * 4);
+    if (plan.sharded)
+      cost.gather += all_gather_seconds(cluster, static_cast<double>(bucket.elements) * 4);
   }
-  // The channel never rests between the end of backward and that of the last bucket: all are ready then.
+  // The channel never rests between the end of backward and that of the last bucket: all are ready
+  // then.
   cost.exposed = cost.buckets.empty() ? 0 : std::max(0.0, cost.buckets.back().end - backward);
   cost.hidden = std::max(0.0, cost.communication - cost.exposed);
   cost.compute = work.before + backward;
@@ -144,7 +152,8 @@ double optimizer_bytes(int64_t parameters, bool bf16, int64_t shards) {
   return all / static_cast<double>(shards) * 32 + all * (4 + (bf16 ? 6 : 0));
 }
 
-GpuMemory gpu_memory(int64_t parameters, bool bf16, int64_t activation_bytes, int64_t shards, int64_t kept_gradients) {
+GpuMemory gpu_memory(int64_t parameters, bool bf16, int64_t activation_bytes, int64_t shards,
+                     int64_t kept_gradients) {
   const int64_t share = (parameters + shards - 1) / shards;
   // In fp32 the masters are what computes, so every process needs them whole.
   return {.weights = bf16 ? 2 * parameters + 4 * share : 4 * parameters,

@@ -12,11 +12,14 @@
 namespace polysketch {
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 }  // namespace
 
-GradientReducer::GradientReducer(Parameters& parameters, Collectives& collectives, ReduceType type, bool scatter)
+GradientReducer::GradientReducer(Parameters& parameters, Collectives& collectives, ReduceType type,
+                                 bool scatter)
     : parameters_(parameters), collectives_(collectives), type_(type), scatter_(scatter) {
   const auto& buckets = parameters_.buckets();
   parameters_in_.assign(buckets.size(), 0);
@@ -50,7 +53,8 @@ void GradientReducer::start(size_t bucket) {
   at::Tensor sums = parameters_.flat_gradient().narrow(0, range.begin, range.count());
   if (type_ == ReduceType::bf16) sums = narrow_[bucket] = sums.to(at::kBFloat16);
   const std::string what = "gradients " + std::to_string(bucket);
-  pending_[bucket] = scatter_ ? collectives_.reduce_scatter(sums, what) : collectives_.all_reduce(sums, ReduceOperation::sum, what);
+  pending_[bucket] = scatter_ ? collectives_.reduce_scatter(sums, what)
+                              : collectives_.all_reduce(sums, ReduceOperation::sum, what);
   bytes_ += static_cast<int64_t>(sums.nbytes());
 }
 
@@ -74,9 +78,11 @@ void GradientReducer::finish() {
   times_.exposed = std::max(0.0, last_end - computed);
 }
 
-CanonicalReduction::CanonicalReduction(Parameters& parameters, Collectives& collectives, int64_t shards)
+CanonicalReduction::CanonicalReduction(Parameters& parameters, Collectives& collectives,
+                                       int64_t shards)
     : parameters_(parameters), collectives_(collectives), shards_(shards) {
-  require(shards >= 1 && shards % collectives.world() == 0, "the number of shards is no multiple of the number of processes");
+  require(shards >= 1 && shards % collectives.world() == 0,
+          "the number of shards is no multiple of the number of processes");
 }
 
 void CanonicalReduction::take() {
@@ -110,8 +116,10 @@ void CanonicalReduction::finish() {
   for (size_t b = 0; b < parameters_.buckets().size(); ++b) {
     const FlatRange& range = parameters_.buckets()[b];
     const int64_t n = range.count();
-    at::Tensor all = at::zeros({world * own * n}, gradient.options()), mine = at::zeros({own * n}, gradient.options());
-    for (size_t i = 0; i < kept_.size(); ++i) mine.narrow(0, static_cast<int64_t>(i) * n, n).copy_(kept_[i].narrow(0, range.begin, n));
+    at::Tensor all = at::zeros({world * own * n}, gradient.options()),
+               mine = at::zeros({own * n}, gradient.options());
+    for (size_t i = 0; i < kept_.size(); ++i)
+      mine.narrow(0, static_cast<int64_t>(i) * n, n).copy_(kept_[i].narrow(0, range.begin, n));
     collectives_.all_gather(all, mine, "shards of gradients " + std::to_string(b))->wait();
     at::Tensor sum = gradient.narrow(0, range.begin, n);
     sum.copy_(all.narrow(0, 0, n));  // shards 0 … own-1, added up by the first process

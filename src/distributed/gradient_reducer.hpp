@@ -12,23 +12,28 @@
 
 namespace polysketch {
 
-/// Adds up the gradients of all processes while backward still runs: the flat gradient buffer is cut into buckets (Parameters::buckets()),
-/// and a bucket travels as soon as all its gradients are complete. Nothing is copied, but for bf16.
+/// Adds up the gradients of all processes while backward still runs: the flat gradient buffer is
+/// cut into buckets (Parameters::buckets()), and a bucket travels as soon as all its gradients are
+/// complete. Nothing is copied, but for bf16.
 ///
-/// Only the last micro-batch of a step exchanges anything: begin(), ready() for each parameter, finish().
+/// Only the last micro-batch of a step exchanges anything: begin(), ready() for each parameter,
+/// finish().
 class GradientReducer {
  public:
-  /// scatter: each process needs the sums of Parameters::owned() only (a sharded optimiser); the rest is undefined afterwards.
+  /// scatter: each process needs the sums of Parameters::owned() only (a sharded optimiser); the
+  /// rest is undefined afterwards.
   GradientReducer(Parameters& parameters, Collectives& collectives, ReduceType type, bool scatter);
 
   /// The backward pass that begins now completes the gradients of the step.
   void begin();
-  /// The gradient of a parameter is complete on this process. Thread-compatible; called in the same order everywhere.
+  /// The gradient of a parameter is complete on this process. Thread-compatible; called in the same
+  /// order everywhere.
   void ready(size_t parameter);
   /// Returns when the sums are there (on a GPU: enqueued).
   void finish();
 
-  /// Of the last step, in seconds; zeros on a GPU and for a process alone. An exchange counts while it or one before it is under way.
+  /// Of the last step, in seconds; zeros on a GPU and for a process alone. An exchange counts while
+  /// it or one before it is under way.
   struct Times {
     double communication = 0;  ///< during which exchanges were under way
     double exposed = 0;        ///< of that, after backward: what the step waited for
@@ -54,9 +59,11 @@ class GradientReducer {
   Times times_;
 };
 
-/// Adds up gradients in an order that does not depend on the number of processes (EasyScale, reliability of results over machines): a step
-/// is cut into M logical shards; the gradient of each is computed alone, and shard 0 + shard 1 + … is the same sum, bit for bit, on 1, 2 or
-/// M processes. Costs M/W gradient buffers on each process and M/W times the traffic; nothing is hidden behind backward.
+/// Adds up gradients in an order that does not depend on the number of processes (EasyScale,
+/// reliability of results over machines): a step is cut into M logical shards; the gradient of each
+/// is computed alone, and shard 0 + shard 1 + … is the same sum, bit for bit, on 1, 2 or M
+/// processes. Costs M/W gradient buffers on each process and M/W times the traffic; nothing is
+/// hidden behind backward.
 class CanonicalReduction {
  public:
   /// shards: M, a multiple of the number of processes; each has M/W consecutive ones.
@@ -64,7 +71,8 @@ class CanonicalReduction {
 
   /// Takes the gradient buffer as that of the next own shard and leaves zeros in it.
   void take();
-  /// After the last own shard: puts the sum over all shards into the gradient buffer, on every process.
+  /// After the last own shard: puts the sum over all shards into the gradient buffer, on every
+  /// process.
   void finish();
 
  private:

@@ -31,15 +31,20 @@ c10d::ReduceOp reduce_op(ReduceOperation operation) {
 
 class GroupPending final : public PendingExchange {
  public:
-  GroupPending(const GroupOptions& options, OperationRecord record, c10::intrusive_ptr<c10d::Work> work, std::vector<at::Tensor> tensors)
-      : options_(options), record_(std::move(record)), work_(std::move(work)), tensors_(std::move(tensors)) {
+  GroupPending(const GroupOptions& options, OperationRecord record,
+               c10::intrusive_ptr<c10d::Work> work, std::vector<at::Tensor> tensors)
+      : options_(options),
+        record_(std::move(record)),
+        work_(std::move(work)),
+        tensors_(std::move(tensors)) {
     if (!tensors_.empty() && !tensors_.front().is_cpu()) return;
     ended_ = std::make_shared<std::atomic<double>>(0);
     // When an exchange ended is known to the thread that did it, not to the one that asks later.
     // Messages between two have no future.
     if (record_.operation == "send" || record_.operation == "receive") return;
     if (const auto future = work_->getFuture()) {
-      future->addCallback([ended = ended_, log = options_.log, sequence = record_.sequence](c10::ivalue::Future& done) {
+      future->addCallback([ended = ended_, log = options_.log,
+                           sequence = record_.sequence](c10::ivalue::Future& done) {
         if (done.hasError()) return;
         *ended = now();
         log->end(sequence);
@@ -47,8 +52,10 @@ class GroupPending final : public PendingExchange {
     }
   }
   ~GroupPending() override {
-    // Dropped before wait(), as when an exception passes: the thread that works on it still uses the tensors.
-    if (work_ != nullptr && !waited_ && !tensors_.empty() && tensors_.front().is_cpu()) leaked().push_back(std::move(tensors_));
+    // Dropped before wait(), as when an exception passes: the thread that works on it still uses
+    // the tensors.
+    if (work_ != nullptr && !waited_ && !tensors_.empty() && tensors_.front().is_cpu())
+      leaked().push_back(std::move(tensors_));
   }
 
   void wait() override {
@@ -89,11 +96,13 @@ class GroupCollectives final : public Collectives {
   int64_t world() const override { return options_.host->getSize(); }
   const std::string& transport() const override { return options_.transport; }
 
-  Pending all_reduce(const at::Tensor& flat, ReduceOperation operation, const std::string& what) override {
+  Pending all_reduce(const at::Tensor& flat, ReduceOperation operation,
+                     const std::string& what) override {
     return all_reduce(group_of(flat), flat, operation, what);
   }
 
-  Pending all_gather(const at::Tensor& out, const at::Tensor& in, const std::string& what) override {
+  Pending all_gather(const at::Tensor& out, const at::Tensor& in,
+                     const std::string& what) override {
     return all_gather(group_of(out), out, in, what);
   }
 
@@ -117,11 +126,15 @@ class GroupCollectives final : public Collectives {
     });
   }
 
-  std::vector<std::string> all_gather_text(const std::string& text, const std::string& what) override {
+  std::vector<std::string> all_gather_text(const std::string& text,
+                                           const std::string& what) override {
     at::Tensor lengths = at::zeros({world()}, at::kLong);
-    all_gather(*options_.host, lengths, at::full({1}, static_cast<int64_t>(text.size()), at::kLong), what + ", lengths")->wait();
+    all_gather(*options_.host, lengths, at::full({1}, static_cast<int64_t>(text.size()), at::kLong),
+               what + ", lengths")
+        ->wait();
     const int64_t longest = std::max<int64_t>(1, lengths.max().item<int64_t>());
-    at::Tensor own = at::zeros({longest}, at::kByte), all = at::zeros({world() * longest}, at::kByte);
+    at::Tensor own = at::zeros({longest}, at::kByte),
+               all = at::zeros({world() * longest}, at::kByte);
     std::memcpy(own.data_ptr(), text.data(), text.size());
     all_gather(*options_.host, all, own, what)->wait();
     std::vector<std::string> texts;
@@ -132,7 +145,8 @@ class GroupCollectives final : public Collectives {
     return texts;
   }
 
-  void all_reduce(std::vector<double>& values, ReduceOperation operation, const std::string& what) override {
+  void all_reduce(std::vector<double>& values, ReduceOperation operation,
+                  const std::string& what) override {
     at::Tensor flat = at::empty({static_cast<int64_t>(values.size())}, at::kDouble);
     std::memcpy(flat.data_ptr(), values.data(), values.size() * sizeof(double));
     all_reduce(*options_.host, flat, operation, what)->wait();
@@ -144,10 +158,13 @@ class GroupCollectives final : public Collectives {
     at::Tensor load = at::zeros({bytes}, at::kByte), answer = at::zeros({1}, at::kByte);
     const double start = now();
     const auto one = [&](at::Tensor& tensor, bool sends) {
-      begin(sends ? "send" : "receive", "link probe", {tensor}, [&](std::vector<at::Tensor>& tensors) {
-        const int peer = static_cast<int>(rank() == from ? to : from);
-        return sends ? options_.host->send(tensors, peer, 0) : options_.host->recv(tensors, peer, 0);
-      })->wait();
+      begin(sends ? "send" : "receive", "link probe", {tensor},
+            [&](std::vector<at::Tensor>& tensors) {
+              const int peer = static_cast<int>(rank() == from ? to : from);
+              return sends ? options_.host->send(tensors, peer, 0)
+                           : options_.host->recv(tensors, peer, 0);
+            })
+          ->wait();
     };
     one(load, rank() == from);
     one(answer, rank() == to);
@@ -155,12 +172,15 @@ class GroupCollectives final : public Collectives {
   }
 
  private:
-  std::chrono::milliseconds limit() const { return std::chrono::milliseconds(static_cast<int64_t>(1000 * options_.limit())); }
+  std::chrono::milliseconds limit() const {
+    return std::chrono::milliseconds(static_cast<int64_t>(1000 * options_.limit()));
+  }
   c10d::Backend& group_of(const at::Tensor& tensor) {
     return tensor.is_cpu() && options_.transport != "gloo" ? *options_.host : *options_.tensors;
   }
 
-  Pending all_reduce(c10d::Backend& group, const at::Tensor& flat, ReduceOperation operation, const std::string& what) {
+  Pending all_reduce(c10d::Backend& group, const at::Tensor& flat, ReduceOperation operation,
+                     const std::string& what) {
     return begin("all-reduce", what, {flat}, [&](std::vector<at::Tensor>& tensors) {
       c10d::AllreduceOptions options;
       options.reduceOp = reduce_op(operation);
@@ -169,11 +189,14 @@ class GroupCollectives final : public Collectives {
     });
   }
 
-  Pending all_gather(c10d::Backend& group, const at::Tensor& out, const at::Tensor& in, const std::string& what) {
-    // Gloo copies a process's own part into its place; where it lies there already it is told so by another tensor.
+  Pending all_gather(c10d::Backend& group, const at::Tensor& out, const at::Tensor& in,
+                     const std::string& what) {
+    // Gloo copies a process's own part into its place; where it lies there already it is told so by
+    // another tensor.
     const auto* begin_of_out = static_cast<const char*>(out.data_ptr());
     const auto* begin_of_in = static_cast<const char*>(in.data_ptr());
-    const bool inside = in.is_cpu() && begin_of_in >= begin_of_out && begin_of_in < begin_of_out + out.nbytes();
+    const bool inside =
+        in.is_cpu() && begin_of_in >= begin_of_out && begin_of_in < begin_of_out + out.nbytes();
     const at::Tensor source = inside ? in.clone() : in;
     return begin("all-gather", what, {out, source}, [&](std::vector<at::Tensor>& tensors) {
       c10d::AllgatherOptions options;
@@ -183,7 +206,8 @@ class GroupCollectives final : public Collectives {
   }
 
   template <class Start>
-  Pending begin(const std::string& operation, const std::string& what, std::vector<at::Tensor> tensors, Start start) {
+  Pending begin(const std::string& operation, const std::string& what,
+                std::vector<at::Tensor> tensors, Start start) {
     OperationRecord record;
     record.operation = operation;
     record.what = what;
@@ -196,7 +220,8 @@ class GroupCollectives final : public Collectives {
     } catch (const std::exception& error) {
       options_.fail(record, error.what());
     }
-    return std::make_unique<GroupPending>(options_, std::move(record), std::move(work), std::move(tensors));
+    return std::make_unique<GroupPending>(options_, std::move(record), std::move(work),
+                                          std::move(tensors));
   }
 
   GroupOptions options_;
@@ -204,6 +229,8 @@ class GroupCollectives final : public Collectives {
 
 }  // namespace
 
-std::unique_ptr<Collectives> make_group_collectives(GroupOptions options) { return std::make_unique<GroupCollectives>(std::move(options)); }
+std::unique_ptr<Collectives> make_group_collectives(GroupOptions options) {
+  return std::make_unique<GroupCollectives>(std::move(options));
+}
 
 }  // namespace polysketch

@@ -10,8 +10,9 @@
 
 namespace polysketch {
 
-/// Exchanges over two groups of c10d: one for tensors, one on the host for the small things. Two, so that a short message never queues
-/// behind a large one, and so that NCCL and the host do not wait for each other.
+/// Exchanges over two groups of c10d: one for tensors, one on the host for the small things. Two,
+/// so that a short message never queues behind a large one, and so that NCCL and the host do not
+/// wait for each other.
 struct GroupOptions {
   c10::intrusive_ptr<c10d::Backend> tensors, host;
   std::string transport;

@@ -9,7 +9,8 @@
 
 namespace polysketch {
 
-std::unique_ptr<World> join_launched_world(const DistributedConfig& config, const std::string& device, int64_t threads,
+std::unique_ptr<World> join_launched_world(const DistributedConfig& config,
+                                           const std::string& device, int64_t threads,
                                            const std::function<void(const Place&)>& check) {
   const Place place = find_place(process_environment());
   if (!place.note.empty()) log_warning(place.note);
@@ -17,7 +18,8 @@ std::unique_ptr<World> join_launched_world(const DistributedConfig& config, cons
   if (place.rank > 0) set_log_level(LogLevel::warning);
   if (place.source != "none") {
     if (config.bind_cpus) bind_to_share(place.local_rank, place.local_world);
-    if (threads == 0 && place.local_world > 1 && !config.bind_cpus) threads = threads_each(usable_processors(), place.local_world);
+    if (threads == 0 && place.local_world > 1 && !config.bind_cpus)
+      threads = threads_each(usable_processors(), place.local_world);
   }
   at::Device own = open_device(device, threads);
   // One GPU a process; a device that was named is taken as it is, by all.

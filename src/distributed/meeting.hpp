@@ -26,8 +26,9 @@ struct Meeting {
   bool shares_gpu = false;         ///< another process of this machine has the same GPU
 };
 
-/// Meets the others at the place, within `config.timeout` seconds. Throws UserError 76 saying who is absent or taken twice, which processes
-/// count another number of processes, whether the port is taken or the host cannot be reached.
+/// Meets the others at the place, within `config.timeout` seconds. Throws UserError 76 saying who
+/// is absent or taken twice, which processes count another number of processes, whether the port is
+/// taken or the host cannot be reached.
 Meeting meet_others(const Place& place, const DistributedConfig& config, const at::Device& device);
 
 bool serves_store(const Place& place);                      ///< this process does, for all
@@ -37,8 +38,8 @@ std::string list_ranks(const std::vector<int64_t>& ranks);  ///< "ranks 1, 3"
 /// The store as a notice board, over a connection of its own.
 std::shared_ptr<NoticeBoard> make_notice_board(const StorePointer& store);
 
-/// The address of this machine from which `host` is reached; "127.0.0.1" for a host on this machine that is called so. Throws UserError 76
-/// if the host's name cannot be resolved.
+/// The address of this machine from which `host` is reached; "127.0.0.1" for a host on this machine
+/// that is called so. Throws UserError 76 if the host's name cannot be resolved.
 std::string own_address_towards(const std::string& host, int64_t port);
 
 }  // namespace polysketch

@@ -10,7 +10,8 @@
 namespace polysketch {
 namespace {
 
-double seconds_between(OperationRecord::Clock::time_point from, OperationRecord::Clock::time_point to) {
+double seconds_between(OperationRecord::Clock::time_point from,
+                       OperationRecord::Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
 
@@ -27,7 +28,8 @@ int64_t OperationLog::begin(const std::string& operation, const std::string& wha
 void OperationLog::end(int64_t sequence) {
   const std::lock_guard lock(mutex_);
   moved_ = OperationRecord::Clock::now();
-  const auto found = std::find_if(records_.begin(), records_.end(), [&](const OperationRecord& r) { return r.sequence == sequence; });
+  const auto found = std::find_if(records_.begin(), records_.end(),
+                                  [&](const OperationRecord& r) { return r.sequence == sequence; });
   if (found != records_.end() && !found->ended) found->ended = moved_;
 }
 
@@ -44,13 +46,15 @@ std::vector<OperationRecord> OperationLog::last() const {
 
 std::optional<OperationRecord> OperationLog::oldest_open() const {
   const std::lock_guard lock(mutex_);
-  const auto found = std::find_if(records_.begin(), records_.end(), [](const OperationRecord& r) { return !r.ended; });
+  const auto found = std::find_if(records_.begin(), records_.end(),
+                                  [](const OperationRecord& r) { return !r.ended; });
   return found == records_.end() ? std::nullopt : std::optional(*found);
 }
 
 double OperationLog::seconds_stuck() const {
   const std::lock_guard lock(mutex_);
-  const bool open = std::any_of(records_.begin(), records_.end(), [](const OperationRecord& r) { return !r.ended; });
+  const bool open = std::any_of(records_.begin(), records_.end(),
+                                [](const OperationRecord& r) { return !r.ended; });
   return open ? seconds_between(moved_, OperationRecord::Clock::now()) : 0;
 }
 
@@ -65,10 +69,12 @@ std::string OperationLog::text() const {
   const auto now = OperationRecord::Clock::now();
   std::string lines;
   for (const OperationRecord& r : last()) {
-    const std::string state = r.ended ? fmt::format("done in {:.3f} s", seconds_between(r.begun, *r.ended))
-                                      : fmt::format("OPEN for {:.3f} s", seconds_between(r.begun, now));
-    lines += fmt::format("#{} step {} {} '{}' {}: begun {:.3f} s ago, {}\n", r.sequence, r.step, r.operation, r.what, format_bytes(r.bytes),
-                         seconds_between(r.begun, now), state);
+    const std::string state =
+        r.ended ? fmt::format("done in {:.3f} s", seconds_between(r.begun, *r.ended))
+                : fmt::format("OPEN for {:.3f} s", seconds_between(r.begun, now));
+    lines += fmt::format("#{} step {} {} '{}' {}: begun {:.3f} s ago, {}\n", r.sequence, r.step,
+                         r.operation, r.what, format_bytes(r.bytes), seconds_between(r.begun, now),
+                         state);
   }
   return lines;
 }

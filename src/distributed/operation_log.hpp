@@ -14,8 +14,9 @@ namespace polysketch {
 /// One exchange with the other processes.
 struct OperationRecord {
   using Clock = std::chrono::steady_clock;
-  int64_t sequence = 0;   ///< counts all exchanges of this process; the same on every process
-  int64_t step = 0;       ///< optimiser step during which it was begun, counted from 1; 0: before the first
+  int64_t sequence = 0;  ///< counts all exchanges of this process; the same on every process
+  int64_t step =
+      0;  ///< optimiser step during which it was begun, counted from 1; 0: before the first
   std::string operation;  ///< "all-reduce"
   std::string what;       ///< "gradients 3"
   int64_t bytes = 0;      ///< of this process's part
@@ -23,7 +24,8 @@ struct OperationRecord {
   std::optional<Clock::time_point> ended;
 };
 
-/// The last exchanges of this process, so that when one never ends everybody can see who waited for what. Thread-safe.
+/// The last exchanges of this process, so that when one never ends everybody can see who waited for
+/// what. Thread-safe.
 class OperationLog {
  public:
   static constexpr size_t kKept = 64;

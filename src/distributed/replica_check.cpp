@@ -21,7 +21,8 @@ uint64_t hash_of(const T* bits, int64_t count) {
   at::parallel_for(0, count, 1 << 16, [&](int64_t begin, int64_t end) {
     uint64_t part = 0;
     for (int64_t i = begin; i < end; ++i) {
-      const uint64_t mixed = (static_cast<uint64_t>(bits[i]) + static_cast<uint64_t>(i) * kOdd) * kOdd;
+      const uint64_t mixed =
+          (static_cast<uint64_t>(bits[i]) + static_cast<uint64_t>(i) * kOdd) * kOdd;
       part += mixed ^ (mixed >> 32);
     }
     sum += part;
@@ -40,7 +41,8 @@ uint64_t hash_on_device(const at::Tensor& bits) {
     at::Tensor mixed = bits.narrow(0, begin, n).to(at::kLong).bitwise_and_(mask);
     mixed.add_(at::arange(begin, begin + n, sum.options()).mul_(odd)).mul_(odd);
     // A shift of a signed number brings in ones from above; they are masked away.
-    sum.add_(mixed.bitwise_xor(mixed.bitwise_right_shift(32).bitwise_and_(int64_t{0xffffffff})).sum());
+    sum.add_(
+        mixed.bitwise_xor(mixed.bitwise_right_shift(32).bitwise_and_(int64_t{0xffffffff})).sum());
   }
   return static_cast<uint64_t>(sum.item<int64_t>());
 }
@@ -51,10 +53,13 @@ uint64_t parameter_hash(Parameters& parameters) {
   at::NoGradGuard no_grad;
   const at::Tensor& flat = parameters.flat_compute();
   const bool half = flat.element_size() == 2;
-  const at::Tensor bits = flat.view(half ? at::kShort : flat.element_size() == 8 ? at::kLong : at::kInt);
+  const at::Tensor bits = flat.view(half                       ? at::kShort
+                                    : flat.element_size() == 8 ? at::kLong
+                                                               : at::kInt);
   if (!bits.is_cpu()) return hash_on_device(bits);
   if (half) return hash_of(static_cast<const uint16_t*>(bits.data_ptr()), bits.numel());
-  if (flat.element_size() == 8) return hash_of(static_cast<const uint64_t*>(bits.data_ptr()), bits.numel());
+  if (flat.element_size() == 8)
+    return hash_of(static_cast<const uint64_t*>(bits.data_ptr()), bits.numel());
   return hash_of(static_cast<const uint32_t*>(bits.data_ptr()), bits.numel());
 }
 
@@ -63,7 +68,8 @@ void require_equal_replicas(World& world, Parameters& parameters) {
   const std::string own = fmt::format("{:016x}", parameter_hash(parameters));
   std::map<std::string, std::vector<int64_t>> who;
   const auto hashes = world.collectives().all_gather_text(own, "hash of the parameters");
-  for (size_t rank = 0; rank < hashes.size(); ++rank) who[hashes[rank]].push_back(static_cast<int64_t>(rank));
+  for (size_t rank = 0; rank < hashes.size(); ++rank)
+    who[hashes[rank]].push_back(static_cast<int64_t>(rank));
   if (who.size() == 1) return;
   size_t most = 0;
   for (const auto& [hash, ranks] : who) most = std::max(most, ranks.size());
@@ -71,11 +77,13 @@ void require_equal_replicas(World& world, Parameters& parameters) {
   std::string suspects;
   for (const auto& [hash, ranks] : who) {
     if (majority && ranks.size() == most) continue;
-    for (const int64_t rank : ranks) suspects += (suspects.empty() ? "" : ", ") + world.name_of(rank);
+    for (const int64_t rank : ranks)
+      suspects += (suspects.empty() ? "" : ", ") + world.name_of(rank);
   }
   throw UserError(
       ExitCode::hardware,
-      fmt::format("the parameters of the processes are no longer equal; {} {}: suspected hardware; do not trust checkpoints since the "
+      fmt::format("the parameters of the processes are no longer equal; {} {}: suspected hardware; "
+                  "do not trust checkpoints since the "
                   "last comparison, take the machine out and continue from an earlier one",
                   majority ? "different from most:" : "no value has a majority among", suspects));
 }

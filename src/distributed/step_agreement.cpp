@@ -19,15 +19,18 @@ double StepFacts::total_nats() const {
 StepFacts agree(Collectives& collectives, const StepFacts& own) {
   if (collectives.world() == 1) return own;
   std::vector<double> word{own.stop ? 1.0 : 0.0, own.save ? 1.0 : 0.0};
-  for (int limb = 0; limb < kLimbs; ++limb) word.push_back(static_cast<double>((own.digest >> (16 * limb)) & 0xffff));
-  for (const auto* list : {&own.nats, &own.computing, &own.waiting}) word.insert(word.end(), list->begin(), list->end());
+  for (int limb = 0; limb < kLimbs; ++limb)
+    word.push_back(static_cast<double>((own.digest >> (16 * limb)) & 0xffff));
+  for (const auto* list : {&own.nats, &own.computing, &own.waiting})
+    word.insert(word.end(), list->begin(), list->end());
   collectives.all_reduce(word, ReduceOperation::sum, "what is known of the step");
 
   StepFacts all = own;
   all.stop = word[0] > 0;
   all.save = word[1] > 0;
   all.digest = 0;
-  for (int limb = 0; limb < kLimbs; ++limb) all.digest += static_cast<uint64_t>(word[static_cast<size_t>(2 + limb)]) << (16 * limb);
+  for (int limb = 0; limb < kLimbs; ++limb)
+    all.digest += static_cast<uint64_t>(word[static_cast<size_t>(2 + limb)]) << (16 * limb);
   auto next = word.begin() + 2 + kLimbs;
   for (auto* list : {&all.nats, &all.computing, &all.waiting}) {
     std::copy_n(next, list->size(), list->begin());

@@ -46,7 +46,8 @@ struct World::State {
   bool connected() const { return store != nullptr; }
   double limit() const {
     const double start = static_cast<double>(options.config.timeout);
-    return step > 1 && !patient ? std::min(start, static_cast<double>(options.config.step_timeout)) : start;
+    return step > 1 && !patient ? std::min(start, static_cast<double>(options.config.step_timeout))
+                                : start;
   }
 
   void connect_groups();
@@ -61,12 +62,17 @@ void World::State::connect_groups() {
   const int rank = static_cast<int>(place.rank), world = static_cast<int>(place.world);
   const auto timeout = std::chrono::milliseconds(1000 * options.config.timeout);
   const std::string address =
-      !options.config.address.empty() ? options.config.address : (place.file.empty() ? own_address_towards(place.host, place.port) : "");
+      !options.config.address.empty()
+          ? options.config.address
+          : (place.file.empty() ? own_address_towards(place.host, place.port) : "");
   const auto gloo = [&](const std::string& name) {
     auto group = c10d::ProcessGroupGloo::Options::create(timeout);
-    group->devices.push_back(address.empty() ? c10d::ProcessGroupGloo::createDefaultDevice(/*lazyInit=*/false)
-                                             : c10d::ProcessGroupGloo::createDeviceForHostname(address, /*lazyInit=*/false));
-    return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store), rank, world, group);
+    group->devices.push_back(
+        address.empty()
+            ? c10d::ProcessGroupGloo::createDefaultDevice(/*lazyInit=*/false)
+            : c10d::ProcessGroupGloo::createDeviceForHostname(address, /*lazyInit=*/false));
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(
+        c10::make_intrusive<c10d::PrefixStore>(name, store), rank, world, group);
   };
   std::string doing = "connecting the hosts over Gloo";
   std::string transport = "gloo";
@@ -77,17 +83,18 @@ void World::State::connect_groups() {
       transport = "nccl";
       const CudaModule& module = load_cuda_module();
       if (shares_gpu) {
-        // NCCL refuses two processes on one GPU of a machine. Taken for two machines they talk over sockets, which shows whether they do it
-        // right, not how fast.
+        // NCCL refuses two processes on one GPU of a machine. Taken for two machines they talk over
+        // sockets, which shows whether they do it right, not how fast.
         log_warning(
-            fmt::format("rank {} shares its GPU ({}) with another process: this is for tests only", place.rank, options.device.str()));
+            fmt::format("rank {} shares its GPU ({}) with another process: this is for tests only",
+                        place.rank, options.device.str()));
         ::setenv("NCCL_HOSTID", fmt::format("{}-{}", host_name(), place.rank).c_str(), 0);
         ::setenv("NCCL_MNNVL_ENABLE", "0", 0);
         ::setenv("NCCL_NET", "Socket", 0);
       }
       auto nccl_store = c10::make_intrusive<c10d::PrefixStore>("nccl", store);
-      auto* raw =
-          static_cast<c10d::Backend*>(module.create_nccl(nccl_store.get(), rank, world, options.device.index(), timeout.count() + 60'000));
+      auto* raw = static_cast<c10d::Backend*>(module.create_nccl(
+          nccl_store.get(), rank, world, options.device.index(), timeout.count() + 60'000));
       if (raw == nullptr) throw std::runtime_error(module.last_error());
       tensors = c10::intrusive_ptr<c10d::Backend>::reclaim(raw);
     } else {
@@ -98,46 +105,60 @@ void World::State::connect_groups() {
     group.host = host;
     group.transport = transport;
     group.log = log;
-    group.fail = [this](const OperationRecord& record, const std::string& error) { fail(record, error); };
+    group.fail = [this](const OperationRecord& record, const std::string& error) {
+      fail(record, error);
+    };
     group.limit = [this] { return limit(); };
     collectives = make_group_collectives(std::move(group));
-    // Connections are made at the first exchange: one now, so that what is wrong with them shows here.
+    // Connections are made at the first exchange: one now, so that what is wrong with them shows
+    // here.
     doing = "the first exchange";
     for (const auto& where : {at::Device(at::kCPU), options.device}) {
       at::Tensor one = at::ones({world}, at::TensorOptions().dtype(at::kFloat).device(where));
       collectives->all_reduce(one, ReduceOperation::sum, "first contact")->wait();
-      require(one.sum().item<float>() == static_cast<float>(world) * static_cast<float>(world), "the first exchange gave a wrong sum");
+      require(one.sum().item<float>() == static_cast<float>(world) * static_cast<float>(world),
+              "the first exchange gave a wrong sum");
     }
   } catch (const UserError&) {
     throw;
   } catch (const std::exception& error) {
     throw UserError(ExitCode::distributed,
-                    fmt::format("{} of {} processes failed on rank {}: {}: can all machines reach {}? set distributed.address", doing,
-                                world, rank, std::string(error.what()).substr(0, 300), address.empty() ? host_name() : address));
+                    fmt::format("{} of {} processes failed on rank {}: {}: can all machines reach "
+                                "{}? set distributed.address",
+                                doing, world, rank, std::string(error.what()).substr(0, 300),
+                                address.empty() ? host_name() : address));
   }
 }
 
 void World::State::dump() {
   if (dump_folder.empty()) return;
-  const std::string path = fmt::format("{}/collectives-rank{}.txt", dump_folder, options.place.rank);
+  const std::string path =
+      fmt::format("{}/collectives-rank{}.txt", dump_folder, options.place.rank);
   std::ofstream file(path, std::ios::trunc);
-  file << names.at(static_cast<size_t>(options.place.rank)) << ", the last " << OperationLog::kKept << " exchanges:\n" << log->text();
+  file << names.at(static_cast<size_t>(options.place.rank)) << ", the last " << OperationLog::kKept
+       << " exchanges:\n"
+       << log->text();
   if (file.flush()) log_info(fmt::format("the last exchanges of this process: {}", path));
 }
 
 std::string World::State::describe_failure(const std::string& operation, const std::string& error) {
   dump();
   const std::string blame = watch ? watch->diagnose() : "it is not known who is to blame";
-  const std::string where = step > 0 ? fmt::format("step {}: ", step.load()) : "before the first step: ";
+  const std::string where =
+      step > 0 ? fmt::format("step {}: ", step.load()) : "before the first step: ";
   std::string reason = error.substr(0, error.find('\n'));
-  if (const size_t bracket = reason.find("] "); reason.starts_with('[') && bracket != std::string::npos) reason.erase(0, bracket + 2);
-  return fmt::format("{}{} failed on rank {} of {} ({}): {}; the same command continues from the last checkpoint", where, operation,
-                     options.place.rank, options.place.world, reason, blame);
+  if (const size_t bracket = reason.find("] ");
+      reason.starts_with('[') && bracket != std::string::npos)
+    reason.erase(0, bracket + 2);
+  return fmt::format(
+      "{}{} failed on rank {} of {} ({}): {}; the same command continues from the last checkpoint",
+      where, operation, options.place.rank, options.place.world, reason, blame);
 }
 
 void World::State::fail(const OperationRecord& record, const std::string& error) {
   failed = true;
-  const std::string text = describe_failure(fmt::format("{} '{}'", record.operation, record.what), error);
+  const std::string text =
+      describe_failure(fmt::format("{} '{}'", record.operation, record.what), error);
   if (watch) watch->announce_end(ExitCode::distributed, text);
   throw UserError(ExitCode::distributed, text);
 }
@@ -168,7 +189,8 @@ std::unique_ptr<World> World::join(const Options& options) {
     world->state_->options.device = options.device;
     return world;
   }
-  // c10d warns with a call stack for each connection that ends. What matters of it is in our own lines.
+  // c10d warns with a call stack for each connection that ends. What matters of it is in our own
+  // lines.
   if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = c10::GLOG_ERROR;
   auto state = std::make_unique<State>();
   State* s = state.get();
@@ -202,12 +224,14 @@ World::~World() {
       s.collectives->all_reduce(nothing, ReduceOperation::sum, "farewell");
       // The process that serves the store stays until nobody needs it.
       if (serves_store(s.options.place)) {
-        for (int64_t rank = 1; rank < size(); ++rank) s.store->wait({fmt::format("gone/{}", rank)}, 5s);
+        for (int64_t rank = 1; rank < size(); ++rank)
+          s.store->wait({fmt::format("gone/{}", rank)}, 5s);
       }
       s.watch->stop();
       s.store->set(fmt::format("gone/{}", rank()), std::vector<uint8_t>{1});
     } catch (const std::exception& error) {
-      log_warning(fmt::format("the processes did not part in order: {}", std::string(error.what()).substr(0, 200)));
+      log_warning(fmt::format("the processes did not part in order: {}",
+                              std::string(error.what()).substr(0, 200)));
       good = false;
     }
   }
@@ -217,7 +241,8 @@ World::~World() {
     s.tensors.reset();
     s.host.reset();
   } else {
-    // Groups with an unfinished exchange would wait for it: they are left to the end of the process.
+    // Groups with an unfinished exchange would wait for it: they are left to the end of the
+    // process.
     (void)s.tensors.release();
     (void)s.host.release();
     (void)s.store.release();
@@ -234,7 +259,9 @@ int64_t World::available_memory() const {
 }
 Collectives& World::collectives() { return *state_->collectives; }
 const std::vector<std::string>& World::hosts() const { return state_->hosts; }
-const std::string& World::name_of(int64_t rank) const { return state_->names.at(static_cast<size_t>(rank)); }
+const std::string& World::name_of(int64_t rank) const {
+  return state_->names.at(static_cast<size_t>(rank));
+}
 void World::dump_into(const std::string& folder) { state_->dump_folder = folder; }
 
 void World::be_patient(bool patient) {
@@ -269,18 +296,22 @@ void World::require_alike(const std::vector<std::pair<std::string, std::string>>
     if (who.size() == 1) continue;
     // The value of most, of the lower ranks where two have as many.
     const auto most = std::max_element(who.begin(), who.end(), [](const auto& a, const auto& b) {
-      return a.second.size() != b.second.size() ? a.second.size() < b.second.size() : a.second.front() > b.second.front();
+      return a.second.size() != b.second.size() ? a.second.size() < b.second.size()
+                                                : a.second.front() > b.second.front();
     });
     for (const auto& [value, ranks] : who) {
       if (value == most->first) continue;
       std::string where;
       for (const int64_t rank : ranks) where += (where.empty() ? "" : ", ") + name_of(rank);
-      problems += fmt::format("{}{} of {} is {}, that of {} is {}", problems.empty() ? "" : "; ", facts[i].first, where, value,
-                              list_ranks(most->second), most->first);
+      problems += fmt::format("{}{} of {} is {}, that of {} is {}", problems.empty() ? "" : "; ",
+                              facts[i].first, where, value, list_ranks(most->second), most->first);
     }
   }
   if (problems.empty()) return;
-  throw UserError(ExitCode::config, fmt::format("the processes are not alike: {}: start all with the same program and files", problems));
+  throw UserError(
+      ExitCode::config,
+      fmt::format("the processes are not alike: {}: start all with the same program and files",
+                  problems));
 }
 
 }  // namespace polysketch

@@ -21,7 +21,8 @@ struct AttentionBenchOptions {
   at::Device device = at::kCPU;
   at::ScalarType type = at::kFloat;  ///< of q, k, v: fp32 or bf16
   int rounds = 5;
-  double limit_seconds = 0;  ///< a forward and backward that would take longer is left out; 0: no limit
+  /// a forward and backward that would take longer is left out; 0: no limit
+  double limit_seconds = 0;
   int64_t memory_limit = 0;  ///< bytes; 0: what the device has available
   uint64_t seed = 1;
   std::function<void(int64_t done, const std::string& now)> progress;
@@ -39,23 +40,27 @@ struct CallTime {
 struct AttentionFigures {
   std::string kind;
   int64_t length = 0;
-  int64_t tokens = 0;              ///< B · T
-  std::string left_out;            ///< why nothing was measured; empty: everything below was
-  CallTime forward;                ///< as in evaluation, without gradients
-  CallTime both;                   ///< forward for training, then backward to q, k, v and the learned tensors
-  int64_t forward_peak_bytes = 0;  ///< tensors allocated at most during the call; q, k, v and the output's gradient are not in it
-  int64_t peak_bytes = 0;          ///< the same of forward and backward
+  int64_t tokens = 0;    ///< B · T
+  std::string left_out;  ///< why nothing was measured; empty: everything below was
+  CallTime forward;      ///< as in evaluation, without gradients
+  CallTime both;         ///< forward for training, then backward to q, k, v and the learned tensors
+  /// tensors allocated at most during the call; q, k, v and the output's gradient are not in it
+  int64_t forward_peak_bytes = 0;
+  int64_t peak_bytes = 0;  ///< the same of forward and backward
   FlopCount forward_flops;
   FlopCount flops;  ///< of forward and backward
 
   double tokens_per_second() const { return static_cast<double>(tokens) / both.median; }
   double microseconds_per_token() const { return 1e6 * both.median / static_cast<double>(tokens); }
-  double flops_per_second() const { return flops.causal / both.median; }  ///< counting the pairs that exist
+  double flops_per_second() const {
+    return flops.causal / both.median;
+  }  ///< counting the pairs that exist
 };
 
-/// Measures every mechanism at every length, ordered by length, then as `variants` are. In each round every mechanism is called once, so
-/// that a machine that slows down slows all of them. What would not fit into memory or take too long is left out and says so: both are
-/// foretold from the costs and from the next shorter length, which for this purpose may be one that nobody asked for.
+/// Measures every mechanism at every length, ordered by length, then as `variants` are. In each
+/// round every mechanism is called once, so that a machine that slows down slows all of them. What
+/// would not fit into memory or take too long is left out and says so: both are foretold from the
+/// costs and from the next shorter length, which for this purpose may be one that nobody asked for.
 std::vector<AttentionFigures> bench_attention(const AttentionBenchOptions& options);
 
 }  // namespace polysketch

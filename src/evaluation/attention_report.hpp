@@ -20,26 +20,29 @@ struct Crossover {
   };
   std::string kind;
   Found found = Found::unknown;
-  double length = 0;    ///< `between`: where the logarithm of the ratio, linear in log T, is 0; `at_the_shortest`: that length
+  double length = 0;    ///< `between`: where the logarithm of the ratio, linear in log T, is 0;
+                        ///< `at_the_shortest`: that length
   int64_t longest = 0;  ///< the longest length at which both were measured
 };
 
-/// One for each kind but softmax, in the order of the figures. A kind that is faster, then slower again crosses where it is faster for
-/// good. Empty without softmax.
+/// One for each kind but softmax, in the order of the figures. A kind that is faster, then slower
+/// again crosses where it is faster for good. Empty without softmax.
 std::vector<Crossover> find_crossovers(const std::vector<AttentionFigures>& figures);
 
 /// Device, instruction sets, which softmax attention LibTorch has chosen, shape.
 std::string attention_bench_heading(const AttentionBenchOptions& options);
 
 /// The same and every figure. With crossovers: those too.
-nlohmann::ordered_json attention_bench_json(const AttentionBenchOptions& options, const std::vector<AttentionFigures>& figures);
-nlohmann::ordered_json crossover_json(const AttentionBenchOptions& options, const std::vector<AttentionFigures>& figures);
+nlohmann::ordered_json attention_bench_json(const AttentionBenchOptions& options,
+                                            const std::vector<AttentionFigures>& figures);
+nlohmann::ordered_json crossover_json(const AttentionBenchOptions& options,
+                                      const std::vector<AttentionFigures>& figures);
 
 /// A row for each kind and length.
 std::string attention_bench_table(const std::vector<AttentionFigures>& figures);
 
-/// As the paper's Figure 1: a row for each length, a column for each kind, microseconds per token; then where softmax is overtaken, and why
-/// figures are missing.
+/// As the paper's Figure 1: a row for each length, a column for each kind, microseconds per token;
+/// then where softmax is overtaken, and why figures are missing.
 std::string crossover_table(const std::vector<AttentionFigures>& figures);
 
 /// The same as a picture.

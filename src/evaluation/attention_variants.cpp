@@ -15,7 +15,8 @@
 namespace polysketch {
 
 const char* const attention_variant_forms =
-    "softmax, polynomial[:p=N], polysketch[:learned|learned-local|random|random-local[:R]][:p=N], performer, hedgehog, sliding_window, "
+    "softmax, polynomial[:p=N], polysketch[:learned|learned-local|random|random-local[:R]][:p=N], "
+    "performer, hedgehog, sliding_window, "
     "local_polynomial[:p=N]";
 
 namespace {
@@ -30,14 +31,19 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
-[[noreturn]] void refuse(const std::string& name, const std::string& reason, const std::string& hint = "") {
-  throw UserError(ExitCode::usage, fmt::format("--kinds: '{}': {}{}", name, reason, hint.empty() ? "" : "; did you mean '" + hint + "'?"));
+[[noreturn]] void refuse(const std::string& name, const std::string& reason,
+                         const std::string& hint = "") {
+  throw UserError(ExitCode::usage,
+                  fmt::format("--kinds: '{}': {}{}", name, reason,
+                              hint.empty() ? "" : "; did you mean '" + hint + "'?"));
 }
 
 /// Sets one key through the list of keys, so that names and ranges are those of the configuration.
 class Variant {
  public:
-  Variant(const std::string& name, const AttentionConfig& base) : name_(name) { config_.attention = base; }
+  Variant(const std::string& name, const AttentionConfig& base) : name_(name) {
+    config_.attention = base;
+  }
 
   std::optional<Refusal> set(const std::string& key, const std::string& value) {
     for (Field& field : list_fields(config_)) {
@@ -46,7 +52,8 @@ class Variant {
     throw InternalError("no such attention key");
   }
   void set_or_refuse(const std::string& key, const std::string& value) {
-    if (const auto refusal = set(key, value)) refuse(name_, fmt::format("got '{}', want {}", value, refusal->want));
+    if (const auto refusal = set(key, value))
+      refuse(name_, fmt::format("got '{}', want {}", value, refusal->want));
   }
   const AttentionConfig& config() const { return config_.attention; }
 
@@ -68,10 +75,12 @@ AttentionVariant parse_variant(const std::string& name, const AttentionConfig& b
   const std::vector<std::string> parts = split(name, ':');
   Variant variant(name, base);
   if (const auto refusal = variant.set("kind", parts[0]))
-    refuse(name, fmt::format("no such kind, want one of {}", attention_variant_forms), refusal->hint);
+    refuse(name, fmt::format("no such kind, want one of {}", attention_variant_forms),
+           refusal->hint);
   const AttentionKind kind = variant.config().kind;
   const bool sketched = kind == AttentionKind::polysketch;
-  const bool has_degree = sketched || kind == AttentionKind::polynomial || kind == AttentionKind::local_polynomial;
+  const bool has_degree =
+      sketched || kind == AttentionKind::polynomial || kind == AttentionKind::local_polynomial;
   bool sketch_named = false;
   for (size_t i = 1; i < parts.size(); ++i) {
     const std::string& word = parts[i];
@@ -79,14 +88,17 @@ AttentionVariant parse_variant(const std::string& name, const AttentionConfig& b
       variant.set_or_refuse("degree", word.substr(2));
     } else if (sketched && !sketch_named && variant.take_sketch(word)) {
       sketch_named = true;
-    } else if (sketched && sketch_named && !word.empty() && word.front() >= '0' && word.front() <= '9') {
+    } else if (sketched && sketch_named && !word.empty() && word.front() >= '0' &&
+               word.front() <= '9') {
       variant.set_or_refuse("sketch_size", word);
     } else {
       std::vector<std::string> known;
       if (has_degree) known.emplace_back("p=2");
-      if (sketched) known.insert(known.end(), {"learned", "learned-local", "random", "random-local"});
+      if (sketched)
+        known.insert(known.end(), {"learned", "learned-local", "random", "random-local"});
       refuse(name,
-             fmt::format("'{}' means nothing there, want {}", word, known.empty() ? "nothing behind the kind" : attention_variant_forms),
+             fmt::format("'{}' means nothing there, want {}", word,
+                         known.empty() ? "nothing behind the kind" : attention_variant_forms),
              nearest(word, known).value_or(""));
     }
   }
@@ -95,7 +107,8 @@ AttentionVariant parse_variant(const std::string& name, const AttentionConfig& b
 
 }  // namespace
 
-std::vector<AttentionVariant> parse_attention_variants(const std::string& text, const AttentionConfig& base) {
+std::vector<AttentionVariant> parse_attention_variants(const std::string& text,
+                                                       const AttentionConfig& base) {
   std::vector<AttentionVariant> variants;
   for (const std::string& name : split(text, ',')) {
     for (const AttentionVariant& other : variants) {
@@ -111,8 +124,11 @@ std::vector<int64_t> parse_lengths(const std::string& text, const std::string& o
   for (const std::string& word : split(text, ',')) {
     const auto length = parse_count(word);
     if (!length || *length < 1 || *length > longest) {
-      throw UserError(ExitCode::usage, fmt::format("{}: got '{}', want whole numbers from 1 to {} with commas between, like 512,4Ki",
-                                                   option, word, longest));
+      throw UserError(
+          ExitCode::usage,
+          fmt::format(
+              "{}: got '{}', want whole numbers from 1 to {} with commas between, like 512,4Ki",
+              option, word, longest));
     }
     if (std::find(lengths.begin(), lengths.end(), *length) != lengths.end())
       throw UserError(ExitCode::usage, fmt::format("{}: {} stands there twice", option, *length));

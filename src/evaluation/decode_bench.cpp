@@ -25,7 +25,9 @@ constexpr int64_t kDrawn = 64;      // tokens whose vectors exist; they are used
 constexpr int64_t kWarmUp = 16;     // tokens before the first that is timed
 constexpr int64_t kFewTokens = 64;  // of a measurement where every token looks at all before it
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 struct Token {
   at::Tensor q, k, v;  // [B, H, n, D]
@@ -37,14 +39,17 @@ class Text {
   Text(const AttentionVariant& variant, const DecodeBenchOptions& options, DecodeFigures& figures)
       : figures_(figures),
         device_(options.common.device),
-        attention_(make_attention(variant.config, options.common.shape, at::TensorOptions().device(options.common.device),
+        attention_(make_attention(variant.config, options.common.shape,
+                                  at::TensorOptions().device(options.common.device),
                                   {.seed = options.common.seed, .layer = 0})) {
     const Recurrence recurrence = attention_->recurrence();
     if (recurrence == Recurrence::none) {
       figures_.left_out = "has no recurrent form";
       return;
     }
-    figures_.tokens = options.tokens > 0 ? options.tokens : recurrence == Recurrence::growing ? kFewTokens : variant.config.block;
+    figures_.tokens = options.tokens > 0                  ? options.tokens
+                      : recurrence == Recurrence::growing ? kFewTokens
+                                                          : variant.config.block;
     state_ = attention_->initial_state();
   }
 
@@ -59,19 +64,23 @@ class Text {
       done += n;
       synchronize(device_);
       if (limit > 0 && seconds_since(start) > limit) {
-        figures_.left_out = fmt::format("the state after {} tokens took more than {} s", group_digits(done), short_number(limit));
+        figures_.left_out = fmt::format("the state after {} tokens took more than {} s",
+                                        group_digits(done), short_number(limit));
         return false;
       }
     }
-    const double seconds = time(tokens, std::max<int64_t>(1, singles)) * static_cast<double>(figures_.tokens);
+    const double seconds =
+        time(tokens, std::max<int64_t>(1, singles)) * static_cast<double>(figures_.tokens);
     if (limit > 0 && seconds > limit)
-      figures_.left_out =
-          fmt::format("{} tokens would take about {} s, the limit is {} s", figures_.tokens, short_number(seconds), short_number(limit));
+      figures_.left_out = fmt::format("{} tokens would take about {} s, the limit is {} s",
+                                      figures_.tokens, short_number(seconds), short_number(limit));
     figures_.state_bytes = state_->bytes();
     return figures_.left_out.empty();
   }
 
-  void measure(const std::vector<Token>& tokens) { seconds_.push_back(time(tokens, figures_.tokens)); }
+  void measure(const std::vector<Token>& tokens) {
+    seconds_.push_back(time(tokens, figures_.tokens));
+  }
 
   void finish() {
     if (!figures_.left_out.empty()) return;
@@ -103,7 +112,9 @@ class Text {
 
 Token draw(const AttentionBenchOptions& options, at::Generator& generator, int64_t length) {
   const auto one = [&] {
-    const at::Tensor x = at::randn({options.batch, options.shape.heads, length, options.shape.head_width}, generator, at::kFloat);
+    const at::Tensor x =
+        at::randn({options.batch, options.shape.heads, length, options.shape.head_width}, generator,
+                  at::kFloat);
     return x.to(at::TensorOptions().device(options.device).dtype(options.type));
   };
   return {one(), one(), one()};
@@ -125,7 +136,8 @@ std::vector<DecodeFigures> bench_decode(const DecodeBenchOptions& options) {
   std::vector<std::unique_ptr<Text>> texts;
   int64_t done = 0;
   const auto say = [&](const DecodeFigures& row) {
-    if (common.progress) common.progress(done, fmt::format("position {}, {}", group_digits(row.position), row.kind));
+    if (common.progress)
+      common.progress(done, fmt::format("position {}, {}", group_digits(row.position), row.kind));
   };
   for (const AttentionVariant& variant : common.variants) {
     for (const int64_t position : common.lengths) {
@@ -134,7 +146,8 @@ std::vector<DecodeFigures> bench_decode(const DecodeBenchOptions& options) {
       row.position = position;
       say(row);
       texts.push_back(std::make_unique<Text>(variant, options, row));
-      const bool ready = row.left_out.empty() && texts.back()->build(piece, tokens, common.limit_seconds);
+      const bool ready =
+          row.left_out.empty() && texts.back()->build(piece, tokens, common.limit_seconds);
       if (!ready) texts.back() = nullptr;
       done += ready ? 1 : 1 + common.rounds;
     }
@@ -157,7 +170,8 @@ std::string decode_bench_table(const std::vector<DecodeFigures>& figures) {
   size_t width = 4;
   for (const DecodeFigures& f : figures) width = std::max(width, f.kind.size());
   constexpr const char* format = "{:<{}} {:>12} {:>12} {:>10} {:>10} {:>10} {:>8}\n";
-  std::string text = fmt::format(format, "kind", width, "position", "us a token", "least", "most", "state", "tokens");
+  std::string text = fmt::format(format, "kind", width, "position", "us a token", "least", "most",
+                                 "state", "tokens");
   for (const DecodeFigures& f : figures) {
     const std::string position = group_digits(f.position);
     if (!f.left_out.empty()) {
@@ -165,13 +179,15 @@ std::string decode_bench_table(const std::vector<DecodeFigures>& figures) {
       continue;
     }
     const auto micro = [](double seconds) { return fmt::format("{:.4g}", 1e6 * seconds); };
-    text += fmt::format(format, f.kind, width, position, micro(f.token.median), micro(f.token.least), micro(f.token.most),
-                        format_bytes(f.state_bytes), f.tokens);
+    text +=
+        fmt::format(format, f.kind, width, position, micro(f.token.median), micro(f.token.least),
+                    micro(f.token.most), format_bytes(f.state_bytes), f.tokens);
   }
   return text + "us a token: mean over so many tokens from the position on, median of the rounds\n";
 }
 
-nlohmann::ordered_json decode_bench_json(const DecodeBenchOptions& options, const std::vector<DecodeFigures>& figures) {
+nlohmann::ordered_json decode_bench_json(const DecodeBenchOptions& options,
+                                         const std::vector<DecodeFigures>& figures) {
   nlohmann::ordered_json json = attention_bench_json(options.common, {});
   for (const DecodeFigures& f : figures) {
     nlohmann::ordered_json row{{"kind", f.kind}, {"position", f.position}, {"left_out", nullptr}};

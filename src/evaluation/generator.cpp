@@ -31,7 +31,8 @@ int32_t sample(const std::vector<float>& logits, const SamplingOptions& options,
 
   std::vector<double> weight(kept);
   const double top = logits[static_cast<size_t>(order[0])];
-  for (size_t i = 0; i < kept; ++i) weight[i] = std::exp((logits[static_cast<size_t>(order[i])] - top) / options.temperature);
+  for (size_t i = 0; i < kept; ++i)
+    weight[i] = std::exp((logits[static_cast<size_t>(order[i])] - top) / options.temperature);
   const double whole = std::accumulate(weight.begin(), weight.end(), 0.0);
   double share = 0;
   size_t used = 0;
@@ -47,12 +48,15 @@ int32_t sample(const std::vector<float>& logits, const SamplingOptions& options,
 namespace {
 
 at::Tensor as_tensor(std::vector<int64_t>& ids, size_t from, const at::Device& device) {
-  return at::from_blob(ids.data() + from, {1, static_cast<int64_t>(ids.size() - from)}, at::kLong).clone().to(device);
+  return at::from_blob(ids.data() + from, {1, static_cast<int64_t>(ids.size() - from)}, at::kLong)
+      .clone()
+      .to(device);
 }
 
 }  // namespace
 
-std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& prompt, const SamplingOptions& options,
+std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& prompt,
+                              const SamplingOptions& options,
                               const std::function<bool(int32_t)>& on_token) {
   require(!prompt.empty(), "generate needs at least one id to start from");
   const Recurrence recurrence = model.attention(0).recurrence();
@@ -65,14 +69,18 @@ std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& pr
   while (static_cast<int64_t>(added.size()) < options.tokens) {
     at::Tensor logits;
     if (state && (recurrence == Recurrence::constant || ids.size() <= context)) {
-      logits = model.next_logits(*state, as_tensor(ids, static_cast<size_t>(state->length), model.options().device));
+      logits = model.next_logits(
+          *state, as_tensor(ids, static_cast<size_t>(state->length), model.options().device));
     } else {
       state.reset();  // a window that moves has new positions, so nothing of it can be kept
-      logits = model.logits(as_tensor(ids, ids.size() - std::min(context, ids.size()), model.options().device), {}, /*last_only=*/true);
+      logits = model.logits(
+          as_tensor(ids, ids.size() - std::min(context, ids.size()), model.options().device), {},
+          /*last_only=*/true);
     }
     logits = logits.to(at::kCPU, at::kFloat).contiguous();
     const float* values = logits.data_ptr<float>();
-    const int32_t next = sample(std::vector<float>(values, values + logits.numel()), options, random.uniform());
+    const int32_t next =
+        sample(std::vector<float>(values, values + logits.numel()), options, random.uniform());
     if (next == options.stop) break;
     ids.push_back(next);
     added.push_back(next);

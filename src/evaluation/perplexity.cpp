@@ -12,10 +12,13 @@
 namespace polysketch {
 namespace {
 
-// Windows of a batch as tensors: inputs, targets with everything that is not to be scored masked, and documents.
-ModelInput make_input(const std::vector<EvaluationWindow>& windows, int64_t context, bool mask_documents, const at::Device& device) {
+// Windows of a batch as tensors: inputs, targets with everything that is not to be scored masked,
+// and documents.
+ModelInput make_input(const std::vector<EvaluationWindow>& windows, int64_t context,
+                      bool mask_documents, const at::Device& device) {
   const auto rows = static_cast<int64_t>(windows.size());
-  at::Tensor ids = at::zeros({rows, context}, at::kLong), targets = at::full({rows, context}, -1, at::kLong);
+  at::Tensor ids = at::zeros({rows, context}, at::kLong),
+             targets = at::full({rows, context}, -1, at::kLong);
   at::Tensor documents = mask_documents ? at::zeros({rows, context}, at::kInt) : at::Tensor();
   for (int64_t row = 0; row < rows; ++row) {
     const EvaluationWindow& window = windows[static_cast<size_t>(row)];
@@ -28,7 +31,8 @@ ModelInput make_input(const std::vector<EvaluationWindow>& windows, int64_t cont
     }
     if (!mask_documents) continue;
     auto* document = documents.data_ptr<int32_t>() + row * context;
-    for (int64_t t = 0; t < context; ++t) document[t] = window.documents[static_cast<size_t>(std::min(t, length))];
+    for (int64_t t = 0; t < context; ++t)
+      document[t] = window.documents[static_cast<size_t>(std::min(t, length))];
   }
   return {.ids = ids.to(device),
           .targets = targets.to(device),
@@ -39,13 +43,18 @@ ModelInput make_input(const std::vector<EvaluationWindow>& windows, int64_t cont
 }  // namespace
 
 double Perplexity::per_token() const { return std::exp(nats_per_token()); }
-double Perplexity::bits_per_byte() const { return nats / (static_cast<double>(counts.bytes) * std::numbers::ln2); }
+double Perplexity::bits_per_byte() const {
+  return nats / (static_cast<double>(counts.bytes) * std::numbers::ln2);
+}
 double Perplexity::per_word() const { return std::exp(nats / static_cast<double>(words)); }
 
-std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data, const Corpus& corpus, const Tokenizer& tokenizer,
+std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data,
+                                             const Corpus& corpus, const Tokenizer& tokenizer,
                                              const PerplexityOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  Collectives* all = options.collectives != nullptr && options.collectives->world() > 1 ? options.collectives : nullptr;
+  Collectives* all = options.collectives != nullptr && options.collectives->world() > 1
+                         ? options.collectives
+                         : nullptr;
   EvaluationStream::Options order;
   order.context = options.context;
   order.stride = options.stride;
@@ -64,7 +73,8 @@ std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfi
       windows.push_back(std::move(window));
     }
     more = !windows.empty();
-    if (all) {  // processes may have different numbers of windows; all go on until the last has none
+    // processes may have different numbers of windows; all go on until the last has none
+    if (all) {
       std::vector<double> said{stop ? 1.0 : 0.0, more ? 1.0 : 0.0};
       all->all_reduce(said, ReduceOperation::max, "validation goes on");
       stop = said[0] > 0;
@@ -72,7 +82,8 @@ std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfi
     }
     if (stop) return std::nullopt;
     if (windows.empty()) continue;
-    const ModelInput input = make_input(windows, options.context, data.mask_documents, model.options().device);
+    const ModelInput input =
+        make_input(windows, options.context, data.mask_documents, model.options().device);
     result.nats += model.losses(input).to(at::kDouble).sum().item<double>();
     windows.clear();
     if (options.progress) options.progress(stream.counts().scored);
@@ -84,11 +95,14 @@ std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfi
   }
   result.counts = stream.counts();
   if (result.counts.scored == 0) {
-    throw UserError(ExitCode::bad_data, "the split holds fewer than two tokens: there is nothing to score");
+    throw UserError(ExitCode::bad_data,
+                    "the split holds fewer than two tokens: there is nothing to score");
   }
   result.complete = options.max_tokens == 0 || result.counts.scored + 1 >= result.counts.tokens;
   const int64_t published = corpus.published_words(options.split);
-  const bool full = published > 0 && std::abs(static_cast<double>(result.counts.words - published)) < 0.02 * static_cast<double>(published);
+  const bool full =
+      published > 0 && std::abs(static_cast<double>(result.counts.words - published)) <
+                           0.02 * static_cast<double>(published);
   result.words = full ? published : result.counts.words;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;

@@ -17,9 +17,9 @@ namespace polysketch {
 
 /// Negative log-likelihood of a split. Sums are in fp64.
 struct Perplexity {
-  double nats = 0;       ///< over the scored tokens
-  SplitCounts counts;    ///< of the whole split (of the part that was read, if `complete` is false)
-  int64_t words = 0;     ///< published number where the split is the full published one, else counted
+  double nats = 0;     ///< over the scored tokens
+  SplitCounts counts;  ///< of the whole split (of the part that was read, if `complete` is false)
+  int64_t words = 0;   ///< published number where the split is the full published one, else counted
   bool complete = true;  ///< every token of the split was scored
   double seconds = 0;
 
@@ -31,19 +31,25 @@ struct Perplexity {
 
 struct PerplexityOptions {
   Split split = Split::validation;
-  int64_t context = 1024;                                                        ///< N
-  int64_t stride = 0;                                                            ///< 0: N (non-overlapping windows)
-  int64_t max_tokens = 0;                                                        ///< 0: the whole split
-  int64_t batch_tokens = 8192;                                                   ///< of one forward
-  int64_t rows() const { return std::max<int64_t>(1, batch_tokens / context); }  ///< windows of one forward
-  std::function<bool()> stop;          ///< polled between forwards; of several processes one that says yes stops all
-  Collectives* collectives = nullptr;  ///< the processes that share the work: each scores its windows, all get the same figures
+  int64_t context = 1024;       ///< N
+  int64_t stride = 0;           ///< 0: N (non-overlapping windows)
+  int64_t max_tokens = 0;       ///< 0: the whole split
+  int64_t batch_tokens = 8192;  ///< of one forward
+  int64_t rows() const {
+    return std::max<int64_t>(1, batch_tokens / context);
+  }  ///< windows of one forward
+  std::function<bool()>
+      stop;  ///< polled between forwards; of several processes one that says yes stops all
+  /// the processes that share the work: each scores its windows, all get the same figures
+  Collectives* collectives = nullptr;
   std::function<void(int64_t tokens)> progress;
 };
 
-/// Windows of N + 1 ids with stride N over all documents joined by EOS; every token but the very first is scored once; the last window is
-/// padded and masked (evaluation §1.3). Nothing if `stop` asked for an end.
-std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data, const Corpus& corpus, const Tokenizer& tokenizer,
+/// Windows of N + 1 ids with stride N over all documents joined by EOS; every token but the very
+/// first is scored once; the last window is padded and masked (evaluation §1.3). Nothing if `stop`
+/// asked for an end.
+std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data,
+                                             const Corpus& corpus, const Tokenizer& tokenizer,
                                              const PerplexityOptions& options);
 
 }  // namespace polysketch

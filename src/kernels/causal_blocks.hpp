@@ -7,22 +7,25 @@
 #include "kernels/element.hpp"
 #include "kernels/head_rows.hpp"
 
-// The part between blocks of a causal matrix product of degree 2 (METHOD §3; P §3.1, Figure 3), for one head of one sequence, on raw
-// pointers, for the CPU. Linear in the length. Nothing here allocates or starts threads.
+// The part between blocks of a causal matrix product of degree 2 (METHOD §3; P §3.1, Figure 3), for
+// one head of one sequence, on raw pointers, for the CPU. Linear in the length. Nothing here
+// allocates or starts threads.
 
 namespace polysketch::kernels {
 
 /// Rows are cut into blocks of `block`; the last one may be short.
-///   N_i = sum over j in earlier blocks, j >= starts[i], of (a_i·b_j)²·v_j,     z_i = the same sum without v_j.
+///   N_i = sum over j in earlier blocks, j >= starts[i], of (a_i·b_j)²·v_j,     z_i = the same sum
+///   without v_j.
 template <class T>
 struct CausalHead {
-  HeadRows<const T> a, b;           ///< [T, R] features of queries and keys
-  HeadRows<const T> v;              ///< [T, E]
-  int64_t length = 0;               ///< T
-  int64_t width = 0;                ///< R
-  int64_t value_width = 0;          ///< E
-  int64_t block = 0;                ///< rows of a block
-  const int32_t* starts = nullptr;  ///< [T] first position of a token's document, non-decreasing, or null for zeros
+  HeadRows<const T> a, b;   ///< [T, R] features of queries and keys
+  HeadRows<const T> v;      ///< [T, E]
+  int64_t length = 0;       ///< T
+  int64_t width = 0;        ///< R
+  int64_t value_width = 0;  ///< E
+  int64_t block = 0;        ///< rows of a block
+  /// [T] first position of a token's document, non-decreasing, or null for zeros
+  const int32_t* starts = nullptr;
 };
 
 template <class T>
@@ -38,8 +41,9 @@ struct CausalBackward {
   CausalHead<T> head;
   HeadRows<const float> sum_gradient;       ///< [T, E]
   const float* row_sum_gradient = nullptr;  ///< [T]
-  HeadRows<T> a_gradient, b_gradient;       ///< [T, R], overwritten; 0 for rows that see nothing and that nothing sees
-  HeadRows<T> v_gradient;                   ///< [T, E], likewise
+  HeadRows<T> a_gradient,
+      b_gradient;  ///< [T, R], overwritten; 0 for rows that see nothing and that nothing sees
+  HeadRows<T> v_gradient;  ///< [T, E], likewise
 };
 
 /// One implementation. scratch: 64-byte aligned; its size does not depend on the length.
@@ -52,8 +56,9 @@ struct CausalKernels {
   void (*backward)(const CausalBackward<T>& call, void* scratch);
 };
 
-/// The best implementation of this machine, or null if there is none for these widths: the caller then uses LibTorch. Built for float and
-/// bf16. bf16 rows are multiplied as bf16 where the processor can (bf16_instructions()), else as fp32; states and sums are fp32.
+/// The best implementation of this machine, or null if there is none for these widths: the caller
+/// then uses LibTorch. Built for float and bf16. bf16 rows are multiplied as bf16 where the
+/// processor can (bf16_instructions()), else as fp32; states and sums are fp32.
 template <class T>
 const CausalKernels<T>* causal_kernels(int64_t width, int64_t value_width);
 

@@ -7,18 +7,22 @@
 
 namespace polysketch::kernels {
 
-/// A bfloat16 number as it lies in memory: the upper half of an fp32. Same layout as c10::BFloat16, so pointers may be cast.
-/// Storage only: kernels convert, compute in fp32 and round to the nearest even.
+/// A bfloat16 number as it lies in memory: the upper half of an fp32. Same layout as c10::BFloat16,
+/// so pointers may be cast. Storage only: kernels convert, compute in fp32 and round to the nearest
+/// even.
 struct bf16 {
   uint16_t bits;
 };
 static_assert(sizeof(bf16) == 2);
 
-/// What a kernel computes with, and the type of its parameters and statistics: fp32 for fp32 and bf16 elements, fp64 for fp64.
+/// What a kernel computes with, and the type of its parameters and statistics: fp32 for fp32 and
+/// bf16 elements, fp64 for fp64.
 template <class T>
 using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-inline float to_float(bf16 value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
+inline float to_float(bf16 value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
 
 /// Nearest even; a NaN stays a NaN.
 inline bf16 to_bf16(float value) {

@@ -7,14 +7,16 @@
 #include "kernels/element.hpp"
 #include "kernels/head_rows.hpp"
 
-// The learned sketch (METHOD §2; P §2.3, Algorithm 2) of rows of one head, on raw pointers, for the CPU. Two networks of two levels each,
+// The learned sketch (METHOD §2; P §2.3, Algorithm 2) of rows of one head, on raw pointers, for the
+// CPU. Two networks of two levels each,
 //   level(x) = gelu(LN(x)·upᵀ)·downᵀ,      f(x) = level1(level0(x)),
 //   s = √R·tanh(f_left(left) ∘ f_right(right) / √R),
 // with gelu in the tanh form and LN with epsilon 1e-5. Nothing here allocates or starts threads.
 
 namespace polysketch::kernels {
 
-/// fp32 parameters, indexed by side (left, right) and level. in = width at level 0, R = size at level 1.
+/// fp32 parameters, indexed by side (left, right) and level. in = width at level 0, R = size at
+/// level 1.
 struct SketchNetwork {
   const float* gain[2][2];  ///< [in]
   const float* bias[2][2];  ///< [in]
@@ -22,7 +24,8 @@ struct SketchNetwork {
   const float* down[2][2];  ///< [R, 8 R]
 };
 
-/// One implementation. packed and scratch: 64-byte aligned; their sizes do not depend on the number of rows.
+/// One implementation. packed and scratch: 64-byte aligned; their sizes do not depend on the number
+/// of rows.
 template <class T>
 struct LearnedSketchKernels {
   const char* name;
@@ -32,18 +35,20 @@ struct LearnedSketchKernels {
   size_t (*forward_scratch)(int64_t width, int64_t size);   ///< bytes
   size_t (*backward_scratch)(int64_t width, int64_t size);  ///< bytes
   /// left, right [rows, width] -> s [rows, size].
-  void (*forward)(const void* packed, int64_t width, int64_t size, HeadRows<const T> left, HeadRows<const T> right, int64_t rows,
-                  HeadRows<T> s, void* scratch);
-  /// Nothing is kept from the forward pass. dleft, dright: overwritten; where dright.data is null, dleft gets the sum of both.
-  /// parameter_gradients, added to: for each side, then each level, the gradients of gain, bias, up, down one after another. A call has a
-  /// cost that grows with the number of parameters, so pieces of rows should not be smaller than some hundreds.
-  void (*backward)(const void* packed, int64_t width, int64_t size, HeadRows<const T> left, HeadRows<const T> right, int64_t rows,
-                   HeadRows<const T> ds, HeadRows<T> dleft, HeadRows<T> dright, float* parameter_gradients, void* scratch);
+  void (*forward)(const void* packed, int64_t width, int64_t size, HeadRows<const T> left,
+                  HeadRows<const T> right, int64_t rows, HeadRows<T> s, void* scratch);
+  /// Nothing is kept from the forward pass. dleft, dright: overwritten; where dright.data is null,
+  /// dleft gets the sum of both. parameter_gradients, added to: for each side, then each level, the
+  /// gradients of gain, bias, up, down one after another. A call has a cost that grows with the
+  /// number of parameters, so pieces of rows should not be smaller than some hundreds.
+  void (*backward)(const void* packed, int64_t width, int64_t size, HeadRows<const T> left,
+                   HeadRows<const T> right, int64_t rows, HeadRows<const T> ds, HeadRows<T> dleft,
+                   HeadRows<T> dright, float* parameter_gradients, void* scratch);
 };
 
-/// The best implementation of this machine, or null if there is none for these widths: the caller then uses LibTorch. Built for float and
-/// bf16. bf16 rows are multiplied as bf16 where the processor can (bf16_instructions()), else as fp32; only what enters a product is
-/// rounded.
+/// The best implementation of this machine, or null if there is none for these widths: the caller
+/// then uses LibTorch. Built for float and bf16. bf16 rows are multiplied as bf16 where the
+/// processor can (bf16_instructions()), else as fp32; only what enters a product is rounded.
 template <class T>
 const LearnedSketchKernels<T>* learned_sketch_kernels(int64_t width, int64_t size);
 

@@ -7,13 +7,14 @@
 #include "kernels/element.hpp"
 #include "kernels/head_rows.hpp"
 
-// Exact polynomial attention of one head of one sequence, on raw pointers, for the CPU: METHOD §2, `polynomial`.
-// Nothing here allocates or starts threads.
+// Exact polynomial attention of one head of one sequence, on raw pointers, for the CPU: METHOD §2,
+// `polynomial`. Nothing here allocates or starts threads.
 
 namespace polysketch::kernels {
 
-/// w_ij = (q'_i·k'_j·key_scale)^degree for starts[i] <= j <= i, where ' is the layer norm with `gain` and `bias`, or nothing if gain is
-/// null. o_i = sum_j w_ij v_j / (one + sum_j w_ij); 0 where the divisor is 0.
+/// w_ij = (q'_i·k'_j·key_scale)^degree for starts[i] <= j <= i, where ' is the layer norm with
+/// `gain` and `bias`, or nothing if gain is null. o_i = sum_j w_ij v_j / (one + sum_j w_ij); 0
+/// where the divisor is 0.
 template <class T>
 struct PolynomialHead {
   HeadRows<const T> q, k, v;
@@ -47,8 +48,8 @@ struct PolynomialBackward {
   float* dbias = nullptr;  ///< [D] likewise
 };
 
-/// One implementation. A query block [begin, end) of the forward pass can be computed alone: the caller cuts heads into pieces where it
-/// has more threads than heads. scratch: 64-byte aligned.
+/// One implementation. A query block [begin, end) of the forward pass can be computed alone: the
+/// caller cuts heads into pieces where it has more threads than heads. scratch: 64-byte aligned.
 template <class T>
 struct PolynomialKernels {
   const char* name;
@@ -58,9 +59,10 @@ struct PolynomialKernels {
   void (*backward)(const PolynomialBackward<T>& a, void* scratch);
 };
 
-/// The best implementation of this machine for rows of `width` elements, or null if there is none: the caller then uses LibTorch.
-/// Built for float and bf16. bf16 rows are multiplied as bf16 where the processor can (AVX512_BF16), else as fp32; scores, powers,
-/// row sums and all accumulators are fp32.
+/// The best implementation of this machine for rows of `width` elements, or null if there is none:
+/// the caller then uses LibTorch. Built for float and bf16. bf16 rows are multiplied as bf16 where
+/// the processor can (AVX512_BF16), else as fp32; scores, powers, row sums and all accumulators are
+/// fp32.
 template <class T>
 const PolynomialKernels<T>* polynomial_kernels(int64_t width);
 

@@ -25,8 +25,10 @@ struct Pipe {
   Pipe() {
     std::array<int, 2> ends{};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-      throw UserError(ExitCode::io,
-                      fmt::format("no pipe for a process ({}): raise the limit of open files (ulimit -n)", std::strerror(errno)));
+      throw UserError(
+          ExitCode::io,
+          fmt::format("no pipe for a process ({}): raise the limit of open files (ulimit -n)",
+                      std::strerror(errno)));
     }
     read = ends[0];
     write = ends[1];
@@ -63,7 +65,8 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 }
 
 /// In the child: only what is allowed between fork and exec.
-[[noreturn]] void become(char** command, char** environment, pid_t parent, const Pipe& out, const Pipe& err, int failure) {
+[[noreturn]] void become(char** command, char** environment, pid_t parent, const Pipe& out,
+                         const Pipe& err, int failure) {
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // it died before the line above
@@ -92,7 +95,8 @@ int read_failure(int descriptor) {
 
 ExitCode code_of(int number) {
   if (number == ENOENT || number == ENOTDIR) return ExitCode::missing_input;
-  return number == EACCES || number == EPERM || number == ENOEXEC ? ExitCode::permission : ExitCode::io;
+  return number == EACCES || number == EPERM || number == ENOEXEC ? ExitCode::permission
+                                                                  : ExitCode::io;
 }
 
 std::vector<pid_t> children() {
@@ -107,23 +111,28 @@ std::vector<pid_t> children() {
 
 }  // namespace
 
-ChildProcess::ChildProcess(const std::vector<std::string>& command, const std::map<std::string, std::string>& environment) {
+ChildProcess::ChildProcess(const std::vector<std::string>& command,
+                           const std::map<std::string, std::string>& environment) {
   std::vector<std::string> words = command, variables = merged_environment(environment);
   const std::vector<char*> word_pointers = pointers(words), variable_pointers = pointers(variables);
   Pipe out, err, failure;
   const pid_t parent = ::getpid();
   id_ = ::fork();
   if (id_ == 0)
-    become(const_cast<char**>(word_pointers.data()), const_cast<char**>(variable_pointers.data()), parent, out, err, failure.write);
+    become(const_cast<char**>(word_pointers.data()), const_cast<char**>(variable_pointers.data()),
+           parent, out, err, failure.write);
   if (id_ < 0) {
-    throw UserError(ExitCode::io,
-                    fmt::format("cannot start a process ({}): raise the limit of processes or of memory", std::strerror(errno)));
+    throw UserError(
+        ExitCode::io,
+        fmt::format("cannot start a process ({}): raise the limit of processes or of memory",
+                    std::strerror(errno)));
   }
   ::setpgid(id_, id_);  // whoever of the two comes first
   Pipe::close(failure.write);
   if (const int number = read_failure(failure.read); number != 0) {
     while (::waitpid(id_, nullptr, 0) < 0 && errno == EINTR) continue;
-    throw UserError(code_of(number), fmt::format("{}: cannot be started: {}", command[0], std::strerror(number)));
+    throw UserError(code_of(number),
+                    fmt::format("{}: cannot be started: {}", command[0], std::strerror(number)));
   }
   out_ = std::exchange(out.read, -1);
   err_ = std::exchange(err.read, -1);
@@ -136,7 +145,9 @@ ChildProcess::~ChildProcess() {
 }
 
 ChildProcess::ChildProcess(ChildProcess&& other) noexcept
-    : id_(std::exchange(other.id_, -1)), out_(std::exchange(other.out_, -1)), err_(std::exchange(other.err_, -1)) {}
+    : id_(std::exchange(other.id_, -1)),
+      out_(std::exchange(other.out_, -1)),
+      err_(std::exchange(other.err_, -1)) {}
 
 void ChildProcess::close_out() { Pipe::close(out_); }
 void ChildProcess::close_err() { Pipe::close(err_); }

@@ -9,15 +9,19 @@
 
 namespace polysketch {
 
-/// A program started with its output going into two pipes, whose other ends are read here without waiting. Its input is empty. It leads a
-/// process group of its own, so that what a terminal sends to the foreground does not reach it, and is killed if this process dies, however
-/// that happens. Not killed or waited for by the destructor, which closes the pipes.
+/// A program started with its output going into two pipes, whose other ends are read here without
+/// waiting. Its input is empty. It leads a process group of its own, so that what a terminal sends
+/// to the foreground does not reach it, and is killed if this process dies, however that happens.
+/// Not killed or waited for by the destructor, which closes the pipes.
 class ChildProcess {
  public:
-  /// command: path of the program (as execvp looks for it) and its words. environment: on top of this process's; an empty value removes the
-  /// variable. Signals have their usual effect in the child whatever they have here.
-  /// Throws UserError: 66 if there is no such program, 77 if it may not be run, 74 if the system has no process left.
-  ChildProcess(const std::vector<std::string>& command, const std::map<std::string, std::string>& environment);
+  /// command: path of the program (as execvp looks for it) and its words. environment: on top of
+  /// this process's; an empty value removes the variable. Signals have their usual effect in the
+  /// child whatever they have here.
+  /// Throws UserError: 66 if there is no such program, 77 if it may not be run, 74 if the system
+  /// has no process left.
+  ChildProcess(const std::vector<std::string>& command,
+               const std::map<std::string, std::string>& environment);
   ~ChildProcess();
   ChildProcess(ChildProcess&& other) noexcept;
   ChildProcess& operator=(ChildProcess&&) = delete;
@@ -36,11 +40,12 @@ class ChildProcess {
   int out_ = -1, err_ = -1;
 };
 
-/// Makes orphans of this process's children its own children from now on, so that kill_children can find them.
+/// Makes orphans of this process's children its own children from now on, so that kill_children can
+/// find them.
 void adopt_orphans();
 
-/// Kills and waits for every child of this process, those that it adopted among them, until there is none. Only where the kernel lists
-/// children
+/// Kills and waits for every child of this process, those that it adopted among them, until there
+/// is none. Only where the kernel lists children
 /// (/proc/PID/task/*/children); elsewhere nothing happens. How many there were.
 size_t kill_children();
 

@@ -25,12 +25,15 @@ namespace {
 using Clock = RankGroup::Clock;
 using TimePoint = Clock::time_point;
 
-Clock::duration to_duration(double seconds) { return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)); }
+Clock::duration to_duration(double seconds) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
 
 /// The name of a signal as people type it.
 std::string signal_name(int number) {
   const char* short_name = ::sigabbrev_np(number);
-  return short_name != nullptr ? fmt::format("SIG{}", short_name) : fmt::format("signal {}", number);
+  return short_name != nullptr ? fmt::format("SIG{}", short_name)
+                               : fmt::format("signal {}", number);
 }
 
 /// Descriptors 0 to 2 must not become those of a pipe.
@@ -45,25 +48,33 @@ void check(const LaunchOptions& options) {
   const auto fail = [](const std::string& text) { throw UserError(ExitCode::usage, text); };
   if (options.command.empty()) fail("nothing to launch: give the command of a rank behind --");
   if (options.node_rank >= options.nodes) {
-    fail(fmt::format("--node-rank {}: want 0 to {} as --nnodes {}", options.node_rank, options.nodes - 1, options.nodes));
+    fail(fmt::format("--node-rank {}: want 0 to {} as --nnodes {}", options.node_rank,
+                     options.nodes - 1, options.nodes));
   }
   if (options.nodes > 1 && options.port == 0)
-    fail("--nnodes: several machines need --port too, the same on all: the store's, free on rank 0's machine");
-  if (options.nodes > 1 && (options.host == "localhost" || options.host == "::1" || options.host.starts_with("127."))) {
-    fail("--nnodes: several machines need --host too, the same on all: the address of rank 0's machine");
+    fail(
+        "--nnodes: several machines need --port too, the same on all: the store's, free on rank "
+        "0's machine");
+  if (options.nodes > 1 &&
+      (options.host == "localhost" || options.host == "::1" || options.host.starts_with("127."))) {
+    fail(
+        "--nnodes: several machines need --host too, the same on all: the address of rank 0's "
+        "machine");
   }
 }
 
 class Launcher {
  public:
-  explicit Launcher(const LaunchOptions& options) : options_(options), machine_(host_name()), screen_(options.nodes * options.local_world) {
+  explicit Launcher(const LaunchOptions& options)
+      : options_(options), machine_(host_name()), screen_(options.nodes * options.local_world) {
     adopt_orphans();
     if (options.log_folder.empty()) return;
     std::error_code error;
     std::filesystem::create_directories(options.log_folder, error);
     if (error || ::access(options.log_folder.c_str(), W_OK) != 0) {
       throw UserError(ExitCode::cannot_create,
-                      fmt::format("--log-dir {}: cannot create or write the folder: {}", options.log_folder.string(),
+                      fmt::format("--log-dir {}: cannot create or write the folder: {}",
+                                  options.log_folder.string(),
                                   error ? error.message() : std::string("no permission")));
     }
   }
@@ -73,17 +84,22 @@ class Launcher {
       const GroupEnd end = run_group();
       if (killed_by_ != 0) return finish(128 + killed_by_);
       if (!end.culprit) {
-        if (end.code == static_cast<int>(ExitCode::stopped)) say("stopped on request; the same command goes on from there");
+        if (end.code == static_cast<int>(ExitCode::stopped))
+          say("stopped on request; the same command goes on from there");
         return finish(end.code);
       }
-      if (stop_signal_ != 0 || attempt_ >= options_.max_restarts || !options_.restart_on.allows(*end.culprit)) {
+      if (stop_signal_ != 0 || attempt_ >= options_.max_restarts ||
+          !options_.restart_on.allows(*end.culprit)) {
         report_failure(*end.culprit);
         return finish(end.code);
       }
-      const double pause = options_.restart_pause * std::min<double>(30, static_cast<double>(int64_t{1} << std::min<int64_t>(attempt_, 5)));
+      const double pause =
+          options_.restart_pause *
+          std::min<double>(30, static_cast<double>(int64_t{1} << std::min<int64_t>(attempt_, 5)));
       say(fmt::format("restart {} of {} in {:.3g} s", attempt_ + 1, options_.max_restarts, pause));
       if (!wait_quietly(pause)) {
-        say("stopped on request between two attempts; the same command goes on from the last checkpoint");
+        say("stopped on request between two attempts; the same command goes on from the last "
+            "checkpoint");
         return finish(static_cast<int>(ExitCode::stopped));
       }
     }
@@ -92,19 +108,23 @@ class Launcher {
  private:
   void say(const std::string& text) { screen_.add_message("[launch] " + text); }
 
-  std::string name_of(const RankEnd& end) const { return fmt::format("rank {} (process {} on {})", end.rank, end.process, machine_); }
+  std::string name_of(const RankEnd& end) const {
+    return fmt::format("rank {} (process {} on {})", end.rank, end.process, machine_);
+  }
 
   std::map<std::string, std::string> common_variables(int64_t port, int64_t threads) const {
-    std::map<std::string, std::string> variables{{"WORLD_SIZE", std::to_string(options_.nodes * options_.local_world)},
-                                                 {"LOCAL_WORLD_SIZE", std::to_string(options_.local_world)},
-                                                 {"GROUP_RANK", std::to_string(options_.node_rank)},
-                                                 {"MASTER_ADDR", options_.host},
-                                                 {"MASTER_PORT", std::to_string(port)},
-                                                 {"POLYSKETCH_ATTEMPT", std::to_string(attempt_)},
-                                                 // What another launcher around this one has set would mislead the ranks.
-                                                 {"POLYSKETCH_STORE", ""},
-                                                 {"TORCHELASTIC_USE_AGENT_STORE", ""},
-                                                 {"TORCHELASTIC_RESTART_COUNT", ""}};
+    std::map<std::string, std::string> variables{
+        {"WORLD_SIZE", std::to_string(options_.nodes * options_.local_world)},
+        {"LOCAL_WORLD_SIZE", std::to_string(options_.local_world)},
+        {"GROUP_RANK", std::to_string(options_.node_rank)},
+        {"MASTER_ADDR", options_.host},
+        {"MASTER_PORT", std::to_string(port)},
+        {"POLYSKETCH_ATTEMPT", std::to_string(attempt_)},
+        // What another launcher around this one has set
+        // would mislead the ranks.
+        {"POLYSKETCH_STORE", ""},
+        {"TORCHELASTIC_USE_AGENT_STORE", ""},
+        {"TORCHELASTIC_RESTART_COUNT", ""}};
     if (threads > 0) variables["OMP_NUM_THREADS"] = std::to_string(threads);
     return variables;
   }
@@ -115,13 +135,17 @@ class Launcher {
     const int64_t port = options_.port != 0 ? options_.port : reserved->port();
     const char* threads_set = std::getenv("OMP_NUM_THREADS");
     const bool keep_threads = threads_set != nullptr && *threads_set != '\0';
-    const int64_t threads = keep_threads ? 0 : threads_each(usable_processors(), options_.local_world);
+    const int64_t threads =
+        keep_threads ? 0 : threads_each(usable_processors(), options_.local_world);
     ending_others_ = false;
     deadline_.reset();
-    const int64_t first = options_.node_rank * options_.local_world, last = first + options_.local_world - 1;
-    const std::string ranks = first == last ? fmt::format("rank {}", first) : fmt::format("ranks {} to {}", first, last);
-    say(fmt::format("{} of {} on {}, meeting at {}:{}, OMP_NUM_THREADS={}", ranks, options_.nodes * options_.local_world, machine_,
-                    options_.host, port, keep_threads ? threads_set : std::to_string(threads)));
+    const int64_t first = options_.node_rank * options_.local_world,
+                  last = first + options_.local_world - 1;
+    const std::string ranks =
+        first == last ? fmt::format("rank {}", first) : fmt::format("ranks {} to {}", first, last);
+    say(fmt::format("{} of {} on {}, meeting at {}:{}, OMP_NUM_THREADS={}", ranks,
+                    options_.nodes * options_.local_world, machine_, options_.host, port,
+                    keep_threads ? threads_set : std::to_string(threads)));
     RankGroup group(screen_, options_.log_folder, attempt_);
     std::map<std::string, std::string> variables = common_variables(port, threads);
     for (int64_t local = 0; local < options_.local_world; ++local) {
@@ -135,7 +159,8 @@ class Launcher {
       for (const RankEnd& end : group.collect_ended()) after(end, group);
       if (deadline_ && Clock::now() >= *deadline_) {
         deadline_.reset();
-        for (const int64_t rank : group.running()) say(fmt::format("rank {} has not ended in time: killed", rank));
+        for (const int64_t rank : group.running())
+          say(fmt::format("rank {} has not ended in time: killed", rank));
         group.kill_all();
       }
     }
@@ -169,8 +194,11 @@ class Launcher {
         screen_.never_wait();
         if (group == nullptr || ending_others_) continue;
         const int passed_on = number == SIGHUP ? SIGTERM : number;
-        say(fmt::format("{} passed on to the ranks{}, which have {:.3g} s to save and end; a second signal kills them", signal_name(number),
-                        passed_on == number ? "" : " as " + signal_name(passed_on), options_.stop_grace));
+        say(fmt::format(
+            "{} passed on to the ranks{}, which have {:.3g} s to save and end; a second signal "
+            "kills them",
+            signal_name(number), passed_on == number ? "" : " as " + signal_name(passed_on),
+            options_.stop_grace));
         group->send(passed_on);
         end_within(options_.stop_grace);
       } else if (killed_by_ == 0) {
@@ -178,7 +206,8 @@ class Launcher {
         say(fmt::format("{}, the second signal: all ranks are killed", signal_name(number)));
         if (group != nullptr) group->kill_all();
       } else {
-        ::_exit(128 + number);  // a process that even SIGKILL does not end; the others die with this one
+        // a process that even SIGKILL does not end; the others die with this one
+        ::_exit(128 + number);
       }
     }
   }
@@ -222,12 +251,14 @@ class Launcher {
     } else if (options_.max_restarts > 0) {
       text += ", which a restart does not mend (--restart-on)";
     }
-    text += options_.log_folder.empty() ? fmt::format(": see the last lines of [{}]", end.rank)
-                                        : fmt::format(": see {}", rank_log_path(options_.log_folder, end.rank).string());
+    text += options_.log_folder.empty()
+                ? fmt::format(": see the last lines of [{}]", end.rank)
+                : fmt::format(": see {}", rank_log_path(options_.log_folder, end.rank).string());
     screen_.add_message(fmt::format("ERROR {}: {}", end.shell_code(), text));
   }
 
-  /// Lets the rest of the output out. Without a limit, as any program waits for its reader; not long once somebody wants an end.
+  /// Lets the rest of the output out. Without a limit, as any program waits for its reader; not
+  /// long once somebody wants an end.
   int finish(int code) {
     const TimePoint until = Clock::now() + std::chrono::seconds(killed_by_ != 0 ? 0 : 5);
     screen_.write_some();

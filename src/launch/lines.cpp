@@ -38,11 +38,13 @@ void LineCutter::flush(const Sink& sink) {
 }
 
 LineQueue::LineQueue(int descriptor) : terminal_(::isatty(descriptor) == 1) {
-  // A terminal or pipe may make a writer wait. O_NONBLOCK on the descriptor itself would be felt by all who share it, so it is opened anew.
+  // A terminal or pipe may make a writer wait. O_NONBLOCK on the descriptor itself would be felt by
+  // all who share it, so it is opened anew.
   struct stat status {};
   if (::fstat(descriptor, &status) != 0) return;
   if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) {
-    descriptor_ = ::open(fmt::format("/proc/self/fd/{}", descriptor).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    descriptor_ = ::open(fmt::format("/proc/self/fd/{}", descriptor).c_str(),
+                         O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   }
   may_wait_ = descriptor_ < 0 && !S_ISREG(status.st_mode);
   if (descriptor_ < 0) descriptor_ = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
@@ -64,7 +66,8 @@ void LineQueue::add(std::string_view text) {
 void LineQueue::write_some() {
   while (descriptor_ >= 0 && !empty()) {
     // A pipe that polls as writable takes PIPE_BUF once without waiting.
-    const ssize_t written = ::write(descriptor_, pending_.data() + begin_, std::min<size_t>(pending_.size() - begin_, PIPE_BUF));
+    const ssize_t written = ::write(descriptor_, pending_.data() + begin_,
+                                    std::min<size_t>(pending_.size() - begin_, PIPE_BUF));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0 && errno == EAGAIN) return;
     if (written < 0) {

@@ -8,7 +8,8 @@
 
 namespace polysketch {
 
-/// Cuts a stream of bytes into lines. A line longer than kLongest is given in pieces of that length.
+/// Cuts a stream of bytes into lines. A line longer than kLongest is given in pieces of that
+/// length.
 class LineCutter {
  public:
   static constexpr size_t kLongest = size_t{64} << 10;
@@ -22,9 +23,10 @@ class LineCutter {
   std::string rest_;
 };
 
-/// Lines on their way to a descriptor that others may share: a terminal, a pipe, a file. Never waits: what cannot be written stays here. To
-/// be written to when the descriptor polls as writable. A descriptor that fails (nobody reads, disk full) is given up, and what comes later
-/// is dropped.
+/// Lines on their way to a descriptor that others may share: a terminal, a pipe, a file. Never
+/// waits: what cannot be written stays here. To be written to when the descriptor polls as
+/// writable. A descriptor that fails (nobody reads, disk full) is given up, and what comes later is
+/// dropped.
 class LineQueue {
  public:
   static constexpr size_t kFull = size_t{4} << 20;
@@ -37,8 +39,10 @@ class LineQueue {
   void add(std::string_view text);  ///< one or more whole lines, with their ends
   void write_some();
   bool empty() const { return begin_ == pending_.size(); }
-  bool full() const { return pending_.size() - begin_ >= kFull; }  ///< bring no more until it is not
-  int descriptor() const { return descriptor_; }                   ///< to poll for writing; -1: given up
+  bool full() const {
+    return pending_.size() - begin_ >= kFull;
+  }                                               ///< bring no more until it is not
+  int descriptor() const { return descriptor_; }  ///< to poll for writing; -1: given up
   bool is_terminal() const { return terminal_; }
   int failure() const { return failure_; }  ///< errno of the write that failed, 0: none did
 

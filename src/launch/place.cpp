@@ -17,7 +17,8 @@ namespace {
 
 constexpr int64_t kMostProcesses = 1 << 20;
 constexpr int64_t kUsualPort = 29500;
-constexpr uint64_t kFirstSpecialStep = 0xFFFFFFF0;  ///< Slurm's ids of batch shells, interactive shells and the like
+/// Slurm's ids of batch shells, interactive shells and the like
+constexpr uint64_t kFirstSpecialStep = 0xFFFFFFF0;
 
 struct Variable {
   const char* name;
@@ -30,7 +31,8 @@ struct Variable {
   fail(fmt::format("{}={}: want {}", variable.name, variable.value, wanted));
 }
 
-[[noreturn]] void fail_missing(const char* name, const std::string& wanted, const std::string& because) {
+[[noreturn]] void fail_missing(const char* name, const std::string& wanted,
+                               const std::string& because) {
   fail(fmt::format("{} is not set, {}: want {}", name, because, wanted));
 }
 
@@ -50,15 +52,18 @@ class Variables {
     return std::nullopt;
   }
   bool has(const char* name) const { return find(name).has_value(); }
-  std::optional<int64_t> number(const char* name, int64_t least, int64_t most, const std::string& wanted) const {
+  std::optional<int64_t> number(const char* name, int64_t least, int64_t most,
+                                const std::string& wanted) const {
     const auto variable = find(name);
     return variable ? std::optional(to_number(*variable, least, most, wanted)) : std::nullopt;
   }
-  static int64_t to_number(const Variable& variable, int64_t least, int64_t most, const std::string& wanted) {
+  static int64_t to_number(const Variable& variable, int64_t least, int64_t most,
+                           const std::string& wanted) {
     int64_t value = 0;
     const char* end = variable.value.data() + variable.value.size();
     const auto [rest, error] = std::from_chars(variable.value.data(), end, value);
-    if (error != std::errc() || rest != end || value < least || value > most) fail(variable, wanted);
+    if (error != std::errc() || rest != end || value < least || value > most)
+      fail(variable, wanted);
     return value;
   }
 
@@ -66,33 +71,47 @@ class Variables {
   const Environment& environment_;
 };
 
-std::string set_by(const Variable& variable) { return fmt::format("but {}={} is", variable.name, variable.value); }
+std::string set_by(const Variable& variable) {
+  return fmt::format("but {}={} is", variable.name, variable.value);
+}
 
 /// Fills rank and world from two variables, of which the first is set.
-void read_rank(const Variable& rank, const std::optional<Variable>& size, const char* size_name, Place& place) {
+void read_rank(const Variable& rank, const std::optional<Variable>& size, const char* size_name,
+               Place& place) {
   if (!size) fail_missing(size_name, "the number of processes", set_by(rank));
-  place.world = Variables::to_number(*size, 1, kMostProcesses, fmt::format("the number of processes, 1 to {}", kMostProcesses));
+  place.world = Variables::to_number(
+      *size, 1, kMostProcesses, fmt::format("the number of processes, 1 to {}", kMostProcesses));
   place.rank = Variables::to_number(rank, 0, place.world - 1,
-                                    fmt::format("the number of this process, 0 to {} as {}={}", place.world - 1, size->name, size->value));
+                                    fmt::format("the number of this process, 0 to {} as {}={}",
+                                                place.world - 1, size->name, size->value));
 }
 
 /// Fills local_rank and local_world, which must be set.
-void read_local_rank(const Variables& variables, const char* rank_name, const char* size_name, const std::string& because, Place& place) {
+void read_local_rank(const Variables& variables, const char* rank_name, const char* size_name,
+                     const std::string& because, Place& place) {
   const auto size = variables.find(size_name), rank = variables.find(rank_name);
-  if (!rank) fail_missing(rank_name, "the number of this process among those of its machine, from 0", because);
+  if (!rank)
+    fail_missing(rank_name, "the number of this process among those of its machine, from 0",
+                 because);
   if (!size) fail_missing(size_name, "the number of processes on this machine", because);
-  place.local_world = Variables::to_number(*size, 1, place.world, fmt::format("the processes on this machine, 1 to all {}", place.world));
-  place.local_rank = Variables::to_number(*rank, 0, place.local_world - 1,
-                                          fmt::format("the number of this process among those of its machine, 0 to {} as {}={}",
-                                                      place.local_world - 1, size_name, size->value));
+  place.local_world =
+      Variables::to_number(*size, 1, place.world,
+                           fmt::format("the processes on this machine, 1 to all {}", place.world));
+  place.local_rank = Variables::to_number(
+      *rank, 0, place.local_world - 1,
+      fmt::format("the number of this process among those of its machine, 0 to {} as {}={}",
+                  place.local_world - 1, size_name, size->value));
 }
 
-bool names_this_machine(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
+bool names_this_machine(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
 
 /// MASTER_ADDR and MASTER_PORT, where they are set.
 void read_meeting_point(const Variables& variables, Place& place) {
   if (const auto host = variables.find("MASTER_ADDR")) place.host = host->value;
-  if (const auto port = variables.number("MASTER_PORT", 1, 65535, "a port, 1 to 65535")) place.port = *port;
+  if (const auto port = variables.number("MASTER_PORT", 1, 65535, "a port, 1 to 65535"))
+    place.port = *port;
 }
 
 void read_torchrun(const Variables& variables, const Variable& rank, Place& place) {
@@ -110,27 +129,35 @@ void read_torchrun(const Variables& variables, const Variable& rank, Place& plac
                     place);
   }
   if (one_machine && place.local_world < place.world) {
-    place.note =
-        fmt::format("MASTER_ADDR={} is this machine to every other one, and {} of {} processes are elsewhere: give rank 0's address",
-                    host->value, place.world - place.local_world, place.world);
+    place.note = fmt::format(
+        "MASTER_ADDR={} is this machine to every other one, and {} of {} processes are elsewhere: "
+        "give rank 0's address",
+        host->value, place.world - place.local_world, place.world);
   }
   read_meeting_point(variables, place);
   const auto agent = variables.find("TORCHELASTIC_USE_AGENT_STORE");
-  place.agent_store = agent && (agent->value == "True" || agent->value == "true" || agent->value == "1");
+  place.agent_store =
+      agent && (agent->value == "True" || agent->value == "true" || agent->value == "1");
 }
 
 void require_meeting_point(const Variables& variables, const Place& place) {
-  const std::string because = fmt::format("but RANK={} of WORLD_SIZE={} is", place.rank, place.world);
-  if (!variables.has("MASTER_ADDR")) fail_missing("MASTER_ADDR", "the address of rank 0's machine, or POLYSKETCH_STORE=file:PATH", because);
-  if (!variables.has("MASTER_PORT")) fail_missing("MASTER_PORT", "a free port of that machine, the same for all processes", because);
+  const std::string because =
+      fmt::format("but RANK={} of WORLD_SIZE={} is", place.rank, place.world);
+  if (!variables.has("MASTER_ADDR"))
+    fail_missing("MASTER_ADDR", "the address of rank 0's machine, or POLYSKETCH_STORE=file:PATH",
+                 because);
+  if (!variables.has("MASTER_PORT"))
+    fail_missing("MASTER_PORT", "a free port of that machine, the same for all processes", because);
 }
 
 struct MpiVariables {
   const char *rank, *world, *local_rank, *local_world;
 };
 constexpr MpiVariables mpi_kinds[] = {
-    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"},
-    {"MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"},
+    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+     "OMPI_COMM_WORLD_LOCAL_SIZE"},
+    {"MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK",
+     "MV2_COMM_WORLD_LOCAL_SIZE"},
     {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
     {"PMI_RANK", "PMI_SIZE", "PMI_LOCAL_RANK", "PMI_LOCAL_SIZE"},
 };
@@ -141,7 +168,8 @@ bool is_slurm_task(const Variables& variables) {
   if (!step) return variables.has("SLURM_STEP_NUM_TASKS") || variables.has("SLURM_STEP_NODELIST");
   uint64_t id = 0;
   const char* end = step->value.data() + step->value.size();
-  if (std::from_chars(step->value.data(), end, id).ptr != end) fail(*step, "the number of a job step");
+  if (std::from_chars(step->value.data(), end, id).ptr != end)
+    fail(*step, "the number of a job step");
   return id < kFirstSpecialStep;
 }
 
@@ -149,18 +177,22 @@ std::optional<Variable> slurm_size(const Variables& variables) {
   return variables.find_first({"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"});
 }
 
-/// srun sets MPI's variables for its tasks too (--mpi=pmi2, cray_shasta), and says more in its own. mpirun within a Slurm job starts
-/// helpers by srun, whose numbers the processes inherit: those are not theirs.
+/// srun sets MPI's variables for its tasks too (--mpi=pmi2, cray_shasta), and says more in its own.
+/// mpirun within a Slurm job starts helpers by srun, whose numbers the processes inherit: those are
+/// not theirs.
 bool says_the_same_as_slurm(const Variables& variables, const MpiVariables& kind) {
-  const auto rank = variables.find(kind.rank), world = variables.find(kind.world), tasks = slurm_size(variables);
-  return is_slurm_task(variables) && rank->value == variables.find("SLURM_PROCID")->value && world && tasks && world->value == tasks->value;
+  const auto rank = variables.find(kind.rank), world = variables.find(kind.world),
+             tasks = slurm_size(variables);
+  return is_slurm_task(variables) && rank->value == variables.find("SLURM_PROCID")->value &&
+         world && tasks && world->value == tasks->value;
 }
 
 /// The kind that is set, if possible with its numbers on this machine.
 const MpiVariables* find_mpi(const Variables& variables) {
   const MpiVariables* found = nullptr;
   for (const MpiVariables& kind : mpi_kinds) {
-    if (!variables.has(kind.rank) || (found != nullptr && !variables.has(kind.local_rank))) continue;
+    if (!variables.has(kind.rank) || (found != nullptr && !variables.has(kind.local_rank)))
+      continue;
     if (found == nullptr || !variables.has(found->local_rank)) found = &kind;
   }
   return found != nullptr && says_the_same_as_slurm(variables, *found) ? nullptr : found;
@@ -176,13 +208,17 @@ void read_mpi(const Variables& variables, const MpiVariables& kind, Place& place
   place.source = "mpi";
   const auto rank = variables.find(kind.rank);
   read_rank(*rank, variables.find(kind.world), kind.world, place);
-  if (place.world > 1) read_local_rank(variables, kind.local_rank, kind.local_world, set_by(*rank), place);
+  if (place.world > 1)
+    read_local_rank(variables, kind.local_rank, kind.local_world, set_by(*rank), place);
   const auto name_space = variables.find("PMIX_NAMESPACE");
   place.port = name_space ? job_port(fnv1a(name_space->value) >> 32, 0) : kUsualPort;
   read_meeting_point(variables, place);
-  if (place.local_world < place.world && !variables.has("MASTER_ADDR") && !variables.has("POLYSKETCH_STORE")) {
-    fail_missing("MASTER_ADDR", "the address of rank 0's machine, for example by mpirun -x MASTER_ADDR=node-a",
-                 fmt::format("but {} processes are on several machines ({}={})", place.world, kind.local_world, place.local_world));
+  if (place.local_world < place.world && !variables.has("MASTER_ADDR") &&
+      !variables.has("POLYSKETCH_STORE")) {
+    fail_missing("MASTER_ADDR",
+                 "the address of rank 0's machine, for example by mpirun -x MASTER_ADDR=node-a",
+                 fmt::format("but {} processes are on several machines ({}={})", place.world,
+                             kind.local_world, place.local_world));
   }
 }
 
@@ -191,25 +227,32 @@ int64_t slurm_local_world(const Variables& variables, const Place& place) {
   const auto counts = variables.find_first({"SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"});
   const auto size = slurm_size(variables);
   if (!counts) {
-    const auto machines = variables.find_first({"SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES"});
+    const auto machines =
+        variables.find_first({"SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES"});
     if (machines && machines->value == "1") return place.world;
-    fail_missing("SLURM_STEP_TASKS_PER_NODE", "the tasks of each machine, as 2(x3),1", set_by(*variables.find("SLURM_PROCID")));
+    fail_missing("SLURM_STEP_TASKS_PER_NODE", "the tasks of each machine, as 2(x3),1",
+                 set_by(*variables.find("SLURM_PROCID")));
   }
   const auto each = expand_task_counts(counts->value);
   if (!each) fail(*counts, "the tasks of each machine, as 2(x3),1");
   const int64_t sum = std::accumulate(each->begin(), each->end(), int64_t{0});
-  if (sum != place.world) fail(*counts, fmt::format("a sum of {} as {}={}, not {}", place.world, size->name, size->value, sum));
+  if (sum != place.world)
+    fail(*counts,
+         fmt::format("a sum of {} as {}={}, not {}", place.world, size->name, size->value, sum));
   const int64_t last = static_cast<int64_t>(each->size()) - 1;
-  const std::string wanted = fmt::format("the number of this machine, 0 to {} as {}={}", last, counts->name, counts->value);
+  const std::string wanted = fmt::format("the number of this machine, 0 to {} as {}={}", last,
+                                         counts->name, counts->value);
   auto machine = variables.number("SLURM_NODEID", 0, last, wanted);
   if (!machine && last > 0) fail_missing("SLURM_NODEID", wanted, set_by(*counts));
   return each->at(static_cast<size_t>(machine.value_or(0)));
 }
 
 std::string first_slurm_host(const Variables& variables) {
-  const auto list = variables.find_first({"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"});
+  const auto list =
+      variables.find_first({"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"});
   if (!list) {
-    fail_missing("SLURM_STEP_NODELIST", "the machines of the job step, or MASTER_ADDR", set_by(*variables.find("SLURM_PROCID")));
+    fail_missing("SLURM_STEP_NODELIST", "the machines of the job step, or MASTER_ADDR",
+                 set_by(*variables.find("SLURM_PROCID")));
   }
   const auto hosts = expand_host_list(list->value, 1);
   if (!hosts || hosts->empty()) fail(*list, "a list of machines, as node[01-03,07],login1");
@@ -223,16 +266,22 @@ void read_slurm(const Variables& variables, Place& place) {
   place.attempt = variables.number("SLURM_RESTART_COUNT", 0, INT64_MAX, "a count").value_or(0);
   if (place.world == 1) return;
   place.local_world = slurm_local_world(variables, place);
-  const auto local_rank = variables.number("SLURM_LOCALID", 0, place.local_world - 1,
-                                           fmt::format("the number of this task on its machine, 0 to {}", place.local_world - 1));
-  if (!local_rank) fail_missing("SLURM_LOCALID", "the number of this task on its machine", set_by(*rank));
+  const auto local_rank = variables.number(
+      "SLURM_LOCALID", 0, place.local_world - 1,
+      fmt::format("the number of this task on its machine, 0 to {}", place.local_world - 1));
+  if (!local_rank)
+    fail_missing("SLURM_LOCALID", "the number of this task on its machine", set_by(*rank));
   place.local_rank = *local_rank;
   const std::string digits = "a number";
-  const auto job = variables.number(variables.has("SLURM_JOB_ID") ? "SLURM_JOB_ID" : "SLURM_JOBID", 0, INT64_MAX, digits);
-  const auto step = variables.number(variables.has("SLURM_STEP_ID") ? "SLURM_STEP_ID" : "SLURM_STEPID", 0, INT64_MAX, digits);
-  place.port = job ? job_port(static_cast<uint64_t>(*job), static_cast<uint64_t>(step.value_or(0))) : kUsualPort;
+  const auto job = variables.number(variables.has("SLURM_JOB_ID") ? "SLURM_JOB_ID" : "SLURM_JOBID",
+                                    0, INT64_MAX, digits);
+  const auto step = variables.number(
+      variables.has("SLURM_STEP_ID") ? "SLURM_STEP_ID" : "SLURM_STEPID", 0, INT64_MAX, digits);
+  place.port = job ? job_port(static_cast<uint64_t>(*job), static_cast<uint64_t>(step.value_or(0)))
+                   : kUsualPort;
   read_meeting_point(variables, place);
-  if (place.local_world < place.world && !variables.has("MASTER_ADDR") && !variables.has("POLYSKETCH_STORE")) {
+  if (place.local_world < place.world && !variables.has("MASTER_ADDR") &&
+      !variables.has("POLYSKETCH_STORE")) {
     place.host = first_slurm_host(variables);
   }
 }
@@ -242,18 +291,24 @@ void compare_with_world_size(const Variables& variables, const Place& place) {
   const auto size = variables.find("WORLD_SIZE");
   if (!size || place.source == "torchrun") return;
   if (place.source == "none") {
-    fail_missing("RANK", fmt::format("the number of this process, 0 to WORLD_SIZE - 1; or unset WORLD_SIZE to train alone"), set_by(*size));
+    fail_missing(
+        "RANK",
+        fmt::format(
+            "the number of this process, 0 to WORLD_SIZE - 1; or unset WORLD_SIZE to train alone"),
+        set_by(*size));
   }
   const int64_t world = Variables::to_number(*size, 1, kMostProcesses, "the number of processes");
   if (world != place.world) {
-    fail(*size, fmt::format("{}, as {} started so many processes; or unset it", place.world, place.source == "slurm" ? "srun" : "mpirun"));
+    fail(*size, fmt::format("{}, as {} started so many processes; or unset it", place.world,
+                            place.source == "slurm" ? "srun" : "mpirun"));
   }
 }
 
 void read_store(const Variables& variables, Place& place) {
   const auto store = variables.find("POLYSKETCH_STORE");
   if (!store) return;
-  if (!store->value.starts_with("file:") || store->value.size() == 5) fail(*store, "file:PATH on a file system that all processes share");
+  if (!store->value.starts_with("file:") || store->value.size() == 5)
+    fail(*store, "file:PATH on a file system that all processes share");
   if (place.source == "none") fail_missing("RANK", "the number of this process", set_by(*store));
   place.file = store->value.substr(5);
   if (place.source == "torchrun") place.source = "file";
@@ -262,7 +317,9 @@ void read_store(const Variables& variables, Place& place) {
 
 }  // namespace
 
-int64_t job_port(uint64_t job, uint64_t step) { return static_cast<int64_t>(15000 + (job % 15000 + 4999 * (step % 15000)) % 15000); }
+int64_t job_port(uint64_t job, uint64_t step) {
+  return static_cast<int64_t>(15000 + (job % 15000 + 4999 * (step % 15000)) % 15000);
+}
 
 Place find_place(const Environment& environment) {
   const Variables variables(environment);
@@ -278,13 +335,17 @@ Place find_place(const Environment& environment) {
   read_store(variables, place);
   if (place.source == "torchrun" && place.world > 1) require_meeting_point(variables, place);
   if (place.source != "none" && place.source != "slurm") {
-    const char* count = variables.has("TORCHELASTIC_RESTART_COUNT") ? "TORCHELASTIC_RESTART_COUNT" : "POLYSKETCH_ATTEMPT";
-    place.attempt = variables.number(count, 0, INT64_MAX, "a count of restarts, 0 or more").value_or(0);
+    const char* count = variables.has("TORCHELASTIC_RESTART_COUNT") ? "TORCHELASTIC_RESTART_COUNT"
+                                                                    : "POLYSKETCH_ATTEMPT";
+    place.attempt =
+        variables.number(count, 0, INT64_MAX, "a count of restarts, 0 or more").value_or(0);
   }
   const auto tasks = variables.find("SLURM_NTASKS");
   if (place.source == "none" && tasks && tasks->value != "1") {
-    place.note = fmt::format("this process trains alone, though the job has SLURM_NTASKS={}: start it by srun (scripts/slurm/train.sbatch)",
-                             tasks->value);
+    place.note = fmt::format(
+        "this process trains alone, though the job has SLURM_NTASKS={}: start it by srun "
+        "(scripts/slurm/train.sbatch)",
+        tasks->value);
   }
   return place;
 }
@@ -297,20 +358,27 @@ Environment process_environment() {
 }
 
 std::string store_prefix(const Place& place) {
-  return place.agent_store || !place.file.empty() ? fmt::format("polysketch/{}", place.attempt) : "polysketch";
+  return place.agent_store || !place.file.empty() ? fmt::format("polysketch/{}", place.attempt)
+                                                  : "polysketch";
 }
 
 std::string describe(const Place& place) {
   if (place.source == "none") return "alone: no launcher's variables are set";
-  std::string text = fmt::format("rank {} of {} ({} of {} on this machine)", place.rank, place.world, place.local_rank, place.local_world);
+  std::string text = fmt::format("rank {} of {} ({} of {} on this machine)", place.rank,
+                                 place.world, place.local_rank, place.local_world);
   if (!place.file.empty()) {
     text += ", meeting in the file " + place.file;
   } else if (place.world > 1) {
-    text += fmt::format(", meeting at {}:{}", place.host.find(':') == std::string::npos ? place.host : '[' + place.host + ']', place.port);
+    text +=
+        fmt::format(", meeting at {}:{}",
+                    place.host.find(':') == std::string::npos ? place.host : '[' + place.host + ']',
+                    place.port);
     if (place.agent_store) text += ", where torchrun's agent serves";
   }
   if (place.attempt > 0) text += fmt::format(", restart {}", place.attempt);
-  return text + fmt::format(", by {} variables", place.source == "slurm" ? "Slurm's" : place.source == "mpi" ? "MPI's" : "torchrun's");
+  return text + fmt::format(", by {} variables", place.source == "slurm" ? "Slurm's"
+                                                 : place.source == "mpi" ? "MPI's"
+                                                                         : "torchrun's");
 }
 
 }  // namespace polysketch

@@ -64,21 +64,29 @@ bool RankEnd::ended_by_launcher() const {
   return by != 0 && sent.contains(by);
 }
 
-bool RankEnd::failed() const { return shell_code() != 0 && shell_code() != kStopped && !ended_by_launcher(); }
+bool RankEnd::failed() const {
+  return shell_code() != 0 && shell_code() != kStopped && !ended_by_launcher();
+}
 
 std::string describe(const RankEnd& end) {
   if (end.signal != 0) {
-    return fmt::format("was killed by signal {} ({}) after {:.1f} s", end.signal, ::strsignal(end.signal), end.seconds);
+    return fmt::format("was killed by signal {} ({}) after {:.1f} s", end.signal,
+                       ::strsignal(end.signal), end.seconds);
   }
   const std::string known = meaning(end.code);
-  return fmt::format("ended with code {}{} after {:.1f} s", end.code, known.empty() ? "" : " (" + known + ")", end.seconds);
+  return fmt::format("ended with code {}{} after {:.1f} s", end.code,
+                     known.empty() ? "" : " (" + known + ")", end.seconds);
 }
 
 GroupEnd judge(std::span<const RankEnd> ends) {
   GroupEnd group;
-  const auto own_fault = std::find_if(ends.begin(), ends.end(), [](const RankEnd& e) { return e.failed() && e.code != kDistributed; });
-  const auto ended = std::find_if(ends.begin(), ends.end(), [](const RankEnd& e) { return e.ended_by_launcher(); });
-  const auto lost_a_peer = std::find_if(ends.begin(), ended, [](const RankEnd& e) { return e.failed(); });
+  const auto own_fault = std::find_if(ends.begin(), ends.end(), [](const RankEnd& e) {
+    return e.failed() && e.code != kDistributed;
+  });
+  const auto ended = std::find_if(ends.begin(), ends.end(),
+                                  [](const RankEnd& e) { return e.ended_by_launcher(); });
+  const auto lost_a_peer =
+      std::find_if(ends.begin(), ended, [](const RankEnd& e) { return e.failed(); });
   if (own_fault != ends.end()) {
     group.culprit = *own_fault;
   } else if (lost_a_peer != ended) {
@@ -86,7 +94,8 @@ GroupEnd judge(std::span<const RankEnd> ends) {
   }
   if (group.culprit) {
     group.code = group.culprit->shell_code();
-  } else if (std::any_of(ends.begin(), ends.end(), [](const RankEnd& e) { return e.shell_code() == kStopped; })) {
+  } else if (std::any_of(ends.begin(), ends.end(),
+                         [](const RankEnd& e) { return e.shell_code() == kStopped; })) {
     group.code = kStopped;
   } else if (ended != ends.end()) {
     group.code = ended->shell_code();
@@ -110,12 +119,14 @@ RestartRule parse_restart_rule(const std::string& text) {
     const char* end = word.data() + word.size();
     if (word == "signal") {
       rule.signals = true;
-    } else if (!word.empty() && std::from_chars(word.data(), end, code).ptr == end && code >= 1 && code <= 128 && code != kStopped) {
+    } else if (!word.empty() && std::from_chars(word.data(), end, code).ptr == end && code >= 1 &&
+               code <= 128 && code != kStopped) {
       rule.codes.insert(code);
     } else {
-      throw UserError(
-          ExitCode::usage,
-          fmt::format("--restart-on: got '{}', want 'signal', exit codes 1 to 128 but not 75, commas between; or 'none'", word));
+      throw UserError(ExitCode::usage,
+                      fmt::format("--restart-on: got '{}', want 'signal', exit codes 1 to 128 but "
+                                  "not 75, commas between; or 'none'",
+                                  word));
     }
     if (comma == std::string_view::npos) return rule;
     rest.remove_prefix(comma + 1);

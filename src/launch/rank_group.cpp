@@ -28,7 +28,8 @@ class RankLog {
   explicit RankLog(const std::filesystem::path& path) : path_(path) {
     descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (descriptor_ < 0) {
-      throw UserError(ExitCode::cannot_create, fmt::format("--log-dir: cannot open {}: {}", path.string(), std::strerror(errno)));
+      throw UserError(ExitCode::cannot_create, fmt::format("--log-dir: cannot open {}: {}",
+                                                           path.string(), std::strerror(errno)));
     }
   }
   ~RankLog() {
@@ -46,7 +47,8 @@ class RankLog {
       const int number = errno;
       ::close(descriptor_);
       descriptor_ = -1;
-      return fmt::format("[launch] warning: {} is given up: {}", path_.string(), std::strerror(number));
+      return fmt::format("[launch] warning: {} is given up: {}", path_.string(),
+                         std::strerror(number));
     }
     return "";
   }
@@ -58,7 +60,9 @@ class RankLog {
 
 }  // namespace
 
-std::filesystem::path rank_log_path(const std::filesystem::path& folder, int64_t rank) { return folder / fmt::format("rank-{}.log", rank); }
+std::filesystem::path rank_log_path(const std::filesystem::path& folder, int64_t rank) {
+  return folder / fmt::format("rank-{}.log", rank);
+}
 
 struct RankGroup::Rank {
   Rank(int64_t number_, ChildProcess process_) : number(number_), process(std::move(process_)) {}
@@ -86,14 +90,16 @@ RankGroup::~RankGroup() {
   kill_children();
 }
 
-void RankGroup::start(int64_t number, const std::vector<std::string>& command, const std::map<std::string, std::string>& variables) {
+void RankGroup::start(int64_t number, const std::vector<std::string>& command,
+                      const std::map<std::string, std::string>& variables) {
   std::unique_ptr<RankLog> log;
   if (!log_folder_.empty()) log = std::make_unique<RankLog>(rank_log_path(log_folder_, number));
   auto rank = std::make_unique<Rank>(number, ChildProcess(command, variables));
   rank->log = std::move(log);
   if (rank->log) {
-    (void)rank->log->write(
-        fmt::format("== attempt {}, process {}, {:%Y-%m-%d %H:%M:%S}\n", attempt_, rank->process.id(), fmt::localtime(std::time(nullptr))));
+    (void)rank->log->write(fmt::format("== attempt {}, process {}, {:%Y-%m-%d %H:%M:%S}\n",
+                                       attempt_, rank->process.id(),
+                                       fmt::localtime(std::time(nullptr))));
   }
   ranks_.push_back(std::move(rank));
 }
@@ -127,9 +133,12 @@ std::vector<RankEnd> RankGroup::collect_ended() {
   for (;;) {
     // Not yet reaped, so that the number of its group cannot be anybody else's.
     siginfo_t information{};
-    if (::waitid(P_ALL, 0, &information, WEXITED | WNOHANG | WNOWAIT) != 0 || information.si_pid == 0) break;
-    const auto found = std::find_if(ranks_.begin(), ranks_.end(),
-                                    [&](const auto& rank) { return rank->process.id() == information.si_pid && !rank->drained_by; });
+    if (::waitid(P_ALL, 0, &information, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+        information.si_pid == 0)
+      break;
+    const auto found = std::find_if(ranks_.begin(), ranks_.end(), [&](const auto& rank) {
+      return rank->process.id() == information.si_pid && !rank->drained_by;
+    });
     if (found != ranks_.end()) {
       Rank& rank = **found;
       rank.process.send_to_group(SIGKILL);
@@ -151,7 +160,8 @@ std::vector<RankEnd> RankGroup::collect_ended() {
 void RankGroup::add_descriptors(std::vector<pollfd>& descriptors) const {
   for (const auto& rank : ranks_) {
     for (const bool error : {false, true}) {
-      if (rank->descriptor(error) >= 0 && !screen_.full(error)) descriptors.push_back({rank->descriptor(error), POLLIN, 0});
+      if (rank->descriptor(error) >= 0 && !screen_.full(error))
+        descriptors.push_back({rank->descriptor(error), POLLIN, 0});
     }
   }
 }
@@ -167,7 +177,8 @@ void RankGroup::read(Rank& rank, bool error) {
   const auto sink = [&](std::string_view line) { screen_.add_line(rank.number, error, line); };
   static std::array<char, 65536> buffer;
   ssize_t got = 0;
-  while ((got = ::read(rank.descriptor(error), buffer.data(), buffer.size())) < 0 && errno == EINTR) continue;
+  while ((got = ::read(rank.descriptor(error), buffer.data(), buffer.size())) < 0 && errno == EINTR)
+    continue;
   if (got > 0) {
     const std::string_view bytes(buffer.data(), static_cast<size_t>(got));
     rank.lines[error].feed(bytes, sink);
@@ -175,9 +186,11 @@ void RankGroup::read(Rank& rank, bool error) {
     if (!problem.empty()) screen_.add_message(problem);
     if (rank.drained_by) rank.read_since_end[error] += got;
   }
-  // After its end others may hold the pipe: they are not waited for, and what comes when the pipe has been emptied once is not its output.
+  // After its end others may hold the pipe: they are not waited for, and what comes when the pipe
+  // has been emptied once is not its output.
   const bool emptied = rank.read_since_end[error] >= ::fcntl(rank.descriptor(error), F_GETPIPE_SZ);
-  const bool all_read = rank.drained_by && (emptied || (got < 0 && Clock::now() >= *rank.drained_by));
+  const bool all_read =
+      rank.drained_by && (emptied || (got < 0 && Clock::now() >= *rank.drained_by));
   if ((got > 0 || (got < 0 && errno == EAGAIN)) && !all_read) return;
   rank.lines[error].flush(sink);
   error ? rank.process.close_err() : rank.process.close_out();
@@ -196,8 +209,9 @@ std::optional<RankGroup::Clock::time_point> RankGroup::next_deadline() const {
 }
 
 bool RankGroup::finished() const {
-  return std::all_of(ranks_.begin(), ranks_.end(),
-                     [](const auto& rank) { return rank->drained_by && rank->descriptor(false) < 0 && rank->descriptor(true) < 0; });
+  return std::all_of(ranks_.begin(), ranks_.end(), [](const auto& rank) {
+    return rank->drained_by && rank->descriptor(false) < 0 && rank->descriptor(true) < 0;
+  });
 }
 
 }  // namespace polysketch

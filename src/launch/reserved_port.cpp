@@ -19,7 +19,8 @@ int64_t bind_any(int socket, int family) {
   const int on = 1;
   ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   sockaddr_storage address{};
-  address.ss_family = static_cast<sa_family_t>(family);  // all other bytes zero: any address, any port
+  // all other bytes zero: any address, any port
+  address.ss_family = static_cast<sa_family_t>(family);
   socklen_t size = family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
   if (::bind(socket, reinterpret_cast<sockaddr*>(&address), size) != 0) return 0;
   if (::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0) return 0;
@@ -39,7 +40,8 @@ ReservedPort::ReservedPort() {
     ::close(socket_);
     socket_ = -1;
   }
-  throw UserError(ExitCode::distributed, fmt::format("no free TCP port ({}): give one by --port", std::strerror(errno)));
+  throw UserError(ExitCode::distributed,
+                  fmt::format("no free TCP port ({}): give one by --port", std::strerror(errno)));
 }
 
 ReservedPort::~ReservedPort() { ::close(socket_); }

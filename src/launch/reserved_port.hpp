@@ -5,8 +5,9 @@
 
 namespace polysketch {
 
-/// A TCP port of this machine that was free, kept from being handed to anybody who asks for any port. A program that asks for this one with
-/// SO_REUSEADDR, as c10d's store does, gets it: nothing listens here.
+/// A TCP port of this machine that was free, kept from being handed to anybody who asks for any
+/// port. A program that asks for this one with SO_REUSEADDR, as c10d's store does, gets it: nothing
+/// listens here.
 class ReservedPort {
  public:
   /// Throws UserError 76 if the machine has no port left.

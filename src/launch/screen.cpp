@@ -15,13 +15,15 @@ namespace {
 bool same_target(int a, int b) {
   struct stat one {
   }, two{};
-  return ::fstat(a, &one) == 0 && ::fstat(b, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+  return ::fstat(a, &one) == 0 && ::fstat(b, &two) == 0 && one.st_dev == two.st_dev &&
+         one.st_ino == two.st_ino;
 }
 
 bool wants_colour() {
   const char* terminal = std::getenv("TERM");
   const char* forbidden = std::getenv("NO_COLOR");
-  return (forbidden == nullptr || *forbidden == '\0') && terminal != nullptr && std::strcmp(terminal, "dumb") != 0;
+  return (forbidden == nullptr || *forbidden == '\0') && terminal != nullptr &&
+         std::strcmp(terminal, "dumb") != 0;
 }
 
 }  // namespace
@@ -37,7 +39,8 @@ void Screen::add_line(int64_t rank, bool error, std::string_view line) {
   LineQueue& to = queue(error);
   if (to.full()) return;
   if (colour_ && to.is_terminal()) {
-    to.add(fmt::format("\033[{}m[{:{}}]\033[0m {}\n", 32 + rank % 5 /* not red */, rank, digits_, line));
+    to.add(fmt::format("\033[{}m[{:{}}]\033[0m {}\n", 32 + rank % 5 /* not red */, rank, digits_,
+                       line));
   } else {
     to.add(fmt::format("[{:{}}] {}\n", rank, digits_, line));
   }
@@ -56,7 +59,8 @@ void Screen::write_some() {
   err_.write_some();
   if (warned_ || out_.failure() == 0 || same_) return;
   warned_ = true;
-  add_message(fmt::format("[launch] warning: standard output is lost: {}; the ranks go on", std::strerror(out_.failure())));
+  add_message(fmt::format("[launch] warning: standard output is lost: {}; the ranks go on",
+                          std::strerror(out_.failure())));
 }
 
 bool Screen::lost_output() const { return out_.failure() != 0 && out_.failure() != EPIPE; }

@@ -13,20 +13,23 @@
 
 namespace polysketch {
 
-/// Standard output and error of this process, to which lines of ranks and messages of the launcher go. If both are the same terminal, pipe
-/// or file they share one queue, so that lines stay whole.
+/// Standard output and error of this process, to which lines of ranks and messages of the launcher
+/// go. If both are the same terminal, pipe or file they share one queue, so that lines stay whole.
 class Screen {
  public:
   explicit Screen(int64_t world);
 
-  void add_line(int64_t rank, bool error, std::string_view line);  ///< behind `[rank] `, in colour on a terminal
-  void add_message(const std::string& text);                       ///< to standard error
-  /// Ranks must wait with more. Never after never_wait(), from when on lines that find no room are dropped: a rank that is to save and end
-  /// must not be kept from it by a reader that does not read.
+  /// behind `[rank] `, in colour on a terminal
+  void add_line(int64_t rank, bool error, std::string_view line);
+  void add_message(const std::string& text);  ///< to standard error
+  /// Ranks must wait with more. Never after never_wait(), from when on lines that find no room are
+  /// dropped: a rank that is to save and end must not be kept from it by a reader that does not
+  /// read.
   bool full(bool error) const { return waits_ && queue(error).full(); }
   void never_wait() { waits_ = false; }
   bool empty() const { return out_.empty() && err_.empty(); }
-  void add_descriptors(std::vector<pollfd>& descriptors) const;  ///< those to which something is to be written
+  /// those to which something is to be written
+  void add_descriptors(std::vector<pollfd>& descriptors) const;
   void write_some();
   /// Standard output is lost for another reason than that nobody reads it.
   bool lost_output() const;

@@ -18,7 +18,9 @@ SignalInbox::SignalInbox() {
   ::sigaction(SIGHUP, nullptr, &hang_up);
   if (hang_up.sa_handler != SIG_IGN) ::sigaddset(&asked, SIGHUP);
   descriptor_ = ::signalfd(-1, &asked, SFD_NONBLOCK | SFD_CLOEXEC);
-  if (descriptor_ < 0) throw UserError(ExitCode::io, "no descriptor for signals: raise the limit of open files (ulimit -n)");
+  if (descriptor_ < 0)
+    throw UserError(ExitCode::io,
+                    "no descriptor for signals: raise the limit of open files (ulimit -n)");
   ::pthread_sigmask(SIG_BLOCK, &asked, &before_);
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;

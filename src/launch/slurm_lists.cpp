@@ -17,11 +17,13 @@ std::optional<int64_t> number(std::string_view text) {
   int64_t value = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, value);
-  if (text.empty() || !is_digit(text.front()) || error != std::errc() || rest != end) return std::nullopt;
+  if (text.empty() || !is_digit(text.front()) || error != std::errc() || rest != end)
+    return std::nullopt;
   return value;
 }
 
-/// Pieces between the commas that stand outside of brackets; nothing if brackets do not match or nest.
+/// Pieces between the commas that stand outside of brackets; nothing if brackets do not match or
+/// nest.
 std::optional<std::vector<std::string_view>> split(std::string_view text) {
   std::vector<std::string_view> pieces;
   size_t begin = 0;
@@ -48,16 +50,19 @@ std::optional<std::vector<std::string>> expand_bracket(std::string_view inside, 
   for (const std::string_view range : *ranges) {
     const size_t dash = range.find('-');
     const std::string_view low_text = range.substr(0, dash);
-    const auto low = number(low_text), high = dash == std::string_view::npos ? low : number(range.substr(dash + 1));
+    const auto low = number(low_text),
+               high = dash == std::string_view::npos ? low : number(range.substr(dash + 1));
     if (!low || !high || *low > *high) return std::nullopt;
-    for (int64_t n = *low; n <= *high && all.size() < most; ++n) all.push_back(fmt::format("{:0{}}", n, low_text.size()));
+    for (int64_t n = *low; n <= *high && all.size() < most; ++n)
+      all.push_back(fmt::format("{:0{}}", n, low_text.size()));
   }
   return all;
 }
 
 bool is_name(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
-    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '.' || c == '_';
+    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+           c == '.' || c == '_';
   });
 }
 
@@ -102,9 +107,11 @@ std::optional<std::vector<int64_t>> expand_task_counts(std::string_view list) {
     const size_t open = word.find("(x");
     if (open != std::string_view::npos && !word.ends_with(')')) return std::nullopt;
     const auto tasks = number(word.substr(0, open));
-    const auto machines =
-        open == std::string_view::npos ? std::optional<int64_t>(1) : number(word.substr(open + 2, word.size() - open - 3));
-    if (!tasks || !machines || *machines > kMostMachines - static_cast<int64_t>(counts.size())) return std::nullopt;
+    const auto machines = open == std::string_view::npos
+                              ? std::optional<int64_t>(1)
+                              : number(word.substr(open + 2, word.size() - open - 3));
+    if (!tasks || !machines || *machines > kMostMachines - static_cast<int64_t>(counts.size()))
+      return std::nullopt;
     counts.insert(counts.end(), static_cast<size_t>(*machines), *tasks);
   }
   return counts;

@@ -13,7 +13,9 @@ struct Accelerator {
   double fp32_flops;        ///< FLOP/s of ordinary fp32 arithmetic
   double memory_bandwidth;  ///< bytes a second
   double memory_bytes;      ///< of the device
-  double link_bandwidth;  ///< to other GPUs of the machine, bytes a second in both directions together: NVLink, or PCIe where there is none
+  /// to other GPUs of the machine, bytes a second in both directions together: NVLink, or PCIe
+  /// where there is none
+  double link_bandwidth;
 };
 
 /// All that are known; a name that contains another one stands before it.

@@ -13,7 +13,8 @@ namespace {
 
 constexpr auto all_pools = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
 
-/// Sizes of the blocks that were allocated under the present meter. LibTorch frees by the address alone, perhaps when the meter is gone.
+/// Sizes of the blocks that were allocated under the present meter. LibTorch frees by the address
+/// alone, perhaps when the meter is gone.
 class Books {
  public:
   void open() {
@@ -58,8 +59,9 @@ void free_block(void* block) {
 
 }  // namespace
 
-/// Takes memory from LibTorch's allocator and keeps the books. A hook in that allocator would see only the threads that carry it, and some
-/// scratch is allocated by workers. Blocks are those of LibTorch's allocator, unchanged, so either of the two can free them.
+/// Takes memory from LibTorch's allocator and keeps the books. A hook in that allocator would see
+/// only the threads that carry it, and some scratch is allocated by workers. Blocks are those of
+/// LibTorch's allocator, unchanged, so either of the two can free them.
 class AllocationMeter::CountingAllocator final : public c10::Allocator {
  public:
   CountingAllocator() : replaced_(c10::GetCPUAllocator()) {
@@ -74,11 +76,14 @@ class AllocationMeter::CountingAllocator final : public c10::Allocator {
     return {block, block, &free_block, at::kCPU};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &free_block; }
-  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
   int64_t peak_bytes() const { return books().peak(); }
 
  private:
-  static constexpr uint8_t priority = 0;  // that of LibTorch's own: a later call of the same priority replaces an earlier one
+  // that of LibTorch's own: a later call of the same priority replaces an earlier one
+  static constexpr uint8_t priority = 0;
   c10::Allocator* replaced_;
 };
 
@@ -96,7 +101,11 @@ AllocationMeter::~AllocationMeter() = default;
 
 int64_t AllocationMeter::peak_bytes() const {
   if (counting_) return counting_->peak_bytes();
-  return c10::getDeviceAllocator(device_.type())->getDeviceStats(device_.index()).allocated_bytes[all_pools].peak - at_start_;
+  return c10::getDeviceAllocator(device_.type())
+             ->getDeviceStats(device_.index())
+             .allocated_bytes[all_pools]
+             .peak -
+         at_start_;
 }
 
 }  // namespace polysketch

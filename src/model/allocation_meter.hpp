@@ -8,9 +8,10 @@
 
 namespace polysketch {
 
-/// While it lives: how much memory tensors took at most, above what they held when it was made. Exact and repeatable, unlike the resident
-/// set of the process, which keeps what was freed. What libraries allocate behind LibTorch's back (packed matrices of oneDNN) is not in it.
-/// One at a time, and no other work on the device meanwhile.
+/// While it lives: how much memory tensors took at most, above what they held when it was made.
+/// Exact and repeatable, unlike the resident set of the process, which keeps what was freed. What
+/// libraries allocate behind LibTorch's back (packed matrices of oneDNN) is not in it. One at a
+/// time, and no other work on the device meanwhile.
 class AllocationMeter {
  public:
   explicit AllocationMeter(const at::Device& device);

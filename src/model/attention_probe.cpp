@@ -9,11 +9,13 @@
 
 namespace polysketch {
 
-AttentionProbe::AttentionProbe(uint64_t seed, int64_t step, int64_t layers, int64_t heads, int64_t batch, int64_t length,
-                               const Documents& documents)
+AttentionProbe::AttentionProbe(uint64_t seed, int64_t step, int64_t layers, int64_t heads,
+                               int64_t batch, int64_t length, const Documents& documents)
     : length_(length), layers_(static_cast<size_t>(layers)) {
   Philox random(seed, RandomPurpose::diagnostics, static_cast<uint64_t>(step));
-  const auto below = [&](int64_t bound) { return static_cast<int64_t>(random.bounded(static_cast<uint64_t>(bound))); };
+  const auto below = [&](int64_t bound) {
+    return static_cast<int64_t>(random.bounded(static_cast<uint64_t>(bound)));
+  };
   row_ = below(batch);
   const int64_t somewhere = below(length);
   if (documents.defined()) {

@@ -26,16 +26,17 @@
 namespace polysketch {
 namespace {
 
-// LibTorch's CUDA half registers itself with the CPU half when it is loaded. Nothing of ours is linked to it, so a run on the CPU starts
-// without it. Returns what went wrong, or an empty text.
+// LibTorch's CUDA half registers itself with the CPU half when it is loaded. Nothing of ours is
+// linked to it, so a run on the CPU starts without it. Returns what went wrong, or an empty text.
 std::string load_cuda() {
   static const std::string problem = []() -> std::string {
-    if (!std::filesystem::exists("/proc/driver/nvidia/version") && !std::filesystem::exists("/dev/nvidiactl") &&
-        !std::filesystem::exists("/dev/dxg")) {
+    if (!std::filesystem::exists("/proc/driver/nvidia/version") &&
+        !std::filesystem::exists("/dev/nvidiactl") && !std::filesystem::exists("/dev/dxg")) {
       return "there is no NVIDIA driver";
     }
     if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) return dlerror();
-    if (!at::globalContext().hasCUDA()) return "LibTorch's CUDA library is loaded but finds no device";
+    if (!at::globalContext().hasCUDA())
+      return "LibTorch's CUDA library is loaded but finds no device";
     return "";
   }();
   return problem;
@@ -44,7 +45,8 @@ std::string load_cuda() {
 int64_t device_count() { return at::detail::getCUDAHooks().deviceCount(); }
 
 void set_up_cpu(int64_t threads) {
-  // Large temporaries come and go with every layer: keep their memory instead of giving it back to the system and faulting it in again.
+  // Large temporaries come and go with every layer: keep their memory instead of giving it back to
+  // the system and faulting it in again.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   if (threads > 0) at::set_num_threads(static_cast<int>(threads));
@@ -52,7 +54,8 @@ void set_up_cpu(int64_t threads) {
 
 std::string first_gpu_model() {
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", ignored)) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", ignored)) {
     std::ifstream file(entry.path() / "information");
     for (std::string line; std::getline(file, line);) {
       if (!line.starts_with("Model:")) continue;
@@ -75,26 +78,31 @@ at::Device open_device(const std::string& specification, int64_t threads) {
   }
   int64_t index = 0;
   const auto fail = [&](const std::string& reason) {
-    throw UserError(ExitCode::config, fmt::format("training.device: {} cannot be used: {}: use cpu or auto", specification, reason));
+    throw UserError(ExitCode::config,
+                    fmt::format("training.device: {} cannot be used: {}: use cpu or auto",
+                                specification, reason));
   };
   if (!problem.empty()) fail(problem);
   if (specification.starts_with("cuda:")) {
     const char* end = specification.data() + specification.size();
-    if (std::from_chars(specification.data() + 5, end, index).ptr != end) fail("want cuda:N with a number N");
+    if (std::from_chars(specification.data() + 5, end, index).ptr != end)
+      fail("want cuda:N with a number N");
   } else if (specification != "cuda") {
     fail("want cpu, cuda, cuda:N or auto");
   }
   if (index >= device_count()) fail(fmt::format("there are {} devices", device_count()));
   at::globalContext().setAllowTF32CuBLAS(false);
   at::globalContext().setAllowBF16ReductionCuBLAS(false);
-  at::globalContext().lazyInitDevice(at::kCUDA);  // the allocator knows no device before, and refuses to be asked about one
+  // the allocator knows no device before, and refuses to be asked about one
+  at::globalContext().lazyInitDevice(at::kCUDA);
   return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
 }
 
 int64_t peak_memory_bytes(const at::Device& device) {
   if (device.is_cuda()) {
     const auto stats = c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(device.index());
-    return stats.reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+    return stats.reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
+        .peak;
   }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -122,11 +130,14 @@ int64_t available_host_bytes(const std::filesystem::path& root) {
     return file >> number ? std::optional(number) : std::nullopt;
   };
   int64_t available = std::numeric_limits<int64_t>::max();
-  if (const auto kibibytes = number_in("proc/meminfo", "MemAvailable:")) available = *kibibytes * 1024;
-  const auto limit = number_in("sys/fs/cgroup/memory.max", ""), used = number_in("sys/fs/cgroup/memory.current", "");
+  if (const auto kibibytes = number_in("proc/meminfo", "MemAvailable:"))
+    available = *kibibytes * 1024;
+  const auto limit = number_in("sys/fs/cgroup/memory.max", ""),
+             used = number_in("sys/fs/cgroup/memory.current", "");
   if (!limit || !used) return available;
   int64_t pages_of_files = 0;
-  for (const char* list : {"inactive_file", "active_file"}) pages_of_files += number_in("sys/fs/cgroup/memory.stat", list).value_or(0);
+  for (const char* list : {"inactive_file", "active_file"})
+    pages_of_files += number_in("sys/fs/cgroup/memory.stat", list).value_or(0);
   return std::min(available, *limit - std::max<int64_t>(0, *used - pages_of_files));
 }
 

@@ -19,11 +19,14 @@ bool made_by_intel() {
 }
 
 // LibTorch's entry to oneDNN's matrix product for dense fp32 tensors: x · Wᵀ.
-using OneDnnLinear = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
-                                c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>);
+using OneDnnLinear = at::Tensor(const at::Tensor&, const at::Tensor&,
+                                const std::optional<at::Tensor>&, c10::string_view,
+                                c10::List<std::optional<at::Scalar>>,
+                                std::optional<c10::string_view>);
 
 const c10::TypedOperatorHandle<OneDnnLinear>* one_dnn_linear() {
-  static const std::optional<c10::TypedOperatorHandle<OneDnnLinear>> found = []() -> std::optional<c10::TypedOperatorHandle<OneDnnLinear>> {
+  static const std::optional<c10::TypedOperatorHandle<OneDnnLinear>> found =
+      []() -> std::optional<c10::TypedOperatorHandle<OneDnnLinear>> {
     if (made_by_intel() || !at::globalContext().hasMKLDNN()) return std::nullopt;
     const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
     if (!schema) return std::nullopt;
@@ -34,16 +37,20 @@ const c10::TypedOperatorHandle<OneDnnLinear>* one_dnn_linear() {
 
 bool use_one_dnn(const at::Tensor& x) {
   // Tiny products are over before oneDNN has looked up its primitive.
-  return x.is_cpu() && x.scalar_type() == at::kFloat && x.size(0) >= 256 && x.size(1) >= 256 && one_dnn_linear() != nullptr;
+  return x.is_cpu() && x.scalar_type() == at::kFloat && x.size(0) >= 256 && x.size(1) >= 256 &&
+         one_dnn_linear() != nullptr;
 }
 
 at::Tensor call_one_dnn(const at::Tensor& x, const at::Tensor& weight) {
-  return one_dnn_linear()->call(x, weight, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
+  return one_dnn_linear()->call(x, weight, std::nullopt, "none",
+                                c10::List<std::optional<at::Scalar>>(), "");
 }
 
 }  // namespace
 
-at::Tensor dense(const at::Tensor& x, const at::Tensor& weight) { return use_one_dnn(x) ? call_one_dnn(x, weight) : at::mm(x, weight.t()); }
+at::Tensor dense(const at::Tensor& x, const at::Tensor& weight) {
+  return use_one_dnn(x) ? call_one_dnn(x, weight) : at::mm(x, weight.t());
+}
 
 at::Tensor dense_backward(const at::Tensor& dy, const at::Tensor& weight) {
   return use_one_dnn(dy) ? call_one_dnn(dy, weight.t()) : at::mm(dy, weight);

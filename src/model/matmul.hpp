@@ -5,9 +5,10 @@
 
 namespace polysketch {
 
-// The matrix products of a dense layer y = x · Wᵀ, W: [out, in], x: [N, in]. On the CPU in fp32 they go to oneDNN where it is the faster of
-// the two libraries inside LibTorch (processors not made by Intel, whose MKL serves its own best); everything else is LibTorch's choice.
-// Which library serves depends on the machine alone, so that a run is repeatable on it.
+// The matrix products of a dense layer y = x · Wᵀ, W: [out, in], x: [N, in]. On the CPU in fp32
+// they go to oneDNN where it is the faster of the two libraries inside LibTorch (processors not
+// made by Intel, whose MKL serves its own best); everything else is LibTorch's choice. Which
+// library serves depends on the machine alone, so that a run is repeatable on it.
 
 /// x [N, in] -> x · Wᵀ [N, out].
 at::Tensor dense(const at::Tensor& x, const at::Tensor& weight);

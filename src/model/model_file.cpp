@@ -25,11 +25,14 @@ DataType data_type(at::ScalarType type) {
   }
 }
 
-std::string describe(const TensorInfo& info) { return fmt::format("{} [{}]", safetensors_name(info.type), fmt::join(info.shape, ", ")); }
+std::string describe(const TensorInfo& info) {
+  return fmt::format("{} [{}]", safetensors_name(info.type), fmt::join(info.shape, ", "));
+}
 
 }  // namespace
 
-TensorGroup tensor_group(const std::string& name, const Parameters& parameters, const std::vector<NamedBuffer>& buffers, const Peers& peers,
+TensorGroup tensor_group(const std::string& name, const Parameters& parameters,
+                         const std::vector<NamedBuffer>& buffers, const Peers& peers,
                          std::vector<at::Tensor>& storage) {
   const at::ScalarType type = buffers.at(0).second.scalar_type();
   TensorGroup group{name, {}, {{"format", "pt"}}};
@@ -41,19 +44,22 @@ TensorGroup tensor_group(const std::string& name, const Parameters& parameters, 
     const auto* bytes = static_cast<const char*>(own.data_ptr());
     for (const ParameterInfo& info : parameters.infos()) {
       const bool mine = info.offset >= begin && info.offset + info.count <= end;
-      const void* data = mine ? bytes + (info.offset - begin) * static_cast<int64_t>(own.element_size()) : nullptr;
+      const void* data =
+          mine ? bytes + (info.offset - begin) * static_cast<int64_t>(own.element_size()) : nullptr;
       group.tensors.push_back({buffers[i].first + info.name, data_type(type), info.shape, data});
     }
   }
   return group;
 }
 
-std::vector<std::pair<int64_t, int64_t>> written_elements(const Parameters& parameters, at::ScalarType type, size_t buffers, int64_t rank,
-                                                          int64_t world) {
+std::vector<std::pair<int64_t, int64_t>> written_elements(const Parameters& parameters,
+                                                          at::ScalarType type, size_t buffers,
+                                                          int64_t rank, int64_t world) {
   const auto& infos = parameters.infos();
   std::vector<uint64_t> bytes;
   for (size_t i = 0; i < buffers; ++i) {
-    for (const ParameterInfo& info : infos) bytes.push_back(static_cast<uint64_t>(info.count * size_of(data_type(type))));
+    for (const ParameterInfo& info : infos)
+      bytes.push_back(static_cast<uint64_t>(info.count * size_of(data_type(type))));
   }
   const std::vector<int64_t> owners = share_out(bytes, world);
   std::vector<std::pair<int64_t, int64_t>> ranges(buffers, {0, 0});
@@ -80,7 +86,8 @@ void load_tensors(const Parameters& parameters, const TensorSet& set, const std:
     if (found == nullptr) {
       differences.push_back(wanted.name + " is missing");
     } else if (found->shape != wanted.shape || found->type != wanted.type) {
-      differences.push_back(fmt::format("{} is {}, the model wants {}", wanted.name, describe(*found), describe(wanted)));
+      differences.push_back(fmt::format("{} is {}, the model wants {}", wanted.name,
+                                        describe(*found), describe(wanted)));
     }
   }
   for (const TensorInfo& found : set.tensors()) {
@@ -89,10 +96,14 @@ void load_tensors(const Parameters& parameters, const TensorSet& set, const std:
   }
   if (!differences.empty()) {
     const size_t shown = std::min<size_t>(differences.size(), 10);
-    std::string text = fmt::format("{}", fmt::join(differences.begin(), differences.begin() + static_cast<std::ptrdiff_t>(shown), "; "));
-    if (shown < differences.size()) text += fmt::format("; and {} more", differences.size() - shown);
+    std::string text = fmt::format(
+        "{}", fmt::join(differences.begin(),
+                        differences.begin() + static_cast<std::ptrdiff_t>(shown), "; "));
+    if (shown < differences.size())
+      text += fmt::format("; and {} more", differences.size() - shown);
     throw UserError(ExitCode::no_checkpoint,
-                    fmt::format("{}: does not fit the model: {}: check model.* and attention.*", set.where(), text));
+                    fmt::format("{}: does not fit the model: {}: check model.* and attention.*",
+                                set.where(), text));
   }
   for (size_t i = 0; i < parameters.infos().size(); ++i) {
     const ParameterInfo& info = parameters.infos()[i];
@@ -100,8 +111,10 @@ void load_tensors(const Parameters& parameters, const TensorSet& set, const std:
     const at::Tensor value = at::empty(info.shape, host);
     set.read(found, value.data_ptr());
     if (!at::isfinite(value).all().item<bool>()) {
-      throw UserError(ExitCode::no_checkpoint,
-                      fmt::format("{}: {} holds values that are not finite: use an older checkpoint", set.where(), found.name));
+      throw UserError(
+          ExitCode::no_checkpoint,
+          fmt::format("{}: {} holds values that are not finite: use an older checkpoint",
+                      set.where(), found.name));
     }
     take(i, value);
   }

@@ -25,7 +25,8 @@ T* pointer(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-// Calls f.template operator()<S, A>() with the residual type S and the activation type A of the kernels.
+// Calls f.template operator()<S, A>() with the residual type S and the activation type A of the
+// kernels.
 template <class F>
 void with_types(at::ScalarType wide, at::ScalarType compute, F&& f) {
   if (wide == at::kDouble) {
@@ -40,19 +41,23 @@ void with_types(at::ScalarType wide, at::ScalarType compute, F&& f) {
 }
 template <class F>
 void with_type(at::ScalarType compute, F&& f) {
-  with_types(compute == at::kDouble ? at::kDouble : at::kFloat, compute, [&]<class S, class A>() { f.template operator()<A>(); });
+  with_types(compute == at::kDouble ? at::kDouble : at::kFloat, compute,
+             [&]<class S, class A>() { f.template operator()<A>(); });
 }
 
-// Sums over rows are kept apart for each of a fixed number of pieces and then added in order, so that they do not depend on the number
-// of threads.
+// Sums over rows are kept apart for each of a fixed number of pieces and then added in order, so
+// that they do not depend on the number of threads.
 constexpr int64_t kPieces = 16;
 
-int64_t pieces_for(int64_t rows) { return std::max<int64_t>(1, std::min<int64_t>(kPieces, rows / 32)); }
+int64_t pieces_for(int64_t rows) {
+  return std::max<int64_t>(1, std::min<int64_t>(kPieces, rows / 32));
+}
 
 template <class F>
 void in_pieces(int64_t rows, int64_t pieces, F&& f) {
   at::parallel_for(0, pieces, 1, [&](int64_t first, int64_t last) {
-    for (int64_t piece = first; piece < last; ++piece) f(piece, rows * piece / pieces, rows * (piece + 1) / pieces);
+    for (int64_t piece = first; piece < last; ++piece)
+      f(piece, rows * piece / pieces, rows * (piece + 1) / pieces);
   });
 }
 
@@ -60,10 +65,12 @@ void in_pieces(int64_t rows, int64_t pieces, F&& f) {
 int64_t grain(int64_t width) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(width, 1)); }
 
 // With delta and sum: normalises x + delta and leaves that in sum.
-Normalized norm_with_kernels(const at::Tensor& x, const at::Tensor* delta, const at::Tensor* sum, const at::Tensor& gain,
-                             const at::Tensor& bias, at::ScalarType compute) {
+Normalized norm_with_kernels(const at::Tensor& x, const at::Tensor* delta, const at::Tensor* sum,
+                             const at::Tensor& gain, const at::Tensor& bias,
+                             at::ScalarType compute) {
   const int64_t rows = x.size(0), width = x.size(1);
-  Normalized out{at::empty({rows, width}, x.options().dtype(compute)), at::empty({rows}, x.options()), at::empty({rows}, x.options())};
+  Normalized out{at::empty({rows, width}, x.options().dtype(compute)),
+                 at::empty({rows}, x.options()), at::empty({rows}, x.options())};
   with_types(x.scalar_type(), compute, [&]<class S, class A>() {
     k::LayerNormForward<S, A> a{};
     a.x = pointer<S>(x);
@@ -78,7 +85,8 @@ Normalized norm_with_kernels(const at::Tensor& x, const at::Tensor* delta, const
     a.rstd = pointer<k::Real<S>>(out.rstd);
     a.width = width;
     a.epsilon = kLayerNormEpsilon;
-    at::parallel_for(0, rows, grain(width), [&](int64_t begin, int64_t end) { k::layer_norm_forward(a, begin, end); });
+    at::parallel_for(0, rows, grain(width),
+                     [&](int64_t begin, int64_t end) { k::layer_norm_forward(a, begin, end); });
   });
   return out;
 }
@@ -89,14 +97,16 @@ ForceGeneric::ForceGeneric() { ++generic_depth; }
 ForceGeneric::~ForceGeneric() { --generic_depth; }
 bool ForceGeneric::active() { return generic_depth > 0; }
 
-Normalized layer_norm(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& bias, at::ScalarType compute) {
+Normalized layer_norm(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& bias,
+                      at::ScalarType compute) {
   if (use_kernels(x)) return norm_with_kernels(x, nullptr, nullptr, gain, bias, compute);
   auto [y, mean, rstd] = at::native_layer_norm(x, {x.size(1)}, gain, bias, kLayerNormEpsilon);
   return {y.to(compute), mean.view({-1}), rstd.view({-1})};
 }
 
-std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& gain,
-                                                 const at::Tensor& bias, bool in_place) {
+std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::Tensor& delta,
+                                                 const at::Tensor& gain, const at::Tensor& bias,
+                                                 bool in_place) {
   if (use_kernels(x)) {
     at::Tensor sum = in_place ? x : at::empty_like(x);
     return {sum, norm_with_kernels(x, &delta, &sum, gain, bias, delta.scalar_type())};
@@ -105,12 +115,14 @@ std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::
   return {sum, layer_norm(sum, gain, bias, delta.scalar_type())};
 }
 
-at::Tensor layer_norm_backward(const at::Tensor& dy, const at::Tensor& x, const Normalized& normalized, const at::Tensor& gain,
+at::Tensor layer_norm_backward(const at::Tensor& dy, const at::Tensor& x,
+                               const Normalized& normalized, const at::Tensor& gain,
                                at::Tensor& d_residual, at::Tensor d_gain, at::Tensor d_bias) {
   const int64_t rows = x.size(0), width = x.size(1);
   if (!use_kernels(x)) {
-    auto [dx, dg, db] = at::native_layer_norm_backward(dy.to(x.scalar_type()), x, {width}, normalized.mean.view({-1, 1}),
-                                                       normalized.rstd.view({-1, 1}), gain, d_bias, {true, true, true});
+    auto [dx, dg, db] = at::native_layer_norm_backward(
+        dy.to(x.scalar_type()), x, {width}, normalized.mean.view({-1, 1}),
+        normalized.rstd.view({-1, 1}), gain, d_bias, {true, true, true});
     d_residual.add_(dx);
     d_gain.add_(dg);
     d_bias.add_(db);
@@ -148,11 +160,13 @@ at::Tensor layer_norm_backward(const at::Tensor& dy, const at::Tensor& x, const 
 
 at::Tensor glu(const at::Tensor& pre) {
   const int64_t rows = pre.size(0), hidden = pre.size(1) / 2;
-  if (!use_kernels(pre)) return at::mul(pre.narrow(1, 0, hidden), at::gelu(pre.narrow(1, hidden, hidden), "tanh"));
+  if (!use_kernels(pre))
+    return at::mul(pre.narrow(1, 0, hidden), at::gelu(pre.narrow(1, hidden, hidden), "tanh"));
   at::Tensor out = at::empty({rows, hidden}, pre.options());
   with_type(pre.scalar_type(), [&]<class A>() {
     const k::GluForward<A> a{pointer<A>(pre), pointer<A>(out), hidden};
-    at::parallel_for(0, rows, grain(hidden), [&](int64_t begin, int64_t end) { k::glu_forward(a, begin, end); });
+    at::parallel_for(0, rows, grain(hidden),
+                     [&](int64_t begin, int64_t end) { k::glu_forward(a, begin, end); });
   });
   return out;
 }
@@ -170,20 +184,25 @@ void glu_backward(at::Tensor& pre, at::Tensor& d_out) {
     return;
   }
   with_type(pre.scalar_type(), [&]<class A>() {
-    const k::GluBackward<A> a{pointer<A>(pre), pointer<A>(d_out), pointer<A>(pre), pointer<A>(d_out), hidden};
-    at::parallel_for(0, rows, grain(hidden), [&](int64_t begin, int64_t end) { k::glu_backward(a, begin, end); });
+    const k::GluBackward<A> a{pointer<A>(pre), pointer<A>(d_out), pointer<A>(pre),
+                              pointer<A>(d_out), hidden};
+    at::parallel_for(0, rows, grain(hidden),
+                     [&](int64_t begin, int64_t end) { k::glu_backward(a, begin, end); });
   });
 }
 
 RotaryTable rotary_table(int64_t length, int64_t head_width, const at::TensorOptions& wide) {
-  // The angle is rounded to the wide type before sine and cosine are taken, as the authors' fp32 code does.
+  // The angle is rounded to the wide type before sine and cosine are taken, as the authors' fp32
+  // code does.
   at::Tensor i = at::arange(0, head_width, 2, at::TensorOptions().dtype(at::kDouble));
   at::Tensor theta = at::pow(10000.0, -i / static_cast<double>(head_width)).to(wide.dtype());
-  at::Tensor angle = at::arange(length, at::TensorOptions().dtype(wide.dtype())).unsqueeze(1) * theta;
+  at::Tensor angle =
+      at::arange(length, at::TensorOptions().dtype(wide.dtype())).unsqueeze(1) * theta;
   return {angle.cos().to(wide.device()), angle.sin().to(wide.device())};
 }
 
-std::array<at::Tensor, 3> split_rotate(const at::Tensor& qkv, int64_t batch, int64_t heads, const RotaryTable& table) {
+std::array<at::Tensor, 3> split_rotate(const at::Tensor& qkv, int64_t batch, int64_t heads,
+                                       const RotaryTable& table) {
   const int64_t length = qkv.size(0) / batch, head_width = qkv.size(1) / 3 / heads;
   if (!use_kernels(qkv)) {
     at::Tensor parts = qkv.view({batch, length, 3, heads, head_width}).permute({2, 0, 3, 1, 4});
@@ -209,19 +228,25 @@ std::array<at::Tensor, 3> split_rotate(const at::Tensor& qkv, int64_t batch, int
     a.length = length;
     a.heads = heads;
     a.head_width = head_width;
-    at::parallel_for(0, batch * length, grain(qkv.size(1)), [&](int64_t begin, int64_t end) { k::rotary_forward(a, begin, end); });
+    at::parallel_for(0, batch * length, grain(qkv.size(1)),
+                     [&](int64_t begin, int64_t end) { k::rotary_forward(a, begin, end); });
   });
   return out;
 }
 
-at::Tensor merge_rotate_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const RotaryTable& table) {
-  const int64_t batch = dq.size(0), heads = dq.size(1), length = dq.size(2), head_width = dq.size(3);
+at::Tensor merge_rotate_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv,
+                                 const RotaryTable& table) {
+  const int64_t batch = dq.size(0), heads = dq.size(1), length = dq.size(2),
+                head_width = dq.size(3);
   if (!use_kernels(dq)) {
     at::Tensor cos = table.cos.narrow(0, 0, length), sin = table.sin.narrow(0, 0, length);
     auto rotate_back = [&](const at::Tensor& d) {
       at::Tensor wide = d.to(cos.scalar_type());
-      at::Tensor first = wide.narrow(-1, 0, head_width / 2), second = wide.narrow(-1, head_width / 2, head_width / 2);
-      return at::stack({first * cos + second * sin, second * cos - first * sin}, -1).flatten(-2).to(d.scalar_type());
+      at::Tensor first = wide.narrow(-1, 0, head_width / 2),
+                 second = wide.narrow(-1, head_width / 2, head_width / 2);
+      return at::stack({first * cos + second * sin, second * cos - first * sin}, -1)
+          .flatten(-2)
+          .to(d.scalar_type());
     };
     at::Tensor parts = at::stack({rotate_back(dq), rotate_back(dk), dv}, 0);  // [3, B, H, T, D]
     return parts.permute({1, 3, 0, 2, 4}).reshape({batch * length, 3 * heads * head_width});
@@ -240,7 +265,8 @@ at::Tensor merge_rotate_backward(const at::Tensor& dq, const at::Tensor& dk, con
     a.length = length;
     a.heads = heads;
     a.head_width = head_width;
-    at::parallel_for(0, batch * length, grain(out.size(1)), [&](int64_t begin, int64_t end) { k::rotary_backward(a, begin, end); });
+    at::parallel_for(0, batch * length, grain(out.size(1)),
+                     [&](int64_t begin, int64_t end) { k::rotary_backward(a, begin, end); });
   });
   return out;
 }
@@ -256,21 +282,30 @@ at::Tensor split_heads(const at::Tensor& o, int64_t batch, int64_t heads) {  // 
 at::Tensor sinusoidal_table(int64_t length, int64_t width, const at::TensorOptions& wide) {
   at::Tensor i = at::arange(width / 2, at::TensorOptions().dtype(at::kDouble));
   at::Tensor theta = at::pow(10000.0, -i / static_cast<double>(width / 2)).to(wide.dtype());
-  at::Tensor angle = at::arange(length, at::TensorOptions().dtype(wide.dtype())).unsqueeze(1) * theta;
+  at::Tensor angle =
+      at::arange(length, at::TensorOptions().dtype(wide.dtype())).unsqueeze(1) * theta;
   return at::stack({angle.sin(), angle.cos()}, -1).flatten(-2).to(wide.device());
 }
 
 at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::Tensor& positions) {
   const int64_t rows = ids.numel(), width = embedding.size(1), length = positions.size(0);
   if (!use_kernels(embedding)) {
-    return at::index_select(embedding, 0, ids).view({-1, length, width}).add(positions).view({rows, width});
+    return at::index_select(embedding, 0, ids)
+        .view({-1, length, width})
+        .add(positions)
+        .view({rows, width});
   }
   at::Tensor x = at::empty({rows, width}, embedding.options());
   with_types(embedding.scalar_type(), embedding.scalar_type(), [&]<class S, class A>() {
     if constexpr (std::is_same_v<S, A>) {
-      const k::EmbeddingForward<S, S, int64_t> a{
-          pointer<int64_t>(ids), pointer<S>(embedding), pointer<S>(positions), pointer<S>(x), length, width};
-      at::parallel_for(0, rows, grain(width), [&](int64_t begin, int64_t end) { k::embedding_forward(a, begin, end); });
+      const k::EmbeddingForward<S, S, int64_t> a{pointer<int64_t>(ids),
+                                                 pointer<S>(embedding),
+                                                 pointer<S>(positions),
+                                                 pointer<S>(x),
+                                                 length,
+                                                 width};
+      at::parallel_for(0, rows, grain(width),
+                       [&](int64_t begin, int64_t end) { k::embedding_forward(a, begin, end); });
     }
   });
   return x;
@@ -283,20 +318,24 @@ void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_em
   }
   with_types(dx.scalar_type(), dx.scalar_type(), [&]<class S, class A>() {
     if constexpr (std::is_same_v<S, A>) {
-      const k::EmbeddingBackward<S, int64_t> a{pointer<int64_t>(ids), pointer<S>(dx), pointer<S>(d_embedding), ids.numel(), dx.size(1)};
-      at::parallel_for(0, dx.size(1), 64, [&](int64_t begin, int64_t end) { k::embedding_backward(a, begin, end); });
+      const k::EmbeddingBackward<S, int64_t> a{pointer<int64_t>(ids), pointer<S>(dx),
+                                               pointer<S>(d_embedding), ids.numel(), dx.size(1)};
+      at::parallel_for(0, dx.size(1), 64,
+                       [&](int64_t begin, int64_t end) { k::embedding_backward(a, begin, end); });
     }
   });
 }
 
-at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& targets, double scale, at::Tensor* d_bias) {
+at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& targets,
+                         double scale, at::Tensor* d_bias) {
   const int64_t rows = logits.size(0), vocabulary = logits.size(1);
   at::Tensor loss = at::empty({rows}, bias.options());
   if (!use_kernels(logits)) {
     at::Tensor wide = logits.to(bias.scalar_type()).add_(bias);
     at::Tensor log_probability = at::log_softmax(wide, 1);
     at::Tensor scored = targets.ge(0), safe = targets.clamp_min(0).unsqueeze(1);
-    loss.copy_(at::where(scored, -log_probability.gather(1, safe).squeeze(1), at::zeros({}, loss.options())));
+    loss.copy_(at::where(scored, -log_probability.gather(1, safe).squeeze(1),
+                         at::zeros({}, loss.options())));
     if (d_bias != nullptr) {
       at::Tensor gradient = log_probability.exp_();
       gradient.scatter_add_(1, safe, at::full_like(safe, -1, gradient.options()));
@@ -317,7 +356,8 @@ at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::T
     a.scale = static_cast<R>(scale);
     a.vocabulary = vocabulary;
     if (d_bias == nullptr) {
-      at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) { k::cross_entropy_loss(a, begin, end); });
+      at::parallel_for(0, rows, 1,
+                       [&](int64_t begin, int64_t end) { k::cross_entropy_loss(a, begin, end); });
       return;
     }
     const int64_t pieces = pieces_for(rows);
@@ -341,7 +381,8 @@ void accumulate(at::Tensor accumulator, const at::Tensor& value) {
   with_type(value.scalar_type(), [&]<class A>() {
     if constexpr (!std::is_same_v<A, double>) {
       const A* x = pointer<A>(value);
-      at::parallel_for(0, value.numel(), 16384, [&](int64_t begin, int64_t end) { k::accumulate(x, sum, begin, end); });
+      at::parallel_for(0, value.numel(), 16384,
+                       [&](int64_t begin, int64_t end) { k::accumulate(x, sum, begin, end); });
     }
   });
 }
@@ -359,7 +400,8 @@ void dropout(at::Tensor& y, double rate, const DropoutKey& key, int64_t batch, i
       const auto sequence = static_cast<uint64_t>(key.first_sequence + row / length);
       const auto stream = static_cast<uint64_t>(site) << 40 | static_cast<uint64_t>(row % length);
       // (step, sequence) go into the key, since a counter has room for the element's place alone.
-      Philox names(key.seed ^ sequence * 0x9E3779B97F4A7C15u ^ static_cast<uint64_t>(key.step) * 0xD1B54A32D192ED03u,
+      Philox names(key.seed ^ sequence * 0x9E3779B97F4A7C15u ^
+                       static_cast<uint64_t>(key.step) * 0xD1B54A32D192ED03u,
                    RandomPurpose::dropout, stream);
       for (int64_t c = 0; c < width; ++c) mask[row * width + c] = names.next_u32() >= threshold;
     }

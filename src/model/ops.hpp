@@ -9,10 +9,11 @@
 
 namespace polysketch::ops {
 
-// The arithmetic of the model between its matrix products, forward and backward written out. Each function has two implementations with
-// one contract: fused kernels on the CPU (src/kernels), and LibTorch operations for other devices (`generic`, also the reference that tests
-// hold the kernels to). "wide" is the type of sums, norms and the residual stream: fp32, or fp64 in tests; "compute" is the type of the
-// matrix products: bf16, fp32 or fp64. N = B·T rows.
+// The arithmetic of the model between its matrix products, forward and backward written out. Each
+// function has two implementations with one contract: fused kernels on the CPU (src/kernels), and
+// LibTorch operations for other devices (`generic`, also the reference that tests hold the kernels
+// to). "wide" is the type of sums, norms and the residual stream: fp32, or fp64 in tests; "compute"
+// is the type of the matrix products: bf16, fp32 or fp64. N = B·T rows.
 
 /// Uses the LibTorch implementation on the CPU as well while it lives. For tests.
 class ForceGeneric {
@@ -31,21 +32,25 @@ struct Normalized {
 };
 
 /// x: [N, C] wide; gain, bias: [C] wide.
-Normalized layer_norm(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& bias, at::ScalarType compute);
+Normalized layer_norm(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& bias,
+                      at::ScalarType compute);
 
-/// sum = x + delta (delta: [N, C] compute), then layer_norm(sum). in_place: the sum is written over x. Returns {sum, normalized}.
-std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& gain,
-                                                 const at::Tensor& bias, bool in_place);
+/// sum = x + delta (delta: [N, C] compute), then layer_norm(sum). in_place: the sum is written over
+/// x. Returns {sum, normalized}.
+std::pair<at::Tensor, Normalized> add_layer_norm(const at::Tensor& x, const at::Tensor& delta,
+                                                 const at::Tensor& gain, const at::Tensor& bias,
+                                                 bool in_place);
 
-/// d_residual [N, C] wide += gradient with respect to the norm's input x; d_gain, d_bias [C] wide +=. dy: [N, C] compute.
-/// Returns d_residual once more as compute, for the next matrix product.
-at::Tensor layer_norm_backward(const at::Tensor& dy, const at::Tensor& x, const Normalized& normalized, const at::Tensor& gain,
+/// d_residual [N, C] wide += gradient with respect to the norm's input x; d_gain, d_bias [C] wide
+/// +=. dy: [N, C] compute. Returns d_residual once more as compute, for the next matrix product.
+at::Tensor layer_norm_backward(const at::Tensor& dy, const at::Tensor& x,
+                               const Normalized& normalized, const at::Tensor& gain,
                                at::Tensor& d_residual, at::Tensor d_gain, at::Tensor d_bias);
 
 /// [N, 2G] (linear | gate) -> [N, G]: linear · gelu(gate), tanh form.
 at::Tensor glu(const at::Tensor& pre);
-/// From d_out [N, G]: overwrites `pre` [N, 2G] with its gradient and d_out with the forward result (the input of the next weights'
-/// gradient).
+/// From d_out [N, G]: overwrites `pre` [N, 2G] with its gradient and d_out with the forward result
+/// (the input of the next weights' gradient).
 void glu_backward(at::Tensor& pre, at::Tensor& d_out);
 
 /// Rotary tables cos, sin [T, D/2] wide: angle t · 10000^(-2i/D).
@@ -54,11 +59,13 @@ struct RotaryTable {
 };
 RotaryTable rotary_table(int64_t length, int64_t head_width, const at::TensorOptions& wide);
 
-/// qkv [B·T, 3C] -> q, k, v [B, H, T, D] contiguous, q and k rotated: interleaved pairs in, halves out (METHOD §1).
-/// The table may hold more rows than T.
-std::array<at::Tensor, 3> split_rotate(const at::Tensor& qkv, int64_t batch, int64_t heads, const RotaryTable& table);
+/// qkv [B·T, 3C] -> q, k, v [B, H, T, D] contiguous, q and k rotated: interleaved pairs in, halves
+/// out (METHOD §1). The table may hold more rows than T.
+std::array<at::Tensor, 3> split_rotate(const at::Tensor& qkv, int64_t batch, int64_t heads,
+                                       const RotaryTable& table);
 /// The inverse for gradients: dq, dk, dv [B, H, T, D] -> [B·T, 3C].
-at::Tensor merge_rotate_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const RotaryTable& table);
+at::Tensor merge_rotate_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv,
+                                 const RotaryTable& table);
 
 /// [B, H, T, D] -> [B·T, C] and back.
 at::Tensor merge_heads(const at::Tensor& o);
@@ -67,15 +74,19 @@ at::Tensor split_heads(const at::Tensor& o, int64_t batch, int64_t heads);
 /// Sinusoidal table [T, C] wide: [t, 2i] = sin(t · 10000^(-i/(C/2))), [t, 2i+1] = cos(same).
 at::Tensor sinusoidal_table(int64_t length, int64_t width, const at::TensorOptions& wide);
 
-/// E[ids] + positions -> [N, C] wide. embedding: [V, C] wide; ids: [N] int64; positions: [T, C] wide, repeated for every sequence.
+/// E[ids] + positions -> [N, C] wide. embedding: [V, C] wide; ids: [N] int64; positions: [T, C]
+/// wide, repeated for every sequence.
 at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::Tensor& positions);
-/// d_embedding [V, C] wide += rows of dx [N, C] wide; on the CPU the order of additions does not depend on threads.
+/// d_embedding [V, C] wide += rows of dx [N, C] wide; on the CPU the order of additions does not
+/// depend on threads.
 void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_embedding);
 
-/// Cross-entropy of rows: logits [R, V] compute (without bias), bias [V] wide, targets [R] int64 (-1: not scored).
-/// Returns the loss of each row [R] wide, 0 where not scored. With d_bias, logits become the gradient (softmax − one-hot) · scale, zero
-/// rows where not scored, and d_bias [V] wide += its column sums.
-at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& targets, double scale, at::Tensor* d_bias);
+/// Cross-entropy of rows: logits [R, V] compute (without bias), bias [V] wide, targets [R] int64
+/// (-1: not scored). Returns the loss of each row [R] wide, 0 where not scored. With d_bias, logits
+/// become the gradient (softmax − one-hot) · scale, zero rows where not scored, and d_bias [V] wide
+/// += its column sums.
+at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& targets,
+                         double scale, at::Tensor* d_bias);
 
 /// accumulator wide += value (compute or wide), same shape, both contiguous.
 void accumulate(at::Tensor accumulator, const at::Tensor& value);
@@ -83,8 +94,9 @@ void accumulate(at::Tensor accumulator, const at::Tensor& value);
 /// x wide -> compute (x itself if the types agree).
 at::Tensor to_compute(const at::Tensor& x, at::ScalarType compute);
 
-/// Names the draws of dropout. They are a pure function of (seed, step, global sequence number, site, position, channel), so they depend
-/// neither on the rank nor on the micro-batch, and backward and recomputation draw the same again.
+/// Names the draws of dropout. They are a pure function of (seed, step, global sequence number,
+/// site, position, channel), so they depend neither on the rank nor on the micro-batch, and
+/// backward and recomputation draw the same again.
 struct DropoutKey {
   uint64_t seed = 0;
   int64_t step = 0;

@@ -14,22 +14,26 @@
 namespace polysketch {
 namespace {
 
-constexpr int64_t kAlignment = 64;  // elements: a cache line of bf16 twice over, so that no two parameters share one
+// elements: a cache line of bf16 twice over, so that no two parameters share one
+constexpr int64_t kAlignment = 64;
 
-// The quantile function of the standard normal: Acklam's rational approximation, relative error below 1.2e-9.
+// The quantile function of the standard normal: Acklam's rational approximation, relative error
+// below 1.2e-9.
 double normal_quantile(double p) {
   constexpr double a[] = {-3.969683028665376e+01, 2.209460984245205e+02,  -2.759285104469687e+02,
                           1.383577518672690e+02,  -3.066479806614716e+01, 2.506628277459239e+00};
-  constexpr double b[] = {-5.447609879822406e+01, 1.615858368580409e+02, -1.556989798598866e+02, 6.680131188771972e+01,
-                          -1.328068155288572e+01};
+  constexpr double b[] = {-5.447609879822406e+01, 1.615858368580409e+02, -1.556989798598866e+02,
+                          6.680131188771972e+01, -1.328068155288572e+01};
   constexpr double c[] = {-7.784894002430293e-03, -3.223964580411365e-01, -2.400758277161838e+00,
                           -2.549732539343734e+00, 4.374664141464968e+00,  2.938163982698783e+00};
-  constexpr double d[] = {7.784695709041462e-03, 3.224671290700398e-01, 2.445134137142996e+00, 3.754408661907416e+00};
+  constexpr double d[] = {7.784695709041462e-03, 3.224671290700398e-01, 2.445134137142996e+00,
+                          3.754408661907416e+00};
   constexpr double low = 0.02425;
   double x = 0;
   if (p < low || p > 1 - low) {
     const double q = std::sqrt(-2 * std::log(p < low ? p : 1 - p));
-    x = (((((c[0] * q + c[1]) * q + c[2]) * q + c[3]) * q + c[4]) * q + c[5]) / ((((d[0] * q + d[1]) * q + d[2]) * q + d[3]) * q + 1);
+    x = (((((c[0] * q + c[1]) * q + c[2]) * q + c[3]) * q + c[4]) * q + c[5]) /
+        ((((d[0] * q + d[1]) * q + d[2]) * q + d[3]) * q + 1);
     if (p > 1 - low) x = -x;
   } else {
     const double q = p - 0.5, r = q * q;
@@ -39,21 +43,25 @@ double normal_quantile(double p) {
   return x;
 }
 
-// Philox block i of parameter `index` gives elements 4i … 4i+3, so the values do not depend on how the range is divided among threads.
+// Philox block i of parameter `index` gives elements 4i … 4i+3, so the values do not depend on how
+// the range is divided among threads.
 template <typename T>
-void fill_normal(T* data, int64_t count, uint64_t seed, uint64_t index, double deviation, bool truncated) {
-  // Truncation at two deviations: the uniform draw is mapped into [Phi(-2), Phi(2)]; dividing by the deviation of the truncated normal
-  // restores the variance.
+void fill_normal(T* data, int64_t count, uint64_t seed, uint64_t index, double deviation,
+                 bool truncated) {
+  // Truncation at two deviations: the uniform draw is mapped into [Phi(-2), Phi(2)]; dividing by
+  // the deviation of the truncated normal restores the variance.
   const double tail = truncated ? 0.5 * std::erfc(2 / std::numbers::sqrt2) : 0;
   const double scale = deviation / (truncated ? 0.87962566103423978 : 1);
   at::parallel_for(0, (count + 3) / 4, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      const auto bits = philox4x32({static_cast<uint32_t>(block), static_cast<uint32_t>(static_cast<uint64_t>(block) >> 32),
-                                    static_cast<uint32_t>(index), static_cast<uint32_t>(RandomPurpose::parameters)},
-                                   {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+      const auto bits = philox4x32(
+          {static_cast<uint32_t>(block), static_cast<uint32_t>(static_cast<uint64_t>(block) >> 32),
+           static_cast<uint32_t>(index), static_cast<uint32_t>(RandomPurpose::parameters)},
+          {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
       for (int64_t lane = 0; lane < 4 && 4 * block + lane < count; ++lane) {
         const double uniform = (bits[static_cast<size_t>(lane)] + 0.5) * 0x1p-32;
-        data[4 * block + lane] = static_cast<T>(scale * normal_quantile(tail + uniform * (1 - 2 * tail)));
+        data[4 * block + lane] =
+            static_cast<T>(scale * normal_quantile(tail + uniform * (1 - 2 * tail)));
       }
     }
   });
@@ -61,14 +69,17 @@ void fill_normal(T* data, int64_t count, uint64_t seed, uint64_t index, double d
 
 }  // namespace
 
-int64_t bucket_unit(int64_t world) { return world == 1 ? kAlignment : kernels::kSquareBlock * world; }
+int64_t bucket_unit(int64_t world) {
+  return world == 1 ? kAlignment : kernels::kSquareBlock * world;
+}
 
 int64_t bucket_step(int64_t bucket_elements, int64_t world) {
   const int64_t unit = bucket_unit(world);
   return std::max(unit, bucket_elements / unit * unit);
 }
 
-size_t Parameters::add(std::string name, std::vector<int64_t> shape, Initializer initializer, bool decay, bool forward_wide) {
+size_t Parameters::add(std::string name, std::vector<int64_t> shape, Initializer initializer,
+                       bool decay, bool forward_wide) {
   require(!gradient_.defined(), "Parameters::add after allocate");
   ParameterInfo info{std::move(name), std::move(shape), initializer, decay, forward_wide, size_, 1};
   for (const int64_t extent : info.shape) info.count *= extent;
@@ -78,19 +89,23 @@ size_t Parameters::add(std::string name, std::vector<int64_t> shape, Initializer
   return infos_.size() - 1;
 }
 
-// Buckets from the end of the buffer to its beginning, of equal size but for the last, which takes what is left.
+// Buckets from the end of the buffer to its beginning, of equal size but for the last, which takes
+// what is left.
 void Parameters::divide() {
-  const int64_t unit = bucket_unit(sharding_.world), step = bucket_step(sharding_.bucket_elements, sharding_.world);
+  const int64_t unit = bucket_unit(sharding_.world),
+                step = bucket_step(sharding_.bucket_elements, sharding_.world);
   size_ = (size_ + unit - 1) / unit * unit;
-  for (int64_t end = size_; end > 0; end = buckets_.back().begin) buckets_.push_back({std::max<int64_t>(0, end - step), end});
+  for (int64_t end = size_; end > 0; end = buckets_.back().begin)
+    buckets_.push_back({std::max<int64_t>(0, end - step), end});
   for (const FlatRange& bucket : buckets_) {
-    const int64_t part = bucket.count() / sharding_.world, begin = bucket.begin + sharding_.rank * part;
+    const int64_t part = bucket.count() / sharding_.world,
+                  begin = bucket.begin + sharding_.rank * part;
     owned_.push_back({begin, begin + part});
   }
 }
 
-void Parameters::allocate(const at::Device& device, at::ScalarType compute_type, at::ScalarType master_type,
-                          const ParameterSharding& sharding) {
+void Parameters::allocate(const at::Device& device, at::ScalarType compute_type,
+                          at::ScalarType master_type, const ParameterSharding& sharding) {
   sharding_ = sharding;
   divide();
   const auto options = at::TensorOptions().device(device).dtype(master_type);
@@ -98,7 +113,8 @@ void Parameters::allocate(const at::Device& device, at::ScalarType compute_type,
   masters_sharded_ = sharding.masters && sharding.world > 1 && compute_type != master_type;
   if (!masters_sharded_) {
     master_ = at::zeros({size_}, options);
-    compute_ = compute_type == master_type ? master_ : at::zeros({size_}, options.dtype(compute_type));
+    compute_ =
+        compute_type == master_type ? master_ : at::zeros({size_}, options.dtype(compute_type));
     return;
   }
   master_ = at::zeros({size_ / sharding_.world}, options);
@@ -144,9 +160,12 @@ void Parameters::assign(size_t index, const at::Tensor& value) {
   compute_.narrow(0, info.offset, info.count).copy_(flat);
   if (info.forward_wide) wide_.narrow(0, wide_offsets_[index], info.count).copy_(flat);
   for (size_t i = 0; i < owned_.size(); ++i) {
-    const int64_t begin = std::max(owned_[i].begin, info.offset), end = std::min(owned_[i].end, info.offset + info.count);
+    const int64_t begin = std::max(owned_[i].begin, info.offset),
+                  end = std::min(owned_[i].end, info.offset + info.count);
     if (begin < end)
-      owned_master(i).narrow(0, begin - owned_[i].begin, end - begin).copy_(flat.narrow(0, begin - info.offset, end - begin));
+      owned_master(i)
+          .narrow(0, begin - owned_[i].begin, end - begin)
+          .copy_(flat.narrow(0, begin - info.offset, end - begin));
   }
 }
 
@@ -169,9 +188,11 @@ void Parameters::publish(const FlatRange& bucket, const at::Tensor& masters) {
   compute_.narrow(0, bucket.begin, bucket.count()).copy_(masters);
   for (size_t i = 0; i < infos_.size(); ++i) {
     const ParameterInfo& info = infos_[i];
-    const int64_t begin = std::max(bucket.begin, info.offset), end = std::min(bucket.end, info.offset + info.count);
+    const int64_t begin = std::max(bucket.begin, info.offset),
+                  end = std::min(bucket.end, info.offset + info.count);
     if (!info.forward_wide || begin >= end) continue;
-    wide_.narrow(0, wide_offsets_[i] + begin - info.offset, end - begin).copy_(masters.narrow(0, begin - bucket.begin, end - begin));
+    wide_.narrow(0, wide_offsets_[i] + begin - info.offset, end - begin)
+        .copy_(masters.narrow(0, begin - bucket.begin, end - begin));
   }
 }
 

@@ -23,22 +23,25 @@ struct ModelInput {
   at::Tensor targets;   ///< [B, T] int64, -1: not scored
   Documents documents;  ///< undefined: every row is one document
   ops::DropoutKey dropout;
-  AttentionProbe* probe = nullptr;  ///< takes what it wants to see of the layers in forward_backward; may be null
+  /// takes what it wants to see of the layers in forward_backward; may be null
+  AttentionProbe* probe = nullptr;
 };
 
-/// What the recurrent form remembers of some texts (METHOD §3): a state a layer, constant in size but for the kinds that look at every
-/// pair.
+/// What the recurrent form remembers of some texts (METHOD §3): a state a layer, constant in size
+/// but for the kinds that look at every pair.
 struct DecodeState {
   std::vector<std::unique_ptr<AttentionState>> layers;
   int64_t length = 0;  ///< tokens seen
   int64_t bytes() const;
 };
 
-/// The paper's Transformer++ (METHOD §1): pre-norm blocks with rotary attention and GLU, sinusoidal positions, tied embedding, logit bias.
+/// The paper's Transformer++ (METHOD §1): pre-norm blocks with rotary attention and GLU, sinusoidal
+/// positions, tied embedding, logit bias.
 ///
-/// Forward and backward are an explicit loop over layers rather than one autograd graph: what is kept and when a gradient is complete can
-/// be read off the code, activations are freed layer by layer, and weight gradients are added straight into the flat fp32 buffer. Only an
-/// attention mechanism in itself uses autograd.
+/// Forward and backward are an explicit loop over layers rather than one autograd graph: what is
+/// kept and when a gradient is complete can be read off the code, activations are freed layer by
+/// layer, and weight gradients are added straight into the flat fp32 buffer. Only an attention
+/// mechanism in itself uses autograd.
 class Transformer {
  public:
   struct Options {
@@ -56,10 +59,11 @@ class Transformer {
   Transformer(Transformer&&) noexcept;
   ~Transformer();
 
-  /// Adds the gradient of scale · Σ loss to the gradients and returns Σ loss over the scored tokens in nats, a scalar of the wide
-  /// type on the device. `gradient_ready`, if given, is called with the index of each parameter whose gradient of this micro-batch is
-  /// complete, last layer first.
-  at::Tensor forward_backward(const ModelInput& input, double scale, const std::function<void(size_t)>& gradient_ready = {});
+  /// Adds the gradient of scale · Σ loss to the gradients and returns Σ loss over the scored tokens
+  /// in nats, a scalar of the wide type on the device. `gradient_ready`, if given, is called with
+  /// the index of each parameter whose gradient of this micro-batch is complete, last layer first.
+  at::Tensor forward_backward(const ModelInput& input, double scale,
+                              const std::function<void(size_t)>& gradient_ready = {});
 
   /// Loss of every token [B, T] in nats, wide; no gradients. 0 where targets is -1.
   at::Tensor losses(const ModelInput& input);
@@ -70,11 +74,12 @@ class Transformer {
   /// Before the work of a training step, counted from 0: see Attention::at_step.
   void at_step(int64_t step);
 
-  /// The state before the first token. Throws UserError 78 for an attention that has no recurrent form.
+  /// The state before the first token. Throws UserError 78 for an attention that has no recurrent
+  /// form.
   DecodeState initial_state() const;
 
-  /// Reads n >= 1 further tokens, ids [B, n], and returns the logits after the last of them, [B, V] wide: what logits() gives for
-  /// everything read so far. Any length; B is that of the first call.
+  /// Reads n >= 1 further tokens, ids [B, n], and returns the logits after the last of them, [B, V]
+  /// wide: what logits() gives for everything read so far. Any length; B is that of the first call.
   at::Tensor next_logits(DecodeState& state, const at::Tensor& ids);
 
   Parameters& parameters() { return parameters_; }
@@ -90,20 +95,25 @@ class Transformer {
   struct Block;
   struct Activations;
 
-  /// The residual stream between blocks: x + delta, delta (compute, may be undefined) not yet added.
+  /// The residual stream between blocks: x + delta, delta (compute, may be undefined) not yet
+  /// added.
   struct Stream {
     at::Tensor x, delta;
   };
 
   void grow_tables(int64_t length);
   Stream embed(const ModelInput& input, int64_t first_position = 0);
-  Stream run_block(size_t layer, const Stream& in, const ModelInput& input, Activations* keep, DecodeState* decode = nullptr);
-  at::Tensor attend(size_t layer, const at::Tensor& normalized, const ModelInput& input, Activations* keep, DecodeState* decode);
-  void backward_block(size_t layer, Activations& kept, const ModelInput& input, at::Tensor& d_residual, at::Tensor& d_compute);
-  void backward_attention(const Block& block, Activations& kept, const ModelInput& input, const at::Tensor& d_out,
-                          at::Tensor& d_normalized);
+  Stream run_block(size_t layer, const Stream& in, const ModelInput& input, Activations* keep,
+                   DecodeState* decode = nullptr);
+  at::Tensor attend(size_t layer, const at::Tensor& normalized, const ModelInput& input,
+                    Activations* keep, DecodeState* decode);
+  void backward_block(size_t layer, Activations& kept, const ModelInput& input,
+                      at::Tensor& d_residual, at::Tensor& d_compute);
+  void backward_attention(const Block& block, Activations& kept, const ModelInput& input,
+                          const at::Tensor& d_out, at::Tensor& d_normalized);
   std::pair<at::Tensor, ops::Normalized> final_norm(const Stream& stream, bool in_place);
-  at::Tensor head_backward(const at::Tensor& normalized, const ModelInput& input, double scale, at::Tensor& d_normalized);
+  at::Tensor head_backward(const at::Tensor& normalized, const ModelInput& input, double scale,
+                           at::Tensor& d_normalized);
   at::Tensor trunk(const ModelInput& input);
   void add_weight_gradient(size_t index, const at::Tensor& d_out, const at::Tensor& in);
 

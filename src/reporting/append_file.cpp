@@ -16,7 +16,8 @@
 
 namespace polysketch {
 
-AppendFile::AppendFile(std::string path, std::string what) : path_(std::move(path)), what_(std::move(what)) {
+AppendFile::AppendFile(std::string path, std::string what)
+    : path_(std::move(path)), what_(std::move(what)) {
   std::error_code error;
   const auto folder = std::filesystem::path(path_).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
@@ -42,7 +43,8 @@ void AppendFile::append(std::string_view bytes) {
       const int error = errno;
       // Readers should not meet half a row: take back what a full disk let through.
       struct stat status {};
-      if (done > 0 && ::fstat(fd_, &status) == 0) (void)!::ftruncate(fd_, status.st_size - static_cast<off_t>(done));
+      if (done > 0 && ::fstat(fd_, &status) == 0)
+        (void)!::ftruncate(fd_, status.st_size - static_cast<off_t>(done));
       fail(std::strerror(error));
     }
   }
@@ -56,7 +58,8 @@ void AppendFile::sync() {
 void AppendFile::fail(const std::string& reason) {
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
-  log_warning(fmt::format("{}: cannot be written: {}; {} from here on is missing, the run goes on", path_, reason, what_));
+  log_warning(fmt::format("{}: cannot be written: {}; {} from here on is missing, the run goes on",
+                          path_, reason, what_));
 }
 
 }  // namespace polysketch

@@ -6,11 +6,13 @@
 
 namespace polysketch {
 
-/// A file that grows at its end and may fail without harm: the first failure is named in one warning, later writes do nothing.
-/// Each append is one write, so that a crash of the program loses none and tears none.
+/// A file that grows at its end and may fail without harm: the first failure is named in one
+/// warning, later writes do nothing. Each append is one write, so that a crash of the program loses
+/// none and tears none.
 class AppendFile {
  public:
-  /// Opens or makes the file and its folder. `what` names it in the warning ("metrics.jsonl", "TensorBoard events").
+  /// Opens or makes the file and its folder. `what` names it in the warning ("metrics.jsonl",
+  /// "TensorBoard events").
   AppendFile(std::string path, std::string what);
   AppendFile(const AppendFile&) = delete;
   AppendFile& operator=(const AppendFile&) = delete;

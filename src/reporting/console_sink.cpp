@@ -19,7 +19,8 @@
 namespace polysketch {
 namespace {
 
-/// A numeric field, nothing if the record has none. A loss that is not finite is a number here ("nan"), in metrics.jsonl it is null.
+/// A numeric field, nothing if the record has none. A loss that is not finite is a number here
+/// ("nan"), in metrics.jsonl it is null.
 std::optional<double> number(const MetricRecord& record, const char* key) {
   const auto found = record.fields.find(key);
   if (found == record.fields.end() || !found->is_number()) return std::nullopt;
@@ -29,7 +30,9 @@ std::optional<double> number(const MetricRecord& record, const char* key) {
 std::string text(const MetricRecord& record, const char* key) {
   const auto found = record.fields.find(key);
   if (found == record.fields.end()) return {};
-  return found->is_string() ? found->get<std::string>() : found->is_null() ? std::string() : found->dump();
+  return found->is_string() ? found->get<std::string>()
+         : found->is_null() ? std::string()
+                            : found->dump();
 }
 
 std::string join(const std::vector<std::string>& parts) {
@@ -45,7 +48,8 @@ std::string join(const std::vector<std::string>& parts) {
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 std::string memory(double bytes) { return fmt::format("{:.1f} GiB", bytes / (1 << 30)); }
 
-/// Averages over the steps since the last line, so that one slow step neither hides nor stands for all.
+/// Averages over the steps since the last line, so that one slow step neither hides nor stands for
+/// all.
 class Interval {
  public:
   void add(const MetricRecord& record) {
@@ -67,8 +71,10 @@ class Interval {
 
 class ConsoleSink : public MetricSink {
  public:
-  explicit ConsoleSink(const ConsoleOptions& options) : options_(options), step_width_(group_digits(options.total_steps).size()) {
-    if (options_.progress && ::isatty(STDERR_FILENO) == 1) bar_ = std::make_unique<ProgressBar>("training", options_.total_steps, "steps");
+  explicit ConsoleSink(const ConsoleOptions& options)
+      : options_(options), step_width_(group_digits(options.total_steps).size()) {
+    if (options_.progress && ::isatty(STDERR_FILENO) == 1)
+      bar_ = std::make_unique<ProgressBar>("training", options_.total_steps, "steps");
     if (bar_) bar_->update(options_.start_step);
   }
 
@@ -87,8 +93,10 @@ class ConsoleSink : public MetricSink {
   void step(const MetricRecord& record) {
     interval_.add(record);
     if (const auto seconds = number(record, "seconds_per_step"); seconds && *seconds > 0) {
-      // The first step allocates and warms up, so it counts only until there is another; later the average forgets.
-      const double weight = std::max(0.05, 1.0 / static_cast<double>(std::max<int64_t>(1, timed_steps_++)));
+      // The first step allocates and warms up, so it counts only until there is another; later the
+      // average forgets.
+      const double weight =
+          std::max(0.05, 1.0 / static_cast<double>(std::max<int64_t>(1, timed_steps_++)));
       seconds_per_step_ += weight * (*seconds - seconds_per_step_);
     }
     const bool first = record.step == options_.start_step + 1;
@@ -102,11 +110,14 @@ class ConsoleSink : public MetricSink {
 
   static std::string loss_text(const MetricRecord& record) {
     const auto loss = number(record, "loss");
-    return loss ? fmt::format("loss {:.3f}", *loss) : record.fields.contains("loss") ? "loss nan" : "";
+    return loss                             ? fmt::format("loss {:.3f}", *loss)
+           : record.fields.contains("loss") ? "loss nan"
+                                            : "";
   }
 
   std::string step_text(const MetricRecord& record) const {
-    return fmt::format("{:>{}}/{}", group_digits(record.step), step_width_, group_digits(options_.total_steps));
+    return fmt::format("{:>{}}/{}", group_digits(record.step), step_width_,
+                       group_digits(options_.total_steps));
   }
 
   std::string step_line(const MetricRecord& record) const {
@@ -124,7 +135,9 @@ class ConsoleSink : public MetricSink {
     }
     add("peak_bytes", memory);
     if (options_.total_steps > record.step && seconds_per_step_ > 0) {
-      parts.push_back("eta " + format_duration(seconds_per_step_ * static_cast<double>(options_.total_steps - record.step)));
+      parts.push_back("eta " +
+                      format_duration(seconds_per_step_ *
+                                      static_cast<double>(options_.total_steps - record.step)));
     }
     return join(parts);
   }
@@ -134,12 +147,17 @@ class ConsoleSink : public MetricSink {
     const auto loss = number(record, "loss");
     std::vector<std::string> parts{"validation at " + group_digits(record.step)};
     if (loss) parts.push_back(fmt::format("loss {:.4f}", *loss));
-    if (const auto value = number(record, "perplexity")) parts.push_back("ppl " + short_number(*value));
-    if (const auto value = number(record, "bits_per_byte")) parts.push_back(fmt::format("{:.4f} bits/byte", *value));
+    if (const auto value = number(record, "perplexity"))
+      parts.push_back("ppl " + short_number(*value));
+    if (const auto value = number(record, "bits_per_byte"))
+      parts.push_back(fmt::format("{:.4f} bits/byte", *value));
     const auto tokens = number(record, "tokens_scored");
     const auto seconds = number(record, "seconds");
-    if (tokens && seconds) parts.push_back(fmt::format("{} tokens in {}", short_tokens(std::llround(*tokens)), duration(*seconds)));
-    if (loss && best_ && *loss < *best_) parts.push_back(fmt::format("best so far, was {:.4f}", *best_));
+    if (tokens && seconds)
+      parts.push_back(
+          fmt::format("{} tokens in {}", short_tokens(std::llround(*tokens)), duration(*seconds)));
+    if (loss && best_ && *loss < *best_)
+      parts.push_back(fmt::format("best so far, was {:.4f}", *best_));
     if (loss && (!best_ || *loss < *best_)) best_ = loss;
     return join(parts);
   }
@@ -148,8 +166,10 @@ class ConsoleSink : public MetricSink {
   static std::string diagnostics_line(const MetricRecord& record) {
     std::vector<std::string> parts{"diagnostics at " + group_digits(record.step)};
     const auto add = [&](const char* name, const std::string& key, auto format) {
-      const auto mean = number(record, key.c_str()), worst = number(record, (key + "_worst").c_str());
-      if (mean && worst) parts.push_back(fmt::format("{} {}, worst {}", name, format(*mean), format(*worst)));
+      const auto mean = number(record, key.c_str()),
+                 worst = number(record, (key + "_worst").c_str());
+      if (mean && worst)
+        parts.push_back(fmt::format("{} {}, worst {}", name, format(*mean), format(*worst)));
     };
     const auto plain = [](double value) { return fmt::format("{:.3g}", value); };
     add("sketch error", "sketch_error", plain);
@@ -163,19 +183,24 @@ class ConsoleSink : public MetricSink {
   static std::string checkpoint_line(const MetricRecord& record) {
     std::string cost;
     if (const auto bytes = number(record, "bytes")) cost = format_bytes(std::llround(*bytes));
-    if (const auto seconds = number(record, "seconds")) cost += fmt::format("{}in {}", cost.empty() ? "" : " ", duration(*seconds));
+    if (const auto seconds = number(record, "seconds"))
+      cost += fmt::format("{}in {}", cost.empty() ? "" : " ", duration(*seconds));
     return join({"checkpoint at " + group_digits(record.step), text(record, "path"), cost});
   }
 
   std::string last_line(const MetricRecord& record) const {
     std::string what = record.event == "stop" ? "stopped at step " : "finished at step ";
-    what += group_digits(record.step) + (record.step == options_.total_steps ? "" : "/" + group_digits(options_.total_steps));
+    what += group_digits(record.step) +
+            (record.step == options_.total_steps ? "" : "/" + group_digits(options_.total_steps));
     std::string seconds;
     if (const auto value = number(record, "seconds")) seconds = duration(*value);
-    return join({what, text(record, "reason"), short_tokens(record.tokens) + " tokens", loss_text(record), seconds});
+    return join({what, text(record, "reason"), short_tokens(record.tokens) + " tokens",
+                 loss_text(record), seconds});
   }
 
-  static std::string duration(double seconds) { return seconds < 60 ? fmt::format("{:.1f} s", seconds) : format_duration(seconds); }
+  static std::string duration(double seconds) {
+    return seconds < 60 ? fmt::format("{:.1f} s", seconds) : format_duration(seconds);
+  }
 
   ConsoleOptions options_;
   size_t step_width_;
@@ -188,6 +213,8 @@ class ConsoleSink : public MetricSink {
 
 }  // namespace
 
-std::unique_ptr<MetricSink> make_console_sink(const ConsoleOptions& options) { return std::make_unique<ConsoleSink>(options); }
+std::unique_ptr<MetricSink> make_console_sink(const ConsoleOptions& options) {
+  return std::make_unique<ConsoleSink>(options);
+}
 
 }  // namespace polysketch

@@ -15,8 +15,10 @@
 namespace polysketch {
 namespace {
 
-/// A table with a column for each run. Rows that no run fills are left out; rows in which runs differ stand out if asked for.
-std::string table(const std::vector<RunHistory>& runs, const std::vector<std::vector<std::pair<std::string, std::string>>>& columns,
+/// A table with a column for each run. Rows that no run fills are left out; rows in which runs
+/// differ stand out if asked for.
+std::string table(const std::vector<RunHistory>& runs,
+                  const std::vector<std::vector<std::pair<std::string, std::string>>>& columns,
                   bool mark) {
   std::string html = "<div class=\"scroll\"><table>\n";
   if (runs.size() > 1) {
@@ -33,7 +35,8 @@ std::string table(const std::vector<RunHistory>& runs, const std::vector<std::ve
       cells += "<td>" + escape_html(column[row].second) + "</td>";
     }
     if (values == std::set<std::string>{""}) continue;
-    html += fmt::format("<tr{}><th scope=\"row\">{}</th>{}</tr>\n", mark && values.size() > 1 ? " class=\"differs\"" : "",
+    html += fmt::format("<tr{}><th scope=\"row\">{}</th>{}</tr>\n",
+                        mark && values.size() > 1 ? " class=\"differs\"" : "",
                         escape_html(columns[0][row].first), cells);
   }
   return html + "</tbody></table></div>\n";
@@ -82,9 +85,11 @@ std::string settings(const std::vector<RunHistory>& runs) {
     return found == run.config.end() ? std::string() : found->second;
   };
   for (const std::string& key : all) {
-    const bool differs =
-        std::any_of(runs.begin(), runs.end(), [&](const RunHistory& run) { return value_of(run, key) != value_of(runs.front(), key); });
-    if (differs && key != "run.name" && key != "run.directory" && std::find(keys.begin(), keys.end(), key) == keys.end())
+    const bool differs = std::any_of(runs.begin(), runs.end(), [&](const RunHistory& run) {
+      return value_of(run, key) != value_of(runs.front(), key);
+    });
+    if (differs && key != "run.name" && key != "run.directory" &&
+        std::find(keys.begin(), keys.end(), key) == keys.end())
       keys.push_back(key);
   }
   std::vector<std::vector<std::pair<std::string, std::string>>> columns;
@@ -95,8 +100,9 @@ std::string settings(const std::vector<RunHistory>& runs) {
   std::string html = "<h2>Settings</h2>\n" + table(runs, columns, runs.size() > 1);
   for (const RunHistory& run : runs) {
     if (!run.config_text.empty()) {
-      html += fmt::format("<details><summary>complete configuration of {}</summary><pre>{}</pre></details>\n", escape_html(run.name),
-                          escape_html(run.config_text));
+      html += fmt::format(
+          "<details><summary>complete configuration of {}</summary><pre>{}</pre></details>\n",
+          escape_html(run.name), escape_html(run.config_text));
     }
   }
   return html;
@@ -107,7 +113,8 @@ std::string machine(const std::vector<RunHistory>& runs) {
   std::vector<std::string> keys;
   for (const RunHistory& run : runs) {
     for (const char* part : {"machine", "build"}) {
-      if (!run.about.is_object() || !run.about.contains(part) || !run.about[part].is_object()) continue;
+      if (!run.about.is_object() || !run.about.contains(part) || !run.about[part].is_object())
+        continue;
       for (const auto& [key, value] : run.about[part].items()) {
         const std::string path = std::string(part) + "/" + key;
         if (std::find(keys.begin(), keys.end(), path) == keys.end()) keys.push_back(path);
@@ -120,10 +127,13 @@ std::string machine(const std::vector<RunHistory>& runs) {
     auto& column = columns.emplace_back();
     for (const std::string& path : keys) {
       const size_t slash = path.find('/');
-      const auto part = run.about.is_object() ? run.about.value(path.substr(0, slash), nlohmann::ordered_json::object())
+      const auto part = run.about.is_object() ? run.about.value(path.substr(0, slash),
+                                                                nlohmann::ordered_json::object())
                                               : nlohmann::ordered_json::object();
       const auto found = part.find(path.substr(slash + 1));
-      const std::string value = found == part.end() ? "" : found->is_string() ? found->get<std::string>() : found->dump();
+      const std::string value = found == part.end()  ? ""
+                                : found->is_string() ? found->get<std::string>()
+                                                     : found->dump();
       column.emplace_back(path.substr(slash + 1), value);
     }
   }
@@ -134,7 +144,8 @@ std::string samples(const std::vector<RunHistory>& runs) {
   std::string html;
   for (const RunHistory& run : runs) {
     if (!run.samples) continue;
-    html += runs.size() > 1 ? fmt::format("<h2>Samples of {}</h2>\n", escape_html(run.name)) : "<h2>Samples</h2>\n";
+    html += runs.size() > 1 ? fmt::format("<h2>Samples of {}</h2>\n", escape_html(run.name))
+                            : "<h2>Samples</h2>\n";
     html += "<pre>" + escape_html(*run.samples) + "</pre>\n";
   }
   return html;
@@ -146,12 +157,16 @@ std::string html_report(const std::vector<RunHistory>& runs) {
   std::string names;
   for (const RunHistory& run : runs) names += (names.empty() ? "" : ", ") + run.name;
   std::string html =
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n";
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
+      "name=\"viewport\" content=\"width=device-width\">\n";
   // Whatever a run's texts hold, a browser fetches and runs nothing.
-  html += "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n";
-  html += fmt::format("<title>{}</title>\n<style>{}{}</style>\n</head>\n<body>\n<h1>{}</h1>\n", escape_html(names), report_style,
-                      plot_style, escape_html(names));
-  html += fmt::format("<p class=\"lead\">{}, reported by polysketch</p>\n", runs.size() == 1 ? "training run" : "training runs");
+  html +=
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
+      "'unsafe-inline'\">\n";
+  html += fmt::format("<title>{}</title>\n<style>{}{}</style>\n</head>\n<body>\n<h1>{}</h1>\n",
+                      escape_html(names), report_style, plot_style, escape_html(names));
+  html += fmt::format("<p class=\"lead\">{}, reported by polysketch</p>\n",
+                      runs.size() == 1 ? "training run" : "training runs");
   html += figures(runs) + report_curves(runs) + samples(runs) + settings(runs) + machine(runs);
   return html + "</body>\n</html>\n";
 }

@@ -10,8 +10,9 @@
 
 namespace polysketch {
 
-/// One row of metrics.jsonl. `event`: "start", "step", "diagnostics", "validation", "checkpoint", "stop", "end".
-/// `fields` are written in their order after event, step, tokens and time; numbers stay numbers, a non-finite number becomes null.
+/// One row of metrics.jsonl. `event`: "start", "step", "diagnostics", "validation", "checkpoint",
+/// "stop", "end". `fields` are written in their order after event, step, tokens and time; numbers
+/// stay numbers, a non-finite number becomes null.
 struct MetricRecord {
   std::string event;
   int64_t step = 0;
@@ -19,7 +20,8 @@ struct MetricRecord {
   nlohmann::ordered_json fields = nlohmann::ordered_json::object();
 };
 
-/// Something that wants to know what happened. A sink that cannot write warns once and is silent from then on: training goes on.
+/// Something that wants to know what happened. A sink that cannot write warns once and is silent
+/// from then on: training goes on.
 class MetricSink {
  public:
   virtual ~MetricSink() = default;
@@ -27,16 +29,18 @@ class MetricSink {
   virtual void flush() {}
 };
 
-/// `metrics.jsonl`, appended. On resume, rows of steps after `resume_step` (from a run that died before saving) are cut off first, so that
-/// every step stands in the file once.
+/// `metrics.jsonl`, appended. On resume, rows of steps after `resume_step` (from a run that died
+/// before saving) are cut off first, so that every step stands in the file once.
 std::unique_ptr<MetricSink> make_jsonl_sink(const std::string& path, int64_t resume_step);
 
-/// A TensorBoard event file in `directory`: one scalar per numeric field of step, diagnostics and validation records,
-/// tag `<event>/<field>`, and of the objects in a list of them, tag `<event>/<list>/<position>/<field>`.
+/// A TensorBoard event file in `directory`: one scalar per numeric field of step, diagnostics and
+/// validation records, tag `<event>/<field>`, and of the objects in a list of them, tag
+/// `<event>/<list>/<position>/<field>`.
 std::unique_ptr<MetricSink> make_tensorboard_sink(const std::string& directory);
 
-/// The console: one readable line every `every` steps, one for each validation, diagnostics, checkpoint and stop, under a progress bar with
-/// ETA if standard error is a terminal and `progress` is set.
+/// The console: one readable line every `every` steps, one for each validation, diagnostics,
+/// checkpoint and stop, under a progress bar with ETA if standard error is a terminal and
+/// `progress` is set.
 struct ConsoleOptions {
   int64_t total_steps = 0;
   int64_t start_step = 0;

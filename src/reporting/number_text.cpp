@@ -19,9 +19,13 @@ std::string group_digits(int64_t value) {
 std::string short_number(double value) {
   if (!std::isfinite(value)) return fmt::format("{}", value);
   const double magnitude = std::abs(value);
-  if (magnitude >= 99'999.5 || (magnitude > 0 && magnitude < 0.001)) return fmt::format("{:.2e}", value);
+  if (magnitude >= 99'999.5 || (magnitude > 0 && magnitude < 0.001))
+    return fmt::format("{:.2e}", value);
   if (magnitude >= 999.5) return group_digits(std::llround(value));
-  const int decimals = magnitude >= 99.95 ? 0 : magnitude >= 9.995 ? 1 : magnitude >= 0.9995 || magnitude == 0 ? 2 : 3;
+  const int decimals = magnitude >= 99.95                      ? 0
+                       : magnitude >= 9.995                    ? 1
+                       : magnitude >= 0.9995 || magnitude == 0 ? 2
+                                                               : 3;
   return fmt::format("{:.{}f}", value, decimals);
 }
 

@@ -25,12 +25,17 @@ std::string axis_text(double value) {
   constexpr std::array<const char*, 5> letters{"", "k", "M", "B", "T"};
   size_t letter = 0;
   double scaled = value;
-  for (; std::abs(scaled) >= 1000 * (1 - 1e-9) && letter + 1 < letters.size(); ++letter) scaled /= 1000;
+  for (; std::abs(scaled) >= 1000 * (1 - 1e-9) && letter + 1 < letters.size(); ++letter)
+    scaled /= 1000;
   return fmt::format("{:.6g}{}", scaled, letters[letter]);
 }
 
 PlotAxis::PlotAxis(double low, double high, bool logarithmic, double pixel_low, double pixel_high)
-    : low_(low), high_(high), logarithmic_(logarithmic), pixel_low_(pixel_low), pixel_high_(pixel_high) {
+    : low_(low),
+      high_(high),
+      logarithmic_(logarithmic),
+      pixel_low_(pixel_low),
+      pixel_high_(pixel_high) {
   if (!std::isfinite(low_) || !std::isfinite(high_)) low_ = 0, high_ = 1;
   if (low_ > high_) std::swap(low_, high_);
   if (low_ <= 0) logarithmic_ = false;
@@ -42,11 +47,14 @@ PlotAxis::PlotAxis(double low, double high, bool logarithmic, double pixel_low, 
 }
 
 double PlotAxis::pixel(double value) const {
-  const double share = logarithmic_ ? std::log(value / low_) / std::log(high_ / low_) : (value - low_) / (high_ - low_);
+  const double share = logarithmic_ ? std::log(value / low_) / std::log(high_ / low_)
+                                    : (value - low_) / (high_ - low_);
   return pixel_low_ + share * (pixel_high_ - pixel_low_);
 }
 
-std::vector<PlotAxis::Tick> PlotAxis::ticks(int wanted) const { return logarithmic_ ? logarithmic_ticks(wanted) : linear_ticks(wanted); }
+std::vector<PlotAxis::Tick> PlotAxis::ticks(int wanted) const {
+  return logarithmic_ ? logarithmic_ticks(wanted) : linear_ticks(wanted);
+}
 
 std::vector<PlotAxis::Tick> PlotAxis::linear_ticks(int wanted) const {
   const double rough = (high_ - low_) / std::max(1, wanted);
@@ -61,7 +69,8 @@ std::vector<PlotAxis::Tick> PlotAxis::linear_ticks(int wanted) const {
 
 std::vector<PlotAxis::Tick> PlotAxis::logarithmic_ticks(int wanted) const {
   const double decades = std::log10(high_ / low_);
-  // Within half a decade powers of ten are too far apart for round numbers: what is right for a linear axis is right here.
+  // Within half a decade powers of ten are too far apart for round numbers: what is right for a
+  // linear axis is right here.
   if (decades < 0.5) return linear_ticks(wanted);
   std::vector<double> steps{1};
   if (decades * 3 <= wanted + 2) steps = {1, 2, 5};
@@ -74,7 +83,8 @@ std::vector<PlotAxis::Tick> PlotAxis::logarithmic_ticks(int wanted) const {
     if (steps.size() == 1 && (exponent - first) % stride != 0) continue;
     for (const double step : steps) {
       const double value = step * std::pow(10, exponent);
-      if (value >= low_ * (1 - 1e-9) && value <= high_ * (1 + 1e-9)) found.push_back({value, axis_text(value)});
+      if (value >= low_ * (1 - 1e-9) && value <= high_ * (1 + 1e-9))
+        found.push_back({value, axis_text(value)});
     }
   }
   return found;

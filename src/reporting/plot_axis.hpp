@@ -6,7 +6,8 @@
 
 namespace polysketch {
 
-/// One axis of a plot: a range of values, how it is spread over pixels, and its ticks at round numbers.
+/// One axis of a plot: a range of values, how it is spread over pixels, and its ticks at round
+/// numbers.
 class PlotAxis {
  public:
   struct Tick {
@@ -14,8 +15,8 @@ class PlotAxis {
     std::string text;
   };
 
-  /// Covers [low, high], widened to something that can be drawn if they are equal or not finite. Logarithmic: both are positive, else the
-  /// axis falls back to a linear one.
+  /// Covers [low, high], widened to something that can be drawn if they are equal or not finite.
+  /// Logarithmic: both are positive, else the axis falls back to a linear one.
   PlotAxis(double low, double high, bool logarithmic, double pixel_low, double pixel_high);
 
   double pixel(double value) const;

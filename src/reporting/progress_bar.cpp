@@ -31,7 +31,8 @@ std::string amount(int64_t value, const std::string& unit) {
 std::string rate(double per_second, const std::string& unit) {
   if (unit == "B") return format_bytes(static_cast<int64_t>(per_second)) + "/s";
   // Slow work reads better as time for one.
-  if (unit == "steps" && per_second > 0 && per_second < 1) return fmt::format("{} s/step", short_number(1 / per_second));
+  if (unit == "steps" && per_second > 0 && per_second < 1)
+    return fmt::format("{} s/step", short_number(1 / per_second));
   return fmt::format("{} {}/s", short_rate(per_second), unit);
 }
 
@@ -55,8 +56,8 @@ std::string cut(std::string text, size_t columns) {
 }  // namespace
 
 struct ProgressBar::State {
-  /// The terminal has one last row: of several bars the newest has it. The mutex guards every bar; it is taken after the log's, never
-  /// before.
+  /// The terminal has one last row: of several bars the newest has it. The mutex guards every bar;
+  /// it is taken after the log's, never before.
   struct Screen {
     std::mutex mutex;
     std::vector<State*> bars;
@@ -70,15 +71,19 @@ struct ProgressBar::State {
 
   std::string describe(Clock::time_point now) const {
     std::string text = title + " ";
-    if (total > 0) text += fmt::format("{:3.0f} % ", 100.0 * static_cast<double>(done) / static_cast<double>(total));
+    if (total > 0)
+      text +=
+          fmt::format("{:3.0f} % ", 100.0 * static_cast<double>(done) / static_cast<double>(total));
     text += amount(done, unit);
     if (total > 0) text += "/" + amount(total, unit);
     if (unit != "B") text += " " + unit;
     const double seconds = std::chrono::duration<double>(now - start).count();
-    const auto moved = static_cast<double>(done - first_done);  // what an earlier run did says nothing about speed
+    // what an earlier run did says nothing about speed
+    const auto moved = static_cast<double>(done - first_done);
     if (moved > 0 && seconds > 0) {
       text += ", " + rate(moved / seconds, unit);
-      if (total > done) text += ", eta " + format_duration(seconds / moved * static_cast<double>(total - done));
+      if (total > done)
+        text += ", eta " + format_duration(seconds / moved * static_cast<double>(total - done));
     }
     if (!note.empty()) text += ", " + note;
     return text;
@@ -89,7 +94,8 @@ struct ProgressBar::State {
     std::string line = describe(now);
     constexpr size_t cells = 24;
     if (total > 0 && line.size() + cells + 3 < columns) {
-      const auto full = static_cast<size_t>(std::clamp<int64_t>(done, 0, total) * static_cast<int64_t>(cells) / total);
+      const auto full = static_cast<size_t>(std::clamp<int64_t>(done, 0, total) *
+                                            static_cast<int64_t>(cells) / total);
       std::string bar;
       for (size_t i = 0; i < cells; ++i) bar += i < full ? "█" : "░";
       line = bar + " " + line;
@@ -117,7 +123,8 @@ ProgressBar::State::Screen& ProgressBar::State::screen() {
         },
         [made] {
           const auto now = Clock::now();
-          if (!made->bars.empty() && now - made->bars.back()->start >= quiet_time) made->bars.back()->draw(now);
+          if (!made->bars.empty() && now - made->bars.back()->start >= quiet_time)
+            made->bars.back()->draw(now);
           made->mutex.unlock();
         });
     return made;
@@ -159,7 +166,9 @@ void ProgressBar::update(int64_t done, const std::string& note) {
     state.done = done;
     state.note = note;
     if (state.terminal) {
-      if (screen.bars.back() == state_ && now - state.start >= quiet_time && now - state.last_shown >= redraw_time) state.draw(now);
+      if (screen.bars.back() == state_ && now - state.start >= quiet_time &&
+          now - state.last_shown >= redraw_time)
+        state.draw(now);
     } else if (now - state.last_shown >= line_time) {
       line = state.describe(now);
       state.last_shown = now;

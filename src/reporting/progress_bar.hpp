@@ -6,8 +6,9 @@
 
 namespace polysketch {
 
-/// A bar with rate and ETA on standard error for work that takes more than a second. Shows nothing where standard error is no terminal, so
-/// log files stay free of it (there, a plain line every 30 s instead). Redrawn at most 10 times a second. Thread-safe.
+/// A bar with rate and ETA on standard error for work that takes more than a second. Shows nothing
+/// where standard error is no terminal, so log files stay free of it (there, a plain line every 30
+/// s instead). Redrawn at most 10 times a second. Thread-safe.
 class ProgressBar {
  public:
   /// unit: what is counted ("steps", "tokens", "B" for bytes); total 0: unknown.

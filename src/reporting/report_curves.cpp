@@ -15,9 +15,10 @@ namespace {
 constexpr int colors = 8;
 constexpr size_t most_marks = 60;  // points of a curve that are shown one by one
 
-/// A moving average over the last twentieth of the curve so far, at most a hundredth of the whole: it neither lags where the curve still
-/// falls steeply nor jitters where it is flat.
-std::vector<std::pair<double, double>> smoothed(const std::vector<std::pair<double, double>>& points) {
+/// A moving average over the last twentieth of the curve so far, at most a hundredth of the whole:
+/// it neither lags where the curve still falls steeply nor jitters where it is flat.
+std::vector<std::pair<double, double>> smoothed(
+    const std::vector<std::pair<double, double>>& points) {
   const double longest = std::max(1.0, static_cast<double>(points.size()) / 100);
   std::vector<std::pair<double, double>> result;
   double sum = 0, weight = 0;
@@ -47,9 +48,13 @@ std::vector<std::pair<double, double>> validation_curve(const RunHistory& run) {
 }
 
 /// Of one run, training and validation have a colour each; of several, each run has one.
-int validation_color(size_t run, size_t runs) { return runs == 1 ? 1 : static_cast<int>(run) % colors; }
+int validation_color(size_t run, size_t runs) {
+  return runs == 1 ? 1 : static_cast<int>(run) % colors;
+}
 
-std::string label(const RunHistory& run, size_t runs, const char* what) { return runs == 1 ? what : run.name + ", " + what; }
+std::string label(const RunHistory& run, size_t runs, const char* what) {
+  return runs == 1 ? what : run.name + ", " + what;
+}
 
 Plot loss_plot(const std::vector<RunHistory>& runs) {
   Plot plot;
@@ -59,18 +64,22 @@ Plot loss_plot(const std::vector<RunHistory>& runs) {
     const int color = static_cast<int>(i) % colors;
     const auto points = curve(runs[i], &StepRow::loss);
     if (!points.empty()) {
-      plot.series.push_back({label(runs[i], runs.size(), "training"), color, PlotStyle::faint, points});
-      plot.series.push_back({label(runs[i], runs.size(), "training, smoothed"), color, PlotStyle::line, smoothed(points)});
+      plot.series.push_back(
+          {label(runs[i], runs.size(), "training"), color, PlotStyle::faint, points});
+      plot.series.push_back({label(runs[i], runs.size(), "training, smoothed"), color,
+                             PlotStyle::line, smoothed(points)});
     }
     if (!runs[i].validations.empty()) {
-      plot.series.push_back(
-          {label(runs[i], runs.size(), "validation"), validation_color(i, runs.size()), PlotStyle::markers, validation_curve(runs[i])});
+      plot.series.push_back({label(runs[i], runs.size(), "validation"),
+                             validation_color(i, runs.size()), PlotStyle::markers,
+                             validation_curve(runs[i])});
     }
   }
   return plot;
 }
 
-/// The range in which runs are compared: from the lowest loss up to where the curves have been after the first tenth of the tokens.
+/// The range in which runs are compared: from the lowest loss up to where the curves have been
+/// after the first tenth of the tokens.
 void focus(Plot& plot) {
   double low = INFINITY, high = -INFINITY, last = 0;
   for (const PlotSeries& series : plot.series) {
@@ -88,7 +97,8 @@ void focus(Plot& plot) {
   plot.y_high = high + 0.15 * (high - low);
 }
 
-Plot step_plot(const std::vector<RunHistory>& runs, const char* title, const char* y_label, double StepRow::*figure, bool smooth) {
+Plot step_plot(const std::vector<RunHistory>& runs, const char* title, const char* y_label,
+               double StepRow::*figure, bool smooth) {
   Plot plot;
   plot.title = title;
   plot.small = true;
@@ -98,13 +108,14 @@ Plot step_plot(const std::vector<RunHistory>& runs, const char* title, const cha
     const int color = static_cast<int>(i) % colors;
     auto points = curve(runs[i], figure);
     if (smooth) plot.series.push_back({runs[i].name, color, PlotStyle::faint, points});
-    plot.series.push_back(
-        {runs[i].name + (smooth ? ", smoothed" : ""), color, PlotStyle::line, smooth ? smoothed(points) : std::move(points)});
+    plot.series.push_back({runs[i].name + (smooth ? ", smoothed" : ""), color, PlotStyle::line,
+                           smooth ? smoothed(points) : std::move(points)});
   }
   return plot;
 }
 
-/// A single slow or wild step must not press the rest of the curve flat: the range ends above the 99th percentile.
+/// A single slow or wild step must not press the rest of the curve flat: the range ends above the
+/// 99th percentile.
 void tame(Plot& plot, bool from_zero) {
   std::vector<double> values;
   for (const PlotSeries& series : plot.series) {
@@ -125,15 +136,18 @@ std::string figure(const Plot& plot, const std::vector<RunHistory>& runs, bool w
   if (svg.empty()) return {};
   std::string keys;
   const auto key = [&](int color, const char* mark, const std::string& text) {
-    keys += fmt::format("<span class=\"key c{}\"><i class=\"{}\"></i>{}</span>", color, mark, escape_html(text));
+    keys += fmt::format("<span class=\"key c{}\"><i class=\"{}\"></i>{}</span>", color, mark,
+                        escape_html(text));
   };
   for (size_t i = 0; i < runs.size(); ++i) {
     if (runs.size() > 1 && !plot.small) key(static_cast<int>(i) % colors, "", runs[i].name);
     if (runs.size() == 1 && with_validation && !runs[i].steps.empty()) key(0, "", "training");
-    if (runs.size() == 1 && with_validation && !runs[i].validations.empty()) key(1, "dot", "validation");
+    if (runs.size() == 1 && with_validation && !runs[i].validations.empty())
+      key(1, "dot", "validation");
   }
   if (runs.size() > 1 && with_validation) keys += "<span class=\"key\">dots: validation</span>";
-  return fmt::format("<figure><figcaption><b>{}</b>{}</figcaption>\n{}</figure>\n", escape_html(plot.title), keys, svg);
+  return fmt::format("<figure><figcaption><b>{}</b>{}</figcaption>\n{}</figure>\n",
+                     escape_html(plot.title), keys, svg);
 }
 
 std::string plots(const std::vector<RunHistory>& runs) {
@@ -143,27 +157,32 @@ std::string plots(const std::vector<RunHistory>& runs) {
   Plot overview = loss_plot(runs);
   overview.title = "Loss, whole run";
   overview.logarithmic_x = overview.logarithmic_y = true;
-  Plot norm = step_plot(runs, "Gradient norm", "norm before clipping", &StepRow::gradient_norm, true);
+  Plot norm =
+      step_plot(runs, "Gradient norm", "norm before clipping", &StepRow::gradient_norm, true);
   tame(norm, true);
   Plot speed = step_plot(runs, "Speed", "tokens per second", &StepRow::tokens_per_second, true);
   tame(speed, true);
-  return "<h2>Curves</h2>\n<div class=\"plots\">\n" + figure(detail, runs, true) + figure(overview, runs, true) +
-         "</div>\n<div class=\"plots three\">\n" +
-         figure(step_plot(runs, "Learning rate", "learning rate", &StepRow::learning_rate, false), runs, false) +
+  return "<h2>Curves</h2>\n<div class=\"plots\">\n" + figure(detail, runs, true) +
+         figure(overview, runs, true) + "</div>\n<div class=\"plots three\">\n" +
+         figure(step_plot(runs, "Learning rate", "learning rate", &StepRow::learning_rate, false),
+                runs, false) +
          figure(norm, runs, false) + figure(speed, runs, false) + "</div>\n";
 }
 
-/// What was seen of the attention weights, where a run looked at them (`logging.diagnostics`); figures that no kind has are left out.
+/// What was seen of the attention weights, where a run looked at them (`logging.diagnostics`);
+/// figures that no kind has are left out.
 std::string diagnostics_plots(const std::vector<RunHistory>& runs) {
   struct Figure {
     const char *title, *y_label;
     double DiagnosticsRow::*value;
   };
-  constexpr std::array figures{Figure{"Error of the sketch", "relative to exact weights", &DiagnosticsRow::sketch_error},
-                               Figure{"Smallest normaliser", "of the queries looked at", &DiagnosticsRow::smallest_normaliser},
-                               Figure{"Largest score", "of the queries looked at", &DiagnosticsRow::largest_score},
-                               Figure{"Weight outside the block", "share", &DiagnosticsRow::share_outside_block},
-                               Figure{"Effective rank", "of the rows of weights", &DiagnosticsRow::effective_rank}};
+  constexpr std::array figures{
+      Figure{"Error of the sketch", "relative to exact weights", &DiagnosticsRow::sketch_error},
+      Figure{"Smallest normaliser", "of the queries looked at",
+             &DiagnosticsRow::smallest_normaliser},
+      Figure{"Largest score", "of the queries looked at", &DiagnosticsRow::largest_score},
+      Figure{"Weight outside the block", "share", &DiagnosticsRow::share_outside_block},
+      Figure{"Effective rank", "of the rows of weights", &DiagnosticsRow::effective_rank}};
   std::string html;
   for (const Figure& wanted : figures) {
     Plot plot;
@@ -172,18 +191,25 @@ std::string diagnostics_plots(const std::vector<RunHistory>& runs) {
     plot.x_label = "tokens";
     plot.y_label = wanted.y_label;
     for (size_t i = 0; i < runs.size(); ++i) {
-      const PlotStyle style = runs[i].diagnostics.size() > most_marks ? PlotStyle::line : PlotStyle::marked;
+      const PlotStyle style =
+          runs[i].diagnostics.size() > most_marks ? PlotStyle::line : PlotStyle::marked;
       PlotSeries series{runs[i].name, static_cast<int>(i) % colors, style, {}};
-      for (const DiagnosticsRow& row : runs[i].diagnostics) series.points.emplace_back(row.tokens, row.*wanted.value);
+      for (const DiagnosticsRow& row : runs[i].diagnostics)
+        series.points.emplace_back(row.tokens, row.*wanted.value);
       plot.series.push_back(std::move(series));
     }
     html += figure(plot, runs, false);
   }
-  return html.empty() ? html : "<h2>Attention weights, mean over the layers</h2>\n<div class=\"plots three\">\n" + html + "</div>\n";
+  return html.empty()
+             ? html
+             : "<h2>Attention weights, mean over the layers</h2>\n<div class=\"plots three\">\n" +
+                   html + "</div>\n";
 }
 
 }  // namespace
 
-std::string report_curves(const std::vector<RunHistory>& runs) { return plots(runs) + diagnostics_plots(runs); }
+std::string report_curves(const std::vector<RunHistory>& runs) {
+  return plots(runs) + diagnostics_plots(runs);
+}
 
 }  // namespace polysketch

@@ -8,7 +8,8 @@
 
 namespace polysketch {
 
-/// The part of the report with pictures (HTML): loss, learning rate, gradient norm, speed, and what runs saw of their attention weights.
+/// The part of the report with pictures (HTML): loss, learning rate, gradient norm, speed, and what
+/// runs saw of their attention weights.
 std::string report_curves(const std::vector<RunHistory>& runs);
 
 }  // namespace polysketch

@@ -3,7 +3,8 @@
 
 namespace polysketch {
 
-/// The report's style sheet. The eight colours stay apart for colour-blind readers, on white and on near black.
+/// The report's style sheet. The eight colours stay apart for colour-blind readers, on white and on
+/// near black.
 inline constexpr const char* report_style = R"css(
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c1f24;--soft:#5c6570;--rule:#dfe3e8;--panel:#f6f7f9;
 --c0:#0b63b5;--c1:#c2480a;--c2:#0a7f5c;--c3:#a8328d;--c4:#8a6a00;--c5:#1d8fb8;--c6:#b3261e;--c7:#555}

@@ -15,8 +15,12 @@ namespace {
 
 constexpr double missing = std::numeric_limits<double>::quiet_NaN();
 
-std::string fixed(double value, int decimals) { return std::isfinite(value) ? fmt::format("{:.{}f}", value, decimals) : ""; }
-std::string percent(double share) { return std::isfinite(share) ? fmt::format("{:.1f} %", 100 * share) : ""; }
+std::string fixed(double value, int decimals) {
+  return std::isfinite(value) ? fmt::format("{:.{}f}", value, decimals) : "";
+}
+std::string percent(double share) {
+  return std::isfinite(share) ? fmt::format("{:.1f} %", 100 * share) : "";
+}
 
 double median(const std::vector<StepRow>& steps, double StepRow::*figure) {
   std::vector<double> values;
@@ -24,7 +28,8 @@ double median(const std::vector<StepRow>& steps, double StepRow::*figure) {
     if (std::isfinite(row.*figure)) values.push_back(row.*figure);
   }
   if (values.empty()) return missing;
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
+                   values.end());
   return values[values.size() / 2];
 }
 
@@ -74,9 +79,11 @@ double final_training_loss(const RunHistory& run) {
 
 std::vector<std::pair<std::string, std::string>> run_figures(const RunHistory& run) {
   const auto planned = run.config.find("training.steps");
-  const int64_t step = std::max(run.steps.empty() ? 0 : run.steps.back().step, run.validations.empty() ? 0 : run.validations.back().step);
+  const int64_t step = std::max(run.steps.empty() ? 0 : run.steps.back().step,
+                                run.validations.empty() ? 0 : run.validations.back().step);
   const double tokens =
-      std::fmax(run.steps.empty() ? missing : run.steps.back().tokens, run.validations.empty() ? missing : run.validations.back().tokens);
+      std::fmax(run.steps.empty() ? missing : run.steps.back().tokens,
+                run.validations.empty() ? missing : run.validations.back().tokens);
   const double training = final_training_loss(run);
   const ValidationRow none{0, missing, missing, missing, missing};
   const ValidationRow last = run.validations.empty() ? none : run.validations.back();
@@ -87,7 +94,8 @@ std::vector<std::pair<std::string, std::string>> run_figures(const RunHistory& r
   const double seconds = sum(run.steps, &StepRow::seconds);
   const double speed = median(run.steps, &StepRow::tokens_per_second);
   const double peak = highest(run.steps, &StepRow::peak_bytes);
-  const auto broken = std::count_if(run.steps.begin(), run.steps.end(), [](const StepRow& row) { return !std::isfinite(row.loss); });
+  const auto broken = std::count_if(run.steps.begin(), run.steps.end(),
+                                    [](const StepRow& row) { return !std::isfinite(row.loss); });
 
   std::string steps = group_digits(step);
   if (planned != run.config.end()) {
@@ -101,9 +109,13 @@ std::vector<std::pair<std::string, std::string>> run_figures(const RunHistory& r
       {"training loss at the end", fixed(training, 4)},
       {"training perplexity", std::isfinite(training) ? short_number(std::exp(training)) : ""},
       {"validation loss, last", fixed(last.loss, 4)},
-      {"validation perplexity, last", std::isfinite(last.perplexity) ? short_number(last.perplexity) : ""},
+      {"validation perplexity, last",
+       std::isfinite(last.perplexity) ? short_number(last.perplexity) : ""},
       {"validation bits per byte, last", fixed(last.bits_per_byte, 4)},
-      {"validation loss, best", std::isfinite(best.loss) ? fmt::format("{:.4f} at step {}", best.loss, group_digits(best.step)) : ""},
+      {"validation loss, best",
+       std::isfinite(best.loss)
+           ? fmt::format("{:.4f} at step {}", best.loss, group_digits(best.step))
+           : ""},
       {"time in steps", seconds > 0 ? format_duration(seconds) : ""},
       {"tokens per second, median", std::isfinite(speed) ? short_rate(speed) : ""},
       {"model FLOPs utilisation, median", percent(median(run.steps, &StepRow::mfu))},

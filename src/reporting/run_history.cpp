@@ -19,7 +19,8 @@ using nlohmann::json;
 
 double number(const json& row, const char* key) {
   const auto found = row.find(key);
-  return found != row.end() && found->is_number() ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
+  return found != row.end() && found->is_number() ? found->get<double>()
+                                                  : std::numeric_limits<double>::quiet_NaN();
 }
 
 StepRow step_row(const json& row) {
@@ -36,19 +37,21 @@ StepRow step_row(const json& row) {
 }
 
 ValidationRow validation_row(const json& row) {
-  return {row["step"].get<int64_t>(), number(row, "tokens"), number(row, "loss"), number(row, "perplexity"), number(row, "bits_per_byte")};
+  return {row["step"].get<int64_t>(), number(row, "tokens"), number(row, "loss"),
+          number(row, "perplexity"), number(row, "bits_per_byte")};
 }
 
 DiagnosticsRow diagnostics_row(const json& row) {
-  return {row["step"].get<int64_t>(),         number(row, "tokens"),        number(row, "sketch_error"),
-          number(row, "smallest_normaliser"), number(row, "largest_score"), number(row, "share_outside_block"),
+  return {row["step"].get<int64_t>(),   number(row, "tokens"),
+          number(row, "sketch_error"),  number(row, "smallest_normaliser"),
+          number(row, "largest_score"), number(row, "share_outside_block"),
           number(row, "effective_rank")};
 }
 
 void add_row(RunHistory& run, const std::string& text) {
   const json row = json::parse(text, nullptr, false);
-  if (!row.is_object() || !row.contains("event") || !row["event"].is_string() || !row.contains("step") ||
-      !row["step"].is_number_integer()) {
+  if (!row.is_object() || !row.contains("event") || !row["event"].is_string() ||
+      !row.contains("step") || !row["step"].is_number_integer()) {
     ++run.damaged_rows;
     return;
   }
@@ -85,14 +88,16 @@ std::map<std::string, std::string> flatten_config(const std::string& yaml) {
     sections.resize(std::min(sections.size(), indent / 2));
     const std::string key = line.substr(indent, colon - indent);
     std::string value = line.substr(colon + 1);
-    if (const size_t comment = value.find("  #"); comment != std::string::npos) value.erase(comment);
+    if (const size_t comment = value.find("  #"); comment != std::string::npos)
+      value.erase(comment);
     value = trimmed(value);
     if (value.empty()) {
       sections.push_back(key);
       continue;
     }
     if (value.size() >= 2 && value.front() == '"')
-      value = json::parse(value, nullptr, false).is_string() ? json::parse(value).get<std::string>() : value;
+      value = json::parse(value, nullptr, false).is_string() ? json::parse(value).get<std::string>()
+                                                             : value;
     std::string path;
     for (const std::string& section : sections) path += section + ".";
     flat[path + key] = value;
@@ -114,18 +119,24 @@ RunHistory read_run(const fs::path& folder) {
   const fs::path metrics = run.folder / "metrics.jsonl";
   std::ifstream file(metrics, std::ios::binary);
   if (!file)
-    throw UserError(ExitCode::missing_input, fmt::format("{}: cannot be read; give the folder of a training run", metrics.string()));
+    throw UserError(
+        ExitCode::missing_input,
+        fmt::format("{}: cannot be read; give the folder of a training run", metrics.string()));
   for (std::string row; std::getline(file, row);) {
     if (!row.empty()) add_row(run, row);
   }
   if (run.steps.empty() && run.validations.empty()) {
-    throw UserError(ExitCode::bad_data, fmt::format("{}: has no rows of steps or validations; nothing to report yet", metrics.string()));
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("{}: has no rows of steps or validations; nothing to report yet",
+                                metrics.string()));
   }
-  std::stable_sort(run.steps.begin(), run.steps.end(), [](const StepRow& a, const StepRow& b) { return a.step < b.step; });
+  std::stable_sort(run.steps.begin(), run.steps.end(),
+                   [](const StepRow& a, const StepRow& b) { return a.step < b.step; });
   std::stable_sort(run.validations.begin(), run.validations.end(),
                    [](const ValidationRow& a, const ValidationRow& b) { return a.step < b.step; });
-  std::stable_sort(run.diagnostics.begin(), run.diagnostics.end(),
-                   [](const DiagnosticsRow& a, const DiagnosticsRow& b) { return a.step < b.step; });
+  std::stable_sort(
+      run.diagnostics.begin(), run.diagnostics.end(),
+      [](const DiagnosticsRow& a, const DiagnosticsRow& b) { return a.step < b.step; });
 
   run.config_text = read_if_there(run.folder / "config.yaml");
   run.config = flatten_config(run.config_text);
@@ -133,7 +144,8 @@ RunHistory read_run(const fs::path& folder) {
   run.name = name != run.config.end() ? name->second : fs::absolute(run.folder).filename().string();
   run.about = nlohmann::ordered_json::parse(read_if_there(run.folder / "run.json"), nullptr, false);
   if (!run.about.is_object()) run.about = nullptr;
-  if (fs::exists(run.folder / "samples.txt")) run.samples = read_if_there(run.folder / "samples.txt");
+  if (fs::exists(run.folder / "samples.txt"))
+    run.samples = read_if_there(run.folder / "samples.txt");
   return run;
 }
 

@@ -12,11 +12,12 @@
 
 namespace polysketch {
 
-/// What a run folder tells of its run, as the report needs it. NaN stands for a figure that a row lacks or that was not finite.
+/// What a run folder tells of its run, as the report needs it. NaN stands for a figure that a row
+/// lacks or that was not finite.
 struct StepRow {
   int64_t step = 0;
-  double tokens = 0, loss = 0, learning_rate = 0, gradient_norm = 0, tokens_per_second = 0, seconds = 0, data_wait = 0, mfu = 0,
-         peak_bytes = 0;
+  double tokens = 0, loss = 0, learning_rate = 0, gradient_norm = 0, tokens_per_second = 0,
+         seconds = 0, data_wait = 0, mfu = 0, peak_bytes = 0;
 };
 
 struct ValidationRow {
@@ -27,7 +28,8 @@ struct ValidationRow {
 /// Means over the layers.
 struct DiagnosticsRow {
   int64_t step = 0;
-  double tokens = 0, sketch_error = 0, smallest_normaliser = 0, largest_score = 0, share_outside_block = 0, effective_rank = 0;
+  double tokens = 0, sketch_error = 0, smallest_normaliser = 0, largest_score = 0,
+         share_outside_block = 0, effective_rank = 0;
 };
 
 struct RunHistory {
@@ -45,8 +47,9 @@ struct RunHistory {
   std::optional<std::string> samples;  ///< samples.txt
 };
 
-/// Reads `<run>/metrics.jsonl` and what stands beside it. Damaged rows are counted. Throws UserError 66 if the folder or its metrics.jsonl
-/// is missing, 65 if that has no rows of steps or validations.
+/// Reads `<run>/metrics.jsonl` and what stands beside it. Damaged rows are counted. Throws
+/// UserError 66 if the folder or its metrics.jsonl is missing, 65 if that has no rows of steps or
+/// validations.
 RunHistory read_run(const std::filesystem::path& run);
 
 /// Adds the folder to names that several runs share, so that a reader can tell them apart.

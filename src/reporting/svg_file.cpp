@@ -52,24 +52,32 @@ std::string svg_file(const Plot& plot, const std::string& note) {
     longest_note = std::max(longest_note, line.size());
     notes.push_back(line);
   }
-  const double width =
-      std::max(plot_width + 50 + letter * static_cast<double>(longest), left + 10 + letter * static_cast<double>(longest_note));
-  const double below = top + std::max(plot_height, row * static_cast<double>(plot.series.size() + 1)) + row;
+  const double width = std::max(plot_width + 50 + letter * static_cast<double>(longest),
+                                left + 10 + letter * static_cast<double>(longest_note));
+  const double below =
+      top + std::max(plot_height, row * static_cast<double>(plot.series.size() + 1)) + row;
   const double height = below + row * static_cast<double>(notes.size());
   std::string svg = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" height=\"{1:.0f}\">\n", width, height);
-  svg += fmt::format("<style>{}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"{}\"/>\n", plain_style(), light_color("--paper"));
-  svg += fmt::format("<text x=\"{}\" y=\"26\" style=\"font-size:16px;font-weight:600\">{}</text>\n", left, escape_html(plot.title));
-  svg += fmt::format("<svg y=\"{}\" width=\"{}\" height=\"{}\">\n{}</svg>\n", top, plot_width, plot_height, picture);
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" "
+      "height=\"{1:.0f}\">\n",
+      width, height);
+  svg += fmt::format("<style>{}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"{}\"/>\n",
+                     plain_style(), light_color("--paper"));
+  svg += fmt::format("<text x=\"{}\" y=\"26\" style=\"font-size:16px;font-weight:600\">{}</text>\n",
+                     left, escape_html(plot.title));
+  svg += fmt::format("<svg y=\"{}\" width=\"{}\" height=\"{}\">\n{}</svg>\n", top, plot_width,
+                     plot_height, picture);
   double y = top + 24;
   for (const PlotSeries& series : plot.series) {
     const char* style = series.style == PlotStyle::markers ? "dashed" : "line";
-    svg += fmt::format("<path class=\"{} c{}\" d=\"M{} {}h24\"/><text x=\"{}\" y=\"{}\">{}</text>\n", style, series.color, plot_width + 6,
-                       y - 4, plot_width + 36, y, escape_html(series.label));
+    svg += fmt::format(
+        "<path class=\"{} c{}\" d=\"M{} {}h24\"/><text x=\"{}\" y=\"{}\">{}</text>\n", style,
+        series.color, plot_width + 6, y - 4, plot_width + 36, y, escape_html(series.label));
     y += row;
   }
   for (size_t i = 0; i < notes.size(); ++i)
-    svg += fmt::format("<text x=\"{}\" y=\"{}\">{}</text>\n", left, below + row * static_cast<double>(i), escape_html(notes[i]));
+    svg += fmt::format("<text x=\"{}\" y=\"{}\">{}</text>\n", left,
+                       below + row * static_cast<double>(i), escape_html(notes[i]));
   return svg + "</svg>\n";
 }
 

@@ -7,8 +7,9 @@
 
 namespace polysketch {
 
-/// The plot as a file of its own: white ground, title, a legend of the series' labels beside it, the lines of `note` below. Colours stand
-/// in it as numbers, since programs other than browsers do not know variables. Empty if nothing can be drawn.
+/// The plot as a file of its own: white ground, title, a legend of the series' labels beside it,
+/// the lines of `note` below. Colours stand in it as numbers, since programs other than browsers do
+/// not know variables. Empty if nothing can be drawn.
 std::string svg_file(const Plot& plot, const std::string& note);
 
 }  // namespace polysketch

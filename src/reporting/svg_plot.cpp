@@ -27,7 +27,8 @@ Frame frame_of(const Plot& plot) {
 double bounded(double pixel) { return std::clamp(pixel, -1000.0, 2000.0); }
 
 struct Range {
-  double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
+  double low = std::numeric_limits<double>::infinity(),
+         high = -std::numeric_limits<double>::infinity();
   void add(double value, bool positive_only) {
     if (!std::isfinite(value) || (positive_only && value <= 0)) return;
     low = std::min(low, value);
@@ -37,11 +38,12 @@ struct Range {
 };
 
 bool drawable(const PlotAxis& x, const PlotAxis& y, const std::pair<double, double>& point) {
-  return std::isfinite(point.first) && std::isfinite(point.second) && (!x.logarithmic() || point.first > 0) &&
-         (!y.logarithmic() || point.second > 0);
+  return std::isfinite(point.first) && std::isfinite(point.second) &&
+         (!x.logarithmic() || point.first > 0) && (!y.logarithmic() || point.second > 0);
 }
 
-/// A path of the pixels: of all points in one column of pixels the first, lowest, highest and last, so that no spike is lost.
+/// A path of the pixels: of all points in one column of pixels the first, lowest, highest and last,
+/// so that no spike is lost.
 class PathWriter {
  public:
   void add(double x, double y) {
@@ -91,8 +93,8 @@ std::string draw_line(const PlotSeries& series, const PlotAxis& x, const PlotAxi
     }
   }
   const char* style = series.style == PlotStyle::faint ? "faint" : "line";
-  return fmt::format("<path class=\"{} c{}\" d=\"{}\"><title>{}</title></path>\n", style, series.color, path.finish(),
-                     escape_html(series.label));
+  return fmt::format("<path class=\"{} c{}\" d=\"{}\"><title>{}</title></path>\n", style,
+                     series.color, path.finish(), escape_html(series.label));
 }
 
 std::string draw_markers(const PlotSeries& series, const PlotAxis& x, const PlotAxis& y) {
@@ -102,20 +104,26 @@ std::string draw_markers(const PlotSeries& series, const PlotAxis& x, const Plot
     if (!drawable(x, y, point)) continue;
     path.add(x.pixel(point.first), bounded(y.pixel(point.second)));
     if (!y.covers(point.second)) continue;
-    drawn += fmt::format("<circle class=\"marker c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\"><title>{}: {:.4g} at {}</title></circle>\n",
-                         series.color, x.pixel(point.first), y.pixel(point.second), escape_html(series.label), point.second,
-                         axis_text(point.first));
+    drawn += fmt::format(
+        "<circle class=\"marker c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.2\"><title>{}: {:.4g} at "
+        "{}</title></circle>\n",
+        series.color, x.pixel(point.first), y.pixel(point.second), escape_html(series.label),
+        point.second, axis_text(point.first));
   }
   const char* style = series.style == PlotStyle::markers ? "dashed" : "line";
-  return fmt::format("<path class=\"{} c{}\" d=\"{}\"/>\n", style, series.color, path.finish()) + drawn;
+  return fmt::format("<path class=\"{} c{}\" d=\"{}\"/>\n", style, series.color, path.finish()) +
+         drawn;
 }
 
 std::string draw_axes(const Plot& plot, const Frame& frame, const PlotAxis& x, const PlotAxis& y) {
   std::string drawn;
   for (const auto& tick : y.ticks(plot.small ? 5 : 6)) {
     const double at = y.pixel(tick.value);
-    drawn += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", frame.left, frame.right, at, at);
-    drawn += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", frame.left - 7, at + 4, tick.text);
+    drawn += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>",
+                         frame.left, frame.right, at, at);
+    drawn +=
+        fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n",
+                    frame.left - 7, at + 4, tick.text);
   }
   std::vector<PlotAxis::Tick> across;
   for (const auto& [value, text] : plot.x_ticks) {
@@ -124,14 +132,21 @@ std::string draw_axes(const Plot& plot, const Frame& frame, const PlotAxis& x, c
   if (plot.x_ticks.empty()) across = x.ticks(plot.small ? 4 : 6);
   for (const auto& tick : across) {
     const double at = x.pixel(tick.value);
-    drawn += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>", at, at, frame.bottom, frame.bottom + 5);
-    drawn += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", at, frame.bottom + 19, tick.text);
+    drawn += fmt::format("<line class=\"axis\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{}\" y2=\"{}\"/>",
+                         at, at, frame.bottom, frame.bottom + 5);
+    drawn +=
+        fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+                    at, frame.bottom + 19, tick.text);
   }
-  drawn += fmt::format("<path class=\"axis\" d=\"M{0} {1}V{2}H{3}\"/>", frame.left, frame.top, frame.bottom, frame.right);
-  drawn += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (frame.left + frame.right) / 2,
-                       frame.height - 10, escape_html(plot.x_label + (x.logarithmic() ? " (logarithmic)" : "")));
-  drawn += fmt::format("<text class=\"label\" transform=\"translate(13 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
-                       (frame.top + frame.bottom) / 2, escape_html(plot.y_label));
+  drawn += fmt::format("<path class=\"axis\" d=\"M{0} {1}V{2}H{3}\"/>", frame.left, frame.top,
+                       frame.bottom, frame.right);
+  drawn += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+                       (frame.left + frame.right) / 2, frame.height - 10,
+                       escape_html(plot.x_label + (x.logarithmic() ? " (logarithmic)" : "")));
+  drawn += fmt::format(
+      "<text class=\"label\" transform=\"translate(13 {}) rotate(-90)\" "
+      "text-anchor=\"middle\">{}</text>\n",
+      (frame.top + frame.bottom) / 2, escape_html(plot.y_label));
   return drawn;
 }
 
@@ -175,23 +190,30 @@ std::string to_svg(const Plot& plot) {
   // A little room above and below the data, so that lines do not run along the frame.
   const double room = plot.logarithmic_y ? 0 : 0.04 * (y_high - y_low);
   const double factor = plot.logarithmic_y ? std::pow(y_high / y_low, 0.04) : 1;
-  const double padded_low = !plot.logarithmic_y && y_low >= 0 && y_low - room < 0 ? 0 : (y_low - room) / factor;
+  const double padded_low =
+      !plot.logarithmic_y && y_low >= 0 && y_low - room < 0 ? 0 : (y_low - room) / factor;
   const Frame frame = frame_of(plot);
   // A linear axis that nearly reaches zero begins there.
   if (!plot.logarithmic_x && across.low > 0 && across.low < 0.1 * across.high) across.low = 0;
   const PlotAxis x(across.low, across.high, plot.logarithmic_x, frame.left, frame.right);
-  const PlotAxis y(padded_low, (y_high + room) * factor, plot.logarithmic_y, frame.bottom, frame.top);
+  const PlotAxis y(padded_low, (y_high + room) * factor, plot.logarithmic_y, frame.bottom,
+                   frame.top);
 
   static std::atomic<int> count{0};
   const int id = count++;
-  std::string svg = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n",
-                                frame.width, frame.height, escape_html(plot.title));
-  svg += fmt::format("<clipPath id=\"clip{}\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\n", id, frame.left,
-                     frame.top - 4, frame.right - frame.left + 4, frame.bottom - frame.top + 4);
+  std::string svg = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" "
+      "aria-label=\"{}\">\n",
+      frame.width, frame.height, escape_html(plot.title));
+  svg += fmt::format(
+      "<clipPath id=\"clip{}\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
+      id, frame.left, frame.top - 4, frame.right - frame.left + 4, frame.bottom - frame.top + 4);
   svg += draw_axes(plot, frame, x, y);
   svg += fmt::format("<g clip-path=\"url(#clip{})\">\n", id);
   for (const PlotSeries& series : plot.series)
-    svg += series.style == PlotStyle::markers || series.style == PlotStyle::marked ? draw_markers(series, x, y) : draw_line(series, x, y);
+    svg += series.style == PlotStyle::markers || series.style == PlotStyle::marked
+               ? draw_markers(series, x, y)
+               : draw_line(series, x, y);
   return svg + "</g>\n</svg>\n";
 }
 

@@ -19,21 +19,25 @@ struct PlotSeries {
   std::string label;  ///< shown when the pointer rests on it
   int color = 0;      ///< class c<color> of the style sheet, from 0
   PlotStyle style = PlotStyle::line;
-  std::vector<std::pair<double, double>> points;  ///< by x; a point that is not finite interrupts the line
+  /// by x; a point that is not finite interrupts the line
+  std::vector<std::pair<double, double>> points;
 };
 
 struct Plot {
   std::string title;  ///< also what a screen reader says
   std::string x_label, y_label;
   bool logarithmic_x = false, logarithmic_y = false;
-  std::vector<std::pair<double, std::string>> x_ticks;  ///< where the axis shall say what; empty: at round numbers
-  bool small = false;                                   ///< for a third of the page's width instead of half
-  std::optional<double> y_low, y_high;  ///< the range, where the data's own would hide what matters; lines are clipped to it
+  /// where the axis shall say what; empty: at round numbers
+  std::vector<std::pair<double, std::string>> x_ticks;
+  bool small = false;  ///< for a third of the page's width instead of half
+  /// the range, where the data's own would hide what matters; lines are clipped to it
+  std::optional<double> y_low, y_high;
   std::vector<PlotSeries> series;
 };
 
-/// A picture in the page's own colours (classes axis, grid, c0 … c7 and so on of the style sheet), 560 x 300 units (small: 380 x 250), as
-/// wide as its column. Lines have at most four points for half a pixel column, whatever the number of steps. Empty if nothing can be drawn.
+/// A picture in the page's own colours (classes axis, grid, c0 … c7 and so on of the style sheet),
+/// 560 x 300 units (small: 380 x 250), as wide as its column. Lines have at most four points for
+/// half a pixel column, whatever the number of steps. Empty if nothing can be drawn.
 std::string to_svg(const Plot& plot);
 
 std::string escape_html(const std::string& text);

@@ -31,7 +31,8 @@ std::string cpuinfo(const std::string& name) {
 std::string instruction_sets() {
   const std::string flags = " " + cpuinfo("flags") + " ";
   std::string found;
-  for (const std::string set : {"sse4_2", "sha_ni", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16"}) {
+  for (const std::string set :
+       {"sse4_2", "sha_ni", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16"}) {
     if (flags.find(" " + set + " ") != std::string::npos) found += (found.empty() ? "" : " ") + set;
   }
   return found.empty() ? "none of those looked for" : found;

@@ -36,7 +36,8 @@ extern "C" void report_crash(int number) {
   // The handler was reset on entry, so a fault in here ends the process.
   put("\nERROR 70: the program dies of ");
   put(name_of(number));
-  put("; the last checkpoint is untouched, the same command continues from it; please report these lines\n");
+  put("; the last checkpoint is untouched, the same command continues from it; please report these "
+      "lines\n");
   std::array<void*, 64> frames{};
   const int depth = ::backtrace(frames.data(), static_cast<int>(frames.size()));
   ::backtrace_symbols_fd(frames.data(), depth, STDERR_FILENO);
@@ -50,7 +51,8 @@ void install_crash_report() {
   std::array<void*, 2> frames{};
   ::backtrace(frames.data(), static_cast<int>(frames.size()));
   // Where the main thread's stack has overflowed a handler needs another one.
-  void* memory = ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory =
+      ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory != MAP_FAILED) {
     stack_t stack{};
     stack.ss_sp = memory;

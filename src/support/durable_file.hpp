@@ -9,10 +9,12 @@
 
 namespace polysketch {
 
-/// A file that is either wholly there under its final name or not there at all, even if the machine loses power.
-/// Writes go to `<final>.tmp-<pid>-<n>` beside it; commit() does fsync(file), close, rename, fsync(folder), in this order.
-/// A DurableFile that is destroyed before commit() removes the temporary file. A failed fsync is never retried (reliability §2).
-/// All calls throw UserError with exit code 73 (cannot create), 77 (permission) or 74 (I/O; ENOSPC says bytes needed and free).
+/// A file that is either wholly there under its final name or not there at all, even if the machine
+/// loses power. Writes go to `<final>.tmp-<pid>-<n>` beside it; commit() does fsync(file), close,
+/// rename, fsync(folder), in this order. A DurableFile that is destroyed before commit() removes
+/// the temporary file. A failed fsync is never retried (reliability §2). All calls throw UserError
+/// with exit code 73 (cannot create), 77 (permission) or 74 (I/O; ENOSPC says bytes needed and
+/// free).
 class DurableFile {
  public:
   explicit DurableFile(std::filesystem::path final_path);
@@ -45,11 +47,12 @@ void fsync_directory(const std::filesystem::path& directory);
 /// rename, then fsync of the target's folder. Works for files and folders.
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
 
-/// Whole content of a file. Throws UserError 66 if missing, 77 or 74 if unreadable, 65 if larger than `limit` bytes.
+/// Whole content of a file. Throws UserError 66 if missing, 77 or 74 if unreadable, 65 if larger
+/// than `limit` bytes.
 std::string read_file(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 30);
 
-/// Creates the folder and its parents. Throws UserError 73 or 77 with the reason. Call it with the namespace: a path argument brings
-/// std::filesystem::create_directories in too.
+/// Creates the folder and its parents. Throws UserError 73 or 77 with the reason. Call it with the
+/// namespace: a path argument brings std::filesystem::create_directories in too.
 void create_directories(const std::filesystem::path& path);
 
 }  // namespace polysketch

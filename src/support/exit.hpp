@@ -5,7 +5,8 @@
 
 namespace polysketch {
 
-/// What main() returns when no error was thrown: `done` unless a command said otherwise (a run that was stopped on request).
+/// What main() returns when no error was thrown: `done` unless a command said otherwise (a run that
+/// was stopped on request).
 inline ExitCode& exit_code_slot() {
   static ExitCode code = ExitCode::done;
   return code;

@@ -16,16 +16,23 @@
 namespace polysketch {
 
 uint32_t crc32c(const void* data, size_t size, uint32_t crc) {
-  static const auto advance = hash_kernels::has_crc32c_instruction() ? hash_kernels::crc32c_hardware : hash_kernels::crc32c_software;
+  static const auto advance = hash_kernels::has_crc32c_instruction()
+                                  ? hash_kernels::crc32c_hardware
+                                  : hash_kernels::crc32c_software;
   return ~advance(~crc, static_cast<const uint8_t*>(data), size);
 }
 
-uint32_t masked_crc32c(const void* data, size_t size) { return std::rotr(crc32c(data, size), 15) + 0xa282ead8u; }
+uint32_t masked_crc32c(const void* data, size_t size) {
+  return std::rotr(crc32c(data, size), 15) + 0xa282ead8u;
+}
 
-Sha256::Sha256() : state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19} {}
+Sha256::Sha256()
+    : state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+             0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19} {}
 
 void Sha256::compress(const uint8_t* blocks, size_t count) {
-  static const auto fold = hash_kernels::has_sha256_instructions() ? hash_kernels::sha256_hardware : hash_kernels::sha256_software;
+  static const auto fold = hash_kernels::has_sha256_instructions() ? hash_kernels::sha256_hardware
+                                                                   : hash_kernels::sha256_software;
   fold(state_, blocks, count);
 }
 
@@ -51,10 +58,12 @@ std::array<uint8_t, 32> Sha256::digest() {
   std::array<uint8_t, 72> padding{0x80};
   const size_t held = bytes_ % 64;
   const size_t zeros_end = (held < 56 ? 56 : 120) - held;
-  for (size_t i = 0; i < 8; ++i) padding[zeros_end + i] = static_cast<uint8_t>(bits >> (56 - 8 * i));
+  for (size_t i = 0; i < 8; ++i)
+    padding[zeros_end + i] = static_cast<uint8_t>(bits >> (56 - 8 * i));
   update(padding.data(), zeros_end + 8);
   std::array<uint8_t, 32> result;
-  for (size_t i = 0; i < 32; ++i) result[i] = static_cast<uint8_t>(state_[i / 4] >> (24 - 8 * (i % 4)));
+  for (size_t i = 0; i < 32; ++i)
+    result[i] = static_cast<uint8_t>(state_[i / 4] >> (24 - 8 * (i % 4)));
   return result;
 }
 
@@ -78,7 +87,8 @@ std::string sha256_file(const std::filesystem::path& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     const int error = errno;
-    const ExitCode code = error == ENOENT || error == ENOTDIR ? ExitCode::missing_input : ExitCode::io;
+    const ExitCode code =
+        error == ENOENT || error == ENOTDIR ? ExitCode::missing_input : ExitCode::io;
     throw UserError(code, path.string() + ": cannot open: " + std::strerror(error));
   }
   Sha256 hash;

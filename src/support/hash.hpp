@@ -10,10 +10,12 @@
 
 namespace polysketch {
 
-/// CRC-32C (Castagnoli) of `size` bytes; `crc` continues an earlier call. Hardware instruction when the CPU has it.
+/// CRC-32C (Castagnoli) of `size` bytes; `crc` continues an earlier call. Hardware instruction when
+/// the CPU has it.
 uint32_t crc32c(const void* data, size_t size, uint32_t crc = 0);
 
-/// The masked form that TFRecord and TensorBoard event files store: rotate right by 15, add 0xa282ead8.
+/// The masked form that TFRecord and TensorBoard event files store: rotate right by 15, add
+/// 0xa282ead8.
 uint32_t masked_crc32c(const void* data, size_t size);
 
 /// SHA-256, streaming. Uses the CPU's SHA instructions when it has them (chosen at run time).

@@ -7,7 +7,8 @@
 
 namespace polysketch::hash_kernels {
 
-// The two ways each hash is computed. Tests hold them together; everyone else uses hash.hpp, which chooses at run time.
+// The two ways each hash is computed. Tests hold them together; everyone else uses hash.hpp, which
+// chooses at run time.
 
 bool has_crc32c_instruction();
 bool has_sha256_instructions();

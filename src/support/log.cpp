@@ -93,7 +93,8 @@ void attach_log_file(const std::filesystem::path& path) {
   log.file.reset();
   log.file_failure.clear();
   try {
-    log.file = std::make_unique<spdlog::logger>("file", std::make_shared<spdlog::sinks::basic_file_sink_st>(path.string()));
+    log.file = std::make_unique<spdlog::logger>(
+        "file", std::make_shared<spdlog::sinks::basic_file_sink_st>(path.string()));
   } catch (const spdlog::spdlog_ex& error) {
     log.to_console(LogLevel::warning, std::string("log file not written: ") + error.what());
     return;

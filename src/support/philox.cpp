@@ -11,18 +11,22 @@ std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<u
   for (int round = 0; round < 10; ++round) {
     const uint64_t product0 = uint64_t{0xd2511f53} * counter[0];
     const uint64_t product1 = uint64_t{0xcd9e8d57} * counter[2];
-    counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(product1),
-               static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(product0)};
+    counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0],
+               static_cast<uint32_t>(product1),
+               static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1],
+               static_cast<uint32_t>(product0)};
     key[0] += 0x9e3779b9;  // Weyl sequence of the golden ratio
     key[1] += 0xbb67ae85;  // and of sqrt(3) - 1
   }
   return counter;
 }
 
-// Counter words: block number (low), stream (low, high), purpose in 8 bits with the block number's high 24 bits above it.
+// Counter words: block number (low), stream (low, high), purpose in 8 bits with the block number's
+// high 24 bits above it.
 Philox::Philox(uint64_t seed, RandomPurpose purpose, uint64_t stream)
     : key_{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)},
-      counter_{0, static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), static_cast<uint32_t>(purpose)} {}
+      counter_{0, static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32),
+               static_cast<uint32_t>(purpose)} {}
 
 uint32_t Philox::next_u32() {
   if (used_ == 4) {
@@ -45,7 +49,8 @@ uint64_t Philox::bounded(uint64_t bound) {
   using Wide = unsigned __int128;
   Wide product = Wide{next_u64()} * bound;
   if (static_cast<uint64_t>(product) < bound) {
-    const uint64_t rejected = (0 - bound) % bound;  // 2^64 mod bound: how many low halves would appear once too often
+    // 2^64 mod bound: how many low halves would appear once too often
+    const uint64_t rejected = (0 - bound) % bound;
     while (static_cast<uint64_t>(product) < rejected) product = Wide{next_u64()} * bound;
   }
   return static_cast<uint64_t>(product >> 64);
@@ -63,7 +68,9 @@ double Philox::normal() {
   return radius * std::cos(angle);
 }
 
-IndexPermutation::IndexPermutation(uint64_t size, uint64_t seed, RandomPurpose purpose, uint64_t stream) : size_(size), half_bits_(1) {
+IndexPermutation::IndexPermutation(uint64_t size, uint64_t seed, RandomPurpose purpose,
+                                   uint64_t stream)
+    : size_(size), half_bits_(1) {
   while (half_bits_ < 32 && (uint64_t{1} << (2 * half_bits_)) < size) ++half_bits_;
   Philox random(seed, purpose, stream);
   for (auto& key : round_keys_) key = random.next_u32();
@@ -72,8 +79,9 @@ IndexPermutation::IndexPermutation(uint64_t size, uint64_t seed, RandomPurpose p
 uint64_t IndexPermutation::operator()(uint64_t position) const {
   require(position < size_, "IndexPermutation: position outside the range");
   const uint32_t mask = half_bits_ == 32 ? ~uint32_t{0} : (uint32_t{1} << half_bits_) - 1;
-  // The network permutes 0 … 4^half_bits - 1. Following its cycle until it comes back below `size` permutes 0 … size - 1;
-  // the domain is less than four times as large, so fewer than four turns are expected.
+  // The network permutes 0 … 4^half_bits - 1. Following its cycle until it comes back below `size`
+  // permutes 0 … size - 1; the domain is less than four times as large, so fewer than four turns
+  // are expected.
   do {
     auto left = static_cast<uint32_t>(position >> half_bits_);
     auto right = static_cast<uint32_t>(position) & mask;

@@ -7,10 +7,12 @@
 namespace polysketch {
 
 /// Philox4x32-10 (Salmon et al. 2011): 128 random bits as a pure function of a key and a counter.
-/// Nothing has to be saved to continue a sequence, and draws do not depend on the number of threads or processes.
+/// Nothing has to be saved to continue a sequence, and draws do not depend on the number of threads
+/// or processes.
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 
-/// What random numbers are drawn for. Part of every counter, so that two purposes never share a draw.
+/// What random numbers are drawn for. Part of every counter, so that two purposes never share a
+/// draw.
 enum class RandomPurpose : uint32_t {
   parameters = 1,
   sketch = 2,
@@ -24,8 +26,10 @@ enum class RandomPurpose : uint32_t {
   diagnostics = 10,
 };
 
-/// A stream of random numbers named by (seed, purpose, stream): the k-th draw is a pure function of these and k.
-/// The mappings to doubles, bounded integers and normals are fixed here, since the standard library's are not.
+/// A stream of random numbers named by (seed, purpose, stream): the k-th draw is a pure function of
+/// these and k.
+/// The mappings to doubles, bounded integers and normals are fixed here, since the standard
+/// library's are not.
 class Philox {
  public:
   Philox(uint64_t seed, RandomPurpose purpose, uint64_t stream = 0);

@@ -12,9 +12,12 @@ struct Sequence {
   size_t length = 0;  ///< 0: ill-formed
 };
 
-// The sequence that starts at text[at] (Unicode 15, table 3-7: the second byte's range rules out overlong forms and surrogates).
+// The sequence that starts at text[at] (Unicode 15, table 3-7: the second byte's range rules out
+// overlong forms and surrogates).
 Sequence decode(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
+  const auto byte = [&](size_t i) {
+    return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0};
+  };
   const uint8_t lead = byte(at);
   if (lead < 0x80) return {lead, 1};
   size_t length = 0;
@@ -43,8 +46,8 @@ Sequence decode(std::string_view text, size_t at) {
 
 bool is_space(uint32_t c) {
   if (c < 0x80) return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20);
-  return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-         c == 0x205f || c == 0x3000;
+  return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 }  // namespace
@@ -79,7 +82,8 @@ int edit_distance(std::string_view a, std::string_view b) {
     for (size_t j = 1; j <= b.size(); ++j) {
       const int replaced = previous[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
       current[j] = std::min({replaced, previous[j] + 1, current[j - 1] + 1});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) current[j] = std::min(current[j], before_previous[j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        current[j] = std::min(current[j], before_previous[j - 2] + 1);
     }
     std::swap(before_previous, previous);
     std::swap(previous, current);
@@ -87,13 +91,15 @@ int edit_distance(std::string_view a, std::string_view b) {
   return previous[b.size()];
 }
 
-std::optional<std::string> nearest(std::string_view word, const std::vector<std::string>& candidates) {
+std::optional<std::string> nearest(std::string_view word,
+                                   const std::vector<std::string>& candidates) {
   std::optional<std::string> best;
   int best_distance = 0;
   for (const auto& candidate : candidates) {
     const auto length = static_cast<int>(std::max(word.size(), candidate.size()));
     const int allowed = std::max(2, length / 3);
-    if (length - static_cast<int>(std::min(word.size(), candidate.size())) > allowed) continue;  // no need to look: the distance is larger
+    // no need to look: the distance is larger
+    if (length - static_cast<int>(std::min(word.size(), candidate.size())) > allowed) continue;
     const int distance = edit_distance(word, candidate);
     const bool slip = distance <= allowed && distance < length;  // something must agree
     if (slip && (!best || distance < best_distance)) {

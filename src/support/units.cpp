@@ -15,17 +15,19 @@ namespace {
 
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-constexpr std::array<std::pair<std::string_view, int64_t>, 9> count_suffixes = {{{"", 1},
-                                                                                 {"k", 1'000},
-                                                                                 {"M", 1'000'000},
-                                                                                 {"G", 1'000'000'000},
-                                                                                 {"T", 1'000'000'000'000},
-                                                                                 {"Ki", int64_t{1} << 10},
-                                                                                 {"Mi", int64_t{1} << 20},
-                                                                                 {"Gi", int64_t{1} << 30},
-                                                                                 {"Ti", int64_t{1} << 40}}};
+constexpr std::array<std::pair<std::string_view, int64_t>, 9> count_suffixes = {
+    {{"", 1},
+     {"k", 1'000},
+     {"M", 1'000'000},
+     {"G", 1'000'000'000},
+     {"T", 1'000'000'000'000},
+     {"Ki", int64_t{1} << 10},
+     {"Mi", int64_t{1} << 20},
+     {"Gi", int64_t{1} << 30},
+     {"Ti", int64_t{1} << 40}}};
 
-// Digits with single underscores between them, moved from `text` to `digits`. False if an underscore stands elsewhere.
+// Digits with single underscores between them, moved from `text` to `digits`. False if an
+// underscore stands elsewhere.
 bool take_digits(std::string_view& text, std::string& digits) {
   bool after_digit = false;
   while (!text.empty() && (is_digit(text.front()) || text.front() == '_')) {
@@ -87,7 +89,8 @@ std::optional<int64_t> parse_count(std::string_view text) {
     if (!text.empty() && text.front() == '+') text.remove_prefix(1);
     int power = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), power);
-    if (error != std::errc{} || end != text.data() + text.size() || power > 100 || power < -100) return std::nullopt;
+    if (error != std::errc{} || end != text.data() + text.size() || power > 100 || power < -100)
+      return std::nullopt;
     return scaled(digits, exponent + power, 1);
   }
   for (const auto& [suffix, factor] : count_suffixes) {
@@ -99,11 +102,15 @@ std::optional<int64_t> parse_count(std::string_view text) {
 std::optional<double> parse_real(std::string_view text) {
   std::string_view unsigned_text = text;
   if (!unsigned_text.empty() && unsigned_text.front() == '-') unsigned_text.remove_prefix(1);
-  if (unsigned_text.empty() || !(is_digit(unsigned_text.front()) || unsigned_text.front() == '.')) return std::nullopt;  // inf, nan
-  if (unsigned_text.size() > 1 && unsigned_text[0] == '0' && is_digit(unsigned_text[1])) return std::nullopt;
+  // inf, nan
+  if (unsigned_text.empty() || !(is_digit(unsigned_text.front()) || unsigned_text.front() == '.'))
+    return std::nullopt;
+  if (unsigned_text.size() > 1 && unsigned_text[0] == '0' && is_digit(unsigned_text[1]))
+    return std::nullopt;
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+  if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(value))
+    return std::nullopt;
   return value;
 }
 
@@ -155,7 +162,8 @@ std::string format_bytes(int64_t bytes) {
 std::string format_duration(double seconds) {
   if (!std::isfinite(seconds) || std::abs(seconds) > 1e15) return "?";
   const auto whole = static_cast<int64_t>(std::llround(std::abs(seconds)));
-  const int64_t days = whole / 86400, hours = whole / 3600 % 24, minutes = whole / 60 % 60, rest = whole % 60;
+  const int64_t days = whole / 86400, hours = whole / 3600 % 24, minutes = whole / 60 % 60,
+                rest = whole % 60;
   std::string text = seconds < 0 && whole > 0 ? "-" : "";
   if (days > 0) text += fmt::format("{}d ", days);
   if (days > 0 || hours > 0) return text + fmt::format("{}:{:02}:{:02}", hours, minutes, rest);

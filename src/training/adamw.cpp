@@ -15,25 +15,33 @@
 namespace polysketch {
 namespace {
 
-bool has_kernels(const at::Tensor& flat) { return flat.is_cpu() && flat.scalar_type() == at::kFloat && !ops::ForceGeneric::active(); }
+bool has_kernels(const at::Tensor& flat) {
+  return flat.is_cpu() && flat.scalar_type() == at::kFloat && !ops::ForceGeneric::active();
+}
 
 }  // namespace
 
 AdamW::AdamW(Parameters& parameters, const OptimizerConfig& config, Collectives* sharded_over)
-    : parameters_(parameters), config_(config), sharded_over_(parameters.world() > 1 ? sharded_over : nullptr) {
+    : parameters_(parameters),
+      config_(config),
+      sharded_over_(parameters.world() > 1 ? sharded_over : nullptr) {
   const int64_t size = parameters_.flat_gradient().numel();
-  const std::vector<FlatRange> ranges = sharded() ? parameters_.owned() : std::vector<FlatRange>{{0, size}};
+  const std::vector<FlatRange> ranges =
+      sharded() ? parameters_.owned() : std::vector<FlatRange>{{0, size}};
   int64_t kept = 0;
   for (size_t range = 0; range < ranges.size(); ++range) {
     const auto& infos = parameters_.infos();
     for (size_t i = 0; i < infos.size(); ++i) {
       const int64_t next = i + 1 < infos.size() ? infos[i + 1].offset : size;
-      const int64_t begin = std::max(ranges[range].begin, infos[i].offset), end = std::min(ranges[range].end, next);
+      const int64_t begin = std::max(ranges[range].begin, infos[i].offset),
+                    end = std::min(ranges[range].end, next);
       if (begin >= end) continue;
-      if (!pieces_.empty() && pieces_.back().range == range && pieces_.back().decay == infos[i].decay) {
+      if (!pieces_.empty() && pieces_.back().range == range &&
+          pieces_.back().decay == infos[i].decay) {
         pieces_.back().count += end - begin;
       } else {
-        pieces_.push_back({begin, kept + begin - ranges[range].begin, end - begin, range, begin - ranges[range].begin, infos[i].decay});
+        pieces_.push_back({begin, kept + begin - ranges[range].begin, end - begin, range,
+                           begin - ranges[range].begin, infos[i].decay});
       }
     }
     kept += ranges[range].count();
@@ -64,23 +72,31 @@ void AdamW::assign(at::Tensor& moment, size_t parameter, const at::Tensor& value
   }
   for (size_t i = 0; i < parameters_.owned().size(); ++i) {
     const FlatRange& range = parameters_.owned()[i];
-    const int64_t begin = std::max(range.begin, info.offset), end = std::min(range.end, info.offset + info.count);
+    const int64_t begin = std::max(range.begin, info.offset),
+                  end = std::min(range.end, info.offset + info.count);
     if (begin < end)
-      owned_part(moment, i).narrow(0, begin - range.begin, end - begin).copy_(flat.narrow(0, begin - info.offset, end - begin));
+      owned_part(moment, i)
+          .narrow(0, begin - range.begin, end - begin)
+          .copy_(flat.narrow(0, begin - info.offset, end - begin));
   }
 }
 
-// Squares are added up in blocks of fixed size, and the blocks in order, wherever they were computed.
+// Squares are added up in blocks of fixed size, and the blocks in order, wherever they were
+// computed.
 double AdamW::norm_by_kernels() {
   const at::Tensor& gradient = parameters_.flat_gradient();
-  const int64_t count = gradient.numel(), blocks = (count + kernels::kSquareBlock - 1) / kernels::kSquareBlock;
+  const int64_t count = gradient.numel(),
+                blocks = (count + kernels::kSquareBlock - 1) / kernels::kSquareBlock;
   std::vector<double> partial(static_cast<size_t>(blocks), 0.0);
   const float* g = gradient.data_ptr<float>();
   const auto sum = [&](int64_t first, int64_t last) {
-    at::parallel_for(first, last, 4, [&](int64_t begin, int64_t end) { kernels::sum_of_squares(g, count, partial.data(), begin, end); });
+    at::parallel_for(first, last, 4, [&](int64_t begin, int64_t end) {
+      kernels::sum_of_squares(g, count, partial.data(), begin, end);
+    });
   };
   if (sharded()) {
-    for (const FlatRange& range : parameters_.owned()) sum(range.begin / kernels::kSquareBlock, range.end / kernels::kSquareBlock);
+    for (const FlatRange& range : parameters_.owned())
+      sum(range.begin / kernels::kSquareBlock, range.end / kernels::kSquareBlock);
     sharded_over_->all_reduce(partial, ReduceOperation::sum, "gradient norm");
   } else {
     sum(0, blocks);
@@ -93,7 +109,8 @@ double AdamW::norm_by_kernels() {
 at::Tensor AdamW::square_sum_of_owned() const {
   const at::Tensor& gradient = parameters_.flat_gradient();
   at::Tensor sum = at::zeros({1}, gradient.options());
-  for (const FlatRange& range : parameters_.owned()) sum += gradient.narrow(0, range.begin, range.count()).square().sum();
+  for (const FlatRange& range : parameters_.owned())
+    sum += gradient.narrow(0, range.begin, range.count()).square().sum();
   return sum;
 }
 
@@ -144,12 +161,14 @@ void AdamW::step_with_kernels(double learning_rate, int64_t update, float gradie
     a.correction1 = 1 - std::pow(config_.beta1, static_cast<double>(update));
     a.correction2 = 1 - std::pow(config_.beta2, static_cast<double>(update));
     a.zero_gradient = true;
-    at::parallel_for(0, piece.count, 65536, [&](int64_t begin, int64_t end) { kernels::adamw_step(a, begin, end); });
+    at::parallel_for(0, piece.count, 65536,
+                     [&](int64_t begin, int64_t end) { kernels::adamw_step(a, begin, end); });
   }
   finish_update(/*copies_written=*/true);
 }
 
-// After the pieces: gradients are zero everywhere, and what others have updated is fetched from them, a bucket ahead of its use.
+// After the pieces: gradients are zero everywhere, and what others have updated is fetched from
+// them, a bucket ahead of its use.
 void AdamW::finish_update(bool copies_written) {
   if (!sharded()) {
     if (!copies_written) {
@@ -164,8 +183,9 @@ void AdamW::finish_update(bool copies_written) {
   std::vector<Pending> pending(buckets.size());
   const auto begin = [&](size_t i) {
     const at::Tensor own = parameters_.owned_master(i);
-    whole[i] = parameters_.masters_sharded() ? at::empty({buckets[i].count()}, own.options())
-                                             : parameters_.flat_master().narrow(0, buckets[i].begin, buckets[i].count());
+    whole[i] = parameters_.masters_sharded()
+                   ? at::empty({buckets[i].count()}, own.options())
+                   : parameters_.flat_master().narrow(0, buckets[i].begin, buckets[i].count());
     pending[i] = sharded_over_->all_gather(whole[i], own, "parameters " + std::to_string(i));
   };
   for (size_t i = 0; i < buckets.size(); ++i) {
@@ -177,17 +197,23 @@ void AdamW::finish_update(bool copies_written) {
   }
 }
 
-// LibTorch's fused kernel, for devices. The clip factor and the refusal of a norm that is not finite stay on the device: the kernel divides
-// the gradients by `scale` and does nothing at all where `refuse` is 1.
+// LibTorch's fused kernel, for devices. The clip factor and the refusal of a norm that is not
+// finite stay on the device: the kernel divides the gradients by `scale` and does nothing at all
+// where `refuse` is 1.
 void AdamW::step_fused(double learning_rate, int64_t update, const at::Tensor& norm) {
-  const at::Tensor scale = config_.clip > 0 ? at::clamp_min((norm + 1e-6) / config_.clip, 1.0) : at::ones_like(norm);
+  const at::Tensor scale =
+      config_.clip > 0 ? at::clamp_min((norm + 1e-6) / config_.clip, 1.0) : at::ones_like(norm);
   const at::Tensor refuse = at::logical_not(at::isfinite(norm)).to(at::kFloat);
   const at::Tensor count = at::full_like(norm, static_cast<double>(update));
   at::Tensor& gradient = parameters_.flat_gradient();
   for (const Piece& piece : pieces_) {
-    const auto moment = [&](const at::Tensor& all) { return all.narrow(0, piece.kept, piece.count); };
-    at::_fused_adamw_({master_of(piece)}, {gradient.narrow(0, piece.flat, piece.count)}, {moment(first_)}, {moment(second_)}, {}, {count},
-                      learning_rate, config_.beta1, config_.beta2, piece.decay ? config_.weight_decay : 0, config_.epsilon,
+    const auto moment = [&](const at::Tensor& all) {
+      return all.narrow(0, piece.kept, piece.count);
+    };
+    at::_fused_adamw_({master_of(piece)}, {gradient.narrow(0, piece.flat, piece.count)},
+                      {moment(first_)}, {moment(second_)}, {}, {count}, learning_rate,
+                      config_.beta1, config_.beta2, piece.decay ? config_.weight_decay : 0,
+                      config_.epsilon,
                       /*amsgrad=*/false, /*maximize=*/false, scale, refuse);
   }
   finish_update(/*copies_written=*/false);
@@ -200,7 +226,8 @@ void AdamW::step_generic(double learning_rate, int64_t update, const at::Tensor&
   if (config_.clip > 0) gradient.mul_(at::clamp_max(config_.clip / (norm + 1e-6), 1.0));
   for (const Piece& piece : pieces_) {
     at::Tensor g = gradient.narrow(0, piece.flat, piece.count), p = master_of(piece);
-    at::Tensor m = first_.narrow(0, piece.kept, piece.count), v = second_.narrow(0, piece.kept, piece.count);
+    at::Tensor m = first_.narrow(0, piece.kept, piece.count),
+               v = second_.narrow(0, piece.kept, piece.count);
     at::Tensor new_m = at::lerp(m, g, 1 - config_.beta1);
     at::Tensor new_v = v.mul(config_.beta2).addcmul_(g, g, 1 - config_.beta2);
     const double c1 = 1 - std::pow(config_.beta1, static_cast<double>(update)),

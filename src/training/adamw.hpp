@@ -12,12 +12,14 @@
 
 namespace polysketch {
 
-/// AdamW with decoupled decay on matrices only, bias-corrected moments, epsilon outside the root (METHOD §4, golden README "train"), on the
-/// flat buffers: the norm reads the gradients once, the step walks masters, moments and gradients once, writes the compute copies and
-/// leaves the gradients zero.
+/// AdamW with decoupled decay on matrices only, bias-corrected moments, epsilon outside the root
+/// (METHOD §4, golden README "train"), on the flat buffers: the norm reads the gradients once, the
+/// step walks masters, moments and gradients once, writes the compute copies and leaves the
+/// gradients zero.
 ///
-/// Sharded over processes (ZeRO-1) each keeps the moments of Parameters::owned() only, updates that part, and gets the rest from its
-/// owners. On the CPU the update equals the unsharded one bit for bit.
+/// Sharded over processes (ZeRO-1) each keeps the moments of Parameters::owned() only, updates that
+/// part, and gets the rest from its owners. On the CPU the update equals the unsharded one bit for
+/// bit.
 class AdamW {
  public:
   /// `sharded_over`: null for an optimiser that keeps all.
@@ -25,20 +27,25 @@ class AdamW {
 
   /// What one update did.
   struct Result {
-    at::Tensor gradient_norm;  ///< scalar fp64 (CPU) or fp32 (device): Euclidean norm of all gradients before clipping
-    bool applied = true;       ///< false: the norm was not finite and nothing was changed (known at once on the CPU only)
+    /// scalar fp64 (CPU) or fp32 (device): Euclidean norm of all gradients before clipping
+    at::Tensor gradient_norm;
+    bool applied = true;  ///< false: the norm was not finite and nothing was changed (known at once
+                          ///< on the CPU only)
   };
 
-  /// One update with the gradients as they are; sharded, with those of owned(), the others are taken for undefined. `update` counts from 1
-  /// (bias correction). No wait for the device.
+  /// One update with the gradients as they are; sharded, with those of owned(), the others are
+  /// taken for undefined. `update` counts from 1 (bias correction). No wait for the device.
   Result step(double learning_rate, int64_t update);
 
   bool sharded() const { return sharded_over_ != nullptr; }
-  at::Tensor& first_moment() { return first_; }    ///< fp32: flat, laid out like the masters; sharded: the ranges of owned() in turn
+  at::Tensor& first_moment() {
+    return first_;
+  }  ///< fp32: flat, laid out like the masters; sharded: the ranges of owned() in turn
   at::Tensor& second_moment() { return second_; }  ///< likewise
   /// This process's part of one of the two, of a range of Parameters::owned(): a view.
   at::Tensor owned_part(const at::Tensor& moment, size_t range) const;
-  /// Sets a parameter's entries of one of the two, or what this process keeps of them; value: [shape].
+  /// Sets a parameter's entries of one of the two, or what this process keeps of them; value:
+  /// [shape].
   void assign(at::Tensor& moment, size_t parameter, const at::Tensor& value) const;
 
  private:

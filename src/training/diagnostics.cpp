@@ -48,8 +48,10 @@ nlohmann::ordered_json diagnostics_fields(Transformer& model, const AttentionPro
   for (size_t i = 0; i < probe.layers().size(); ++i) {
     const AttentionProbe::Layer& seen = probe.layers()[i];
     const WeightFigures f =
-        weight_figures(model.attention(static_cast<int64_t>(i)).weights_of_rows(seen.queries, seen.keys, probe.positions()));
-    const std::vector<std::optional<double>> values{f.sketch_error, f.smallest_normaliser, f.largest_score, f.share_outside_block,
+        weight_figures(model.attention(static_cast<int64_t>(i))
+                           .weights_of_rows(seen.queries, seen.keys, probe.positions()));
+    const std::vector<std::optional<double>> values{f.sketch_error, f.smallest_normaliser,
+                                                    f.largest_score, f.share_outside_block,
                                                     f.effective_rank};
     nlohmann::ordered_json layer{{"head", seen.head}};
     for (size_t column = 0; column < columns.size(); ++column) {
@@ -68,7 +70,8 @@ nlohmann::ordered_json diagnostics_fields(Transformer& model, const AttentionPro
   fields["queries"] = probe.positions().size(0);
   fields["keys"] = probe.layers().front().keys.size(2);
   fields["layers"] = std::move(layers);
-  fields["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  fields["seconds"] =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return fields;
 }
 

@@ -8,7 +8,8 @@
 namespace polysketch {
 
 double learning_rate(const ScheduleConfig& config, int64_t step, int64_t steps) {
-  if (step < config.warmup) return config.peak * static_cast<double>(step + 1) / static_cast<double>(config.warmup + 1);
+  if (step < config.warmup)
+    return config.peak * static_cast<double>(step + 1) / static_cast<double>(config.warmup + 1);
   const double f = config.final_fraction;
   const auto share = [&](double from) {  // of the way from update `from` to the end that is over
     const double length = static_cast<double>(steps) - from;
@@ -23,8 +24,10 @@ double learning_rate(const ScheduleConfig& config, int64_t step, int64_t steps) 
     case ScheduleKind::constant:
       return config.peak;
     case ScheduleKind::warmup_stable_decay: {
-      const double start = std::max(static_cast<double>(config.warmup), static_cast<double>(steps) * (1 - config.decay_fraction));
-      return static_cast<double>(step) < start ? config.peak : config.peak * (1 - (1 - f) * share(start));
+      const double start = std::max(static_cast<double>(config.warmup),
+                                    static_cast<double>(steps) * (1 - config.decay_fraction));
+      return static_cast<double>(step) < start ? config.peak
+                                               : config.peak * (1 - (1 - f) * share(start));
     }
   }
   return config.peak;

@@ -28,11 +28,15 @@ TrainState TrainState::from_json(const nlohmann::json& json) {
     state.tokens = json.at("tokens").get<int64_t>();
     state.digest = std::stoull(json.at("token_digest").get<std::string>(), nullptr, 16);
     state.last_validation = json.at("last_validation").get<int64_t>();
-    const nlohmann::json& best = json.at("best_loss");  // JSON has no NaN: a loss that was none is null
-    state.best_loss = best.is_null() ? std::numeric_limits<double>::quiet_NaN() : best.get<double>();
+    // JSON has no NaN: a loss that was none is null
+    const nlohmann::json& best = json.at("best_loss");
+    state.best_loss =
+        best.is_null() ? std::numeric_limits<double>::quiet_NaN() : best.get<double>();
     return state;
   } catch (const std::exception& error) {
-    throw UserError(ExitCode::no_checkpoint, fmt::format("the checkpoint's training state cannot be read: {}", error.what()));
+    throw UserError(
+        ExitCode::no_checkpoint,
+        fmt::format("the checkpoint's training state cannot be read: {}", error.what()));
   }
 }
 

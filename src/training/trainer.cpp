@@ -21,12 +21,16 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
-int64_t micro_batch_rows(const TrainingConfig& config, int64_t context, int64_t sequences, bool gpu) {
-  if (config.micro_batch_tokens > 0) return std::min(sequences, config.micro_batch_tokens / context);
+int64_t micro_batch_rows(const TrainingConfig& config, int64_t context, int64_t sequences,
+                         bool gpu) {
+  if (config.micro_batch_tokens > 0)
+    return std::min(sequences, config.micro_batch_tokens / context);
   const int64_t most = std::max<int64_t>(1, (gpu ? 65536 : 4096) / context);
   int64_t rows = std::min(sequences, most);
   while (sequences % rows != 0) --rows;
@@ -46,12 +50,14 @@ ModelInput Trainer::to_input(const Batch& batch) const {
       target[row * length + t] = from[t + 1];
     }
   }
-  ModelInput input{.ids = ids.to(device_, /*non_blocking=*/true),
-                   .targets = targets.to(device_, /*non_blocking=*/true),
-                   .documents = {},
-                   .dropout = {static_cast<uint64_t>(config_.run.seed), state_.step, batch.first_sequence}};
+  ModelInput input{
+      .ids = ids.to(device_, /*non_blocking=*/true),
+      .targets = targets.to(device_, /*non_blocking=*/true),
+      .documents = {},
+      .dropout = {static_cast<uint64_t>(config_.run.seed), state_.step, batch.first_sequence}};
   if (!batch.documents.empty()) {
-    at::Tensor documents = at::from_blob(const_cast<int32_t*>(batch.documents.data()), {rows, length + 1}, at::kInt);
+    at::Tensor documents =
+        at::from_blob(const_cast<int32_t*>(batch.documents.data()), {rows, length + 1}, at::kInt);
     input.documents = Documents(documents.narrow(1, 0, length).contiguous());
   }
   return input;
@@ -62,24 +68,29 @@ void Trainer::record(const std::string& event, nlohmann::ordered_json fields) {
   for (const auto& sink : sinks_) sink->record(row);
 }
 
-int64_t Trainer::sequences_per_sum() const { return sequences_per_step_ / (canonical() ? config_.distributed.shards : world_->size()); }
+int64_t Trainer::sequences_per_sum() const {
+  return sequences_per_step_ / (canonical() ? config_.distributed.shards : world_->size());
+}
 
 Trainer::StepOutcome Trainer::train_step() {
   const auto start = Clock::now();
   const double waited_before = batches_->seconds_waited();
   const double scale = 1.0 / static_cast<double>(config_.training.batch_tokens);
   const auto rank = static_cast<size_t>(world_->rank());
-  const int64_t own = sequences_per_step_ / world_->size(), per_sum = sequences_per_sum(), sums = own / per_sum;
+  const int64_t own = sequences_per_step_ / world_->size(), per_sum = sequences_per_sum(),
+                sums = own / per_sum;
   StepFacts facts(world_->size(), canonical() ? config_.distributed.shards : world_->size());
   std::vector<at::Tensor> nats(static_cast<size_t>(sums));
-  for (at::Tensor& sum : nats) sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
+  for (at::Tensor& sum : nats)
+    sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
   model_->at_step(state_.step);
   world_->at_step(state_.step + 1);
   const int64_t every = config_.logging.diagnostics;
   std::optional<AttentionProbe> probe;  // looked at when the step is over
   for (int64_t done = 0; done < own; done += rows_) {
     const Batch batch = batches_->next();
-    if (batch.rows == 0) {  // a stop was asked for while waiting for data: this step has not happened
+    // a stop was asked for while waiting for data: this step has not happened
+    if (batch.rows == 0) {
       model_->parameters().flat_gradient().zero_();
       return StepOutcome::stopped;
     }
@@ -90,10 +101,11 @@ Trainer::StepOutcome Trainer::train_step() {
       ready = [this](size_t parameter) { reducer_->ready(parameter); };
     }
     ModelInput input = to_input(batch);
-    // The first rows of a step belong to rank 0, so that what is looked at does not depend on the number of processes.
+    // The first rows of a step belong to rank 0, so that what is looked at does not depend on the
+    // number of processes.
     if (world_->leads() && done == 0 && every > 0 && (state_.step + 1) % every == 0) {
-      probe.emplace(static_cast<uint64_t>(config_.run.seed), state_.step, model_->layers(), config_.model.heads, batch.rows, batch.context,
-                    input.documents);
+      probe.emplace(static_cast<uint64_t>(config_.run.seed), state_.step, model_->layers(),
+                    config_.model.heads, batch.rows, batch.context, input.documents);
       input.probe = &*probe;
     }
     nats[static_cast<size_t>(done / per_sum)] += model_->forward_backward(input, scale, ready);
@@ -105,11 +117,13 @@ Trainer::StepOutcome Trainer::train_step() {
   if (reducer_) reducer_->finish();
   if (reduction_) reduction_->finish();
   for (int64_t i = 0; i < sums; ++i) {
-    facts.nats[static_cast<size_t>(world_->rank() * sums + i)] = nats[static_cast<size_t>(i)].item<double>();
+    facts.nats[static_cast<size_t>(world_->rank() * sums + i)] =
+        nats[static_cast<size_t>(i)].item<double>();
   }
   facts.stop = StopSignal::requested();
   const int64_t minutes = config_.checkpoint.minutes;
-  facts.save = world_->leads() && minutes > 0 && seconds_since(saved_at_) >= 60.0 * static_cast<double>(minutes);
+  facts.save = world_->leads() && minutes > 0 &&
+               seconds_since(saved_at_) >= 60.0 * static_cast<double>(minutes);
   const StepFacts all = agree(world_->collectives(), facts);
   const double exchanging = seconds_since(computed);
 
@@ -118,9 +132,12 @@ Trainer::StepOutcome Trainer::train_step() {
   const double loss = all.total_nats() * scale, norm = update.gradient_norm.item<double>();
   if (!std::isfinite(loss) || !std::isfinite(norm)) {
     throw UserError(ExitCode::numeric,
-                    fmt::format("step {}: loss {} and gradient norm {} are not finite (sequences {} to {}); no update was made, the last "
-                                "checkpoint is untouched: lower schedule.peak, lengthen schedule.warmup or use training.precision: fp32",
-                                state_.step + 1, loss, norm, state_.sequences, state_.sequences + sequences_per_step_ - 1));
+                    fmt::format("step {}: loss {} and gradient norm {} are not finite (sequences "
+                                "{} to {}); no update was made, the last "
+                                "checkpoint is untouched: lower schedule.peak, lengthen "
+                                "schedule.warmup or use training.precision: fp32",
+                                state_.step + 1, loss, norm, state_.sequences,
+                                state_.sequences + sequences_per_step_ - 1));
   }
   state_.step += 1;
   state_.sequences += sequences_per_step_;
@@ -129,14 +146,16 @@ Trainer::StepOutcome Trainer::train_step() {
 
   const double seconds = seconds_since(start);
   const double speed = static_cast<double>(config_.training.batch_tokens) / seconds;
-  nlohmann::ordered_json fields{{"loss", loss},
-                                {"perplexity", std::exp(loss)},
-                                {"learning_rate", rate},
-                                {"gradient_norm", norm},
-                                {"tokens_per_second", speed},
-                                {"seconds_per_step", seconds},
-                                {"data_wait_fraction", *std::max_element(all.waiting.begin(), all.waiting.end()) / seconds}};
-  const double peak = peak_flops(device_, model_->options().compute) * static_cast<double>(world_->size());
+  nlohmann::ordered_json fields{
+      {"loss", loss},
+      {"perplexity", std::exp(loss)},
+      {"learning_rate", rate},
+      {"gradient_norm", norm},
+      {"tokens_per_second", speed},
+      {"seconds_per_step", seconds},
+      {"data_wait_fraction", *std::max_element(all.waiting.begin(), all.waiting.end()) / seconds}};
+  const double peak =
+      peak_flops(device_, model_->options().compute) * static_cast<double>(world_->size());
   if (peak > 0) {
     fields["mfu"] = cost_.flops_per_token * speed / peak;
     fields["mfu_causal"] = cost_.flops_per_token_causal * speed / peak;
@@ -147,7 +166,8 @@ Trainer::StepOutcome Trainer::train_step() {
       fields["communication_seconds"] = reducer_->times().communication;
       fields["communication_hidden"] = reducer_->times().hidden_share();
     }
-    fields["slowest_rank"] = std::max_element(all.computing.begin(), all.computing.end()) - all.computing.begin();
+    fields["slowest_rank"] =
+        std::max_element(all.computing.begin(), all.computing.end()) - all.computing.begin();
     fields["computing_seconds"] = all.computing;
   }
   fields["peak_bytes"] = peak_memory_bytes(device_);
@@ -164,12 +184,13 @@ void Trainer::after_update(const StepFacts& all, double exchanging) {
   save_agreed_ = all.save;
   stop_agreed_ = all.stop;
   if (alone()) return;
-  // All wait for the slowest, and that one for nobody: the shortest of the times is that of the exchanges alone. Those of a reducer begin
-  // while backward runs, so that it measures them itself.
+  // All wait for the slowest, and that one for nobody: the shortest of the times is that of the
+  // exchanges alone. Those of a reducer begin while backward runs, so that it measures them itself.
   std::vector<double> waited{reducer_ ? reducer_->times().communication : exchanging};
   if (stragglers_) {
     world_->collectives().all_reduce(waited, ReduceOperation::min, "time of exchanges");
-    if (const auto who = stragglers_->look(all.computing, waited[0]); who && world_->leads()) log_warning("straggler: " + *who);
+    if (const auto who = stragglers_->look(all.computing, waited[0]); who && world_->leads())
+      log_warning("straggler: " + *who);
   }
   const int64_t every = config_.distributed.check_replicas;
   if (every > 0 && state_.step % every == 0) require_equal_replicas(*world_, model_->parameters());
@@ -187,7 +208,8 @@ bool Trainer::validate() {
   const auto measured = measure_perplexity(*model_, config_.data, *corpus_, *tokenizer_, options);
   if (!measured) return false;
   const double loss = measured->nats_per_token();
-  if (state_.last_validation < 0 || std::isnan(state_.best_loss) || loss < state_.best_loss) state_.best_loss = loss;
+  if (state_.last_validation < 0 || std::isnan(state_.best_loss) || loss < state_.best_loss)
+    state_.best_loss = loss;
   state_.last_validation = state_.step;
   nlohmann::ordered_json fields{{"loss", loss}, {"perplexity", measured->per_token()}};
   if (measured->complete) fields["bits_per_byte"] = measured->bits_per_byte();
@@ -199,14 +221,17 @@ bool Trainer::validate() {
 }
 
 ExitCode Trainer::finish(bool stopped) {
-  while (saved_step_ != state_.step) save();  // no training goes on that could save later: a failure is tried again at once
+  // no training goes on that could save later: a failure is tried again at once
+  while (saved_step_ != state_.step) save();
   record(stopped ? "stop" : "end", {{"token_digest", digest_text(state_.digest)}});
   for (const auto& sink : sinks_) sink->flush();
   if (!stopped) return ExitCode::done;
   if (world_->leads()) {
     const int number = StopSignal::number();
-    log_info(fmt::format("stopped after step {} by {}, everything saved: the same command continues the run", state_.step,
-                         number > 0 ? fmt::format("signal {}", number) : "a signal to another process"));
+    log_info(fmt::format(
+        "stopped after step {} by {}, everything saved: the same command continues the run",
+        state_.step,
+        number > 0 ? fmt::format("signal {}", number) : "a signal to another process"));
   }
   return ExitCode::stopped;
 }
@@ -226,16 +251,21 @@ ExitCode Trainer::run() {
 ExitCode Trainer::train() {
   const auto due = [&](int64_t every) { return every > 0 && state_.step % every == 0; };
   const auto validation_due = [&] {
-    return config_.evaluation.every > 0 && state_.step > 0 && state_.last_validation != state_.step &&
+    return config_.evaluation.every > 0 && state_.step > 0 &&
+           state_.last_validation != state_.step &&
            (due(config_.evaluation.every) || state_.step == config_.training.steps);
   };
   if (state_.step >= config_.training.steps && !validation_due()) {
-    if (world_->leads()) log_info(fmt::format("nothing to do: the run is at step {} of {}", state_.step, config_.training.steps));
+    if (world_->leads())
+      log_info(fmt::format("nothing to do: the run is at step {} of {}", state_.step,
+                           config_.training.steps));
     return ExitCode::done;
   }
-  if (validation_due() && !validate()) return finish(/*stopped=*/true);  // a stop had interrupted it
+  // a stop had interrupted it
+  if (validation_due() && !validate()) return finish(/*stopped=*/true);
   while (state_.step < config_.training.steps) {
-    if ((alone() && StopSignal::requested()) || train_step() == StepOutcome::stopped) return finish(/*stopped=*/true);
+    if ((alone() && StopSignal::requested()) || train_step() == StepOutcome::stopped)
+      return finish(/*stopped=*/true);
     if (!alone() && stop_agreed_) return finish(/*stopped=*/true);
     if (validation_due() && !validate()) return finish(/*stopped=*/true);
     if (due(config_.checkpoint.every) || save_agreed_) save();

@@ -24,24 +24,28 @@
 
 namespace polysketch {
 
-/// One training run in its folder, from the first step or from the newest checkpoint there: the same command starts and continues. Alone,
-/// or as one of several processes that a launcher has started (launch/place.hpp): then each takes its part of every step, and rank 0
-/// writes.
+/// One training run in its folder, from the first step or from the newest checkpoint there: the
+/// same command starts and continues. Alone, or as one of several processes that a launcher has
+/// started (launch/place.hpp): then each takes its part of every step, and rank 0 writes.
 ///
-/// A step: micro-batches from the BatchStream, forward and backward each, one optimiser update, one record. At step boundaries:
-/// validation, checkpoint, stop. A run that was stopped at any moment and continued equals one that was not, bit for bit on the CPU.
+/// A step: micro-batches from the BatchStream, forward and backward each, one optimiser update, one
+/// record. At step boundaries: validation, checkpoint, stop. A run that was stopped at any moment
+/// and continued equals one that was not, bit for bit on the CPU.
 class Trainer {
  public:
   struct Options {
-    bool allow_config_change = false;  ///< continue although a key that changes the meaning of the run differs from the checkpoint's
+    /// continue although a key that changes the meaning of the run differs from the checkpoint's
+    bool allow_config_change = false;
   };
 
-  /// Takes the run folder (lock), reads data description and tokenizer, builds the model, loads the newest checkpoint if there is one.
-  /// Throws UserError: 73/77 folder, 65/66 data or tokenizer, 76 other processes, 78 configuration, 81 checkpoint.
+  /// Takes the run folder (lock), reads data description and tokenizer, builds the model, loads the
+  /// newest checkpoint if there is one. Throws UserError: 73/77 folder, 65/66 data or tokenizer, 76
+  /// other processes, 78 configuration, 81 checkpoint.
   Trainer(const ResolvedConfig& resolved, const Options& options);
   ~Trainer();
 
-  /// Trains to the last step. Returns ExitCode::done, or ExitCode::stopped after a stop signal with everything saved.
+  /// Trains to the last step. Returns ExitCode::done, or ExitCode::stopped after a stop signal with
+  /// everything saved.
   ExitCode run();
 
  private:
@@ -59,17 +63,20 @@ class Trainer {
   enum class StepOutcome { done, stopped };
   ExitCode train();
   StepOutcome train_step();
-  void after_update(const StepFacts& facts, double exchanging);  // exchanging: seconds this process waited for the sums
-  bool validate();                                               ///< false: interrupted by a stop
+  // exchanging: seconds this process waited for the sums
+  void after_update(const StepFacts& facts, double exchanging);
+  bool validate();  ///< false: interrupted by a stop
   std::vector<TensorGroup> state_tensors(std::vector<at::Tensor>& storage);
-  void save();  ///< saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
+  /// saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
+  void save();
   ExitCode finish(bool stopped);
   void record(const std::string& event, nlohmann::ordered_json fields);
   ModelInput to_input(const Batch& batch) const;
 
   bool alone() const { return world_->size() == 1; }
   bool canonical() const { return config_.distributed.reduce == Reduce::canonical; }
-  /// Sequences whose gradients are added up in one buffer before anything else: of a step of this process, or of a shard.
+  /// Sequences whose gradients are added up in one buffer before anything else: of a step of this
+  /// process, or of a shard.
   int64_t sequences_per_sum() const;
 
   Config config_;
@@ -97,8 +104,9 @@ class Trainer {
   bool stop_agreed_ = false, save_agreed_ = false;  // what all processes decided with the last step
 };
 
-/// Sequences of one forward and backward: what the configuration says, else the largest divisor of `sequences` whose tokens stay within
-/// what suits the device.
-int64_t micro_batch_rows(const TrainingConfig& config, int64_t context, int64_t sequences, bool gpu);
+/// Sequences of one forward and backward: what the configuration says, else the largest divisor of
+/// `sequences` whose tokens stay within what suits the device.
+int64_t micro_batch_rows(const TrainingConfig& config, int64_t context, int64_t sequences,
+                         bool gpu);
 
 }  // namespace polysketch

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The commands that print figures: what their JSON holds, and that the figures agree with each other and with the run.
+// The commands that print figures: what their JSON holds, and that the figures agree with each
+// other and with the run.
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -41,8 +42,8 @@ const fs::path& trained() {
 TEST(Help, NamesEveryCommand) {
   const ProcessResult help = polysketch({"--help"});
   EXPECT_EQ(help.exit_code, 0);
-  for (const char* command :
-       {"train", "evaluate", "generate", "tokenizer", "data", "plan", "bench", "config", "checkpoint", "report", "launch"}) {
+  for (const char* command : {"train", "evaluate", "generate", "tokenizer", "data", "plan", "bench",
+                              "config", "checkpoint", "report", "launch"}) {
     EXPECT_THAT(help.out, testing::ContainsRegex(fmt::format("\n  {} ", command)));
     const ProcessResult one = polysketch({command, "--help"});
     EXPECT_EQ(one.exit_code, 0) << command;
@@ -60,24 +61,28 @@ TEST(Output, WhenNobodyReadsIt) {
   EXPECT_EQ(full.exit_code, 74);
   EXPECT_THAT(full.err, HasSubstr("ERROR 74: "));
   EXPECT_EQ(shell(run + " >&-").exit_code, 74);
-  EXPECT_EQ(shell("(" + run + "; echo $? >&2) | true").err, "0\n") << "a reader that went away is no failure";
+  EXPECT_EQ(shell("(" + run + "; echo $? >&2) | true").err, "0\n")
+      << "a reader that went away is no failure";
 }
 
 /// Training has nothing to say on standard output, so that nobody listens there does not matter.
 TEST(Output, ARunGoesOnWithoutIt) {
   std::string command = program().string();
-  for (const auto& word : workplace().train_command("deaf", {"training.steps=3"})) command += " '" + word + "'";
+  for (const auto& word : workplace().train_command("deaf", {"training.steps=3"}))
+    command += " '" + word + "'";
   EXPECT_EQ(run_process({"sh", "-c", command + " >&- 2>&-"}).exit_code, 0);
   EXPECT_EQ(metric_rows(workplace().run("deaf"), "step").size(), 3u);
   fs::remove_all(workplace().run("deaf"));
-  EXPECT_EQ(run_process({"sh", "-c", "(" + command + " 2>&1; echo $? >&3) 3>&2 | true"}).err, "0\n");
+  EXPECT_EQ(run_process({"sh", "-c", "(" + command + " 2>&1; echo $? >&3) 3>&2 | true"}).err,
+            "0\n");
   EXPECT_EQ(metric_rows(workplace().run("deaf"), "step").size(), 3u);
 }
 
 TEST(Plan, CountsWhatTheRunThenHas) {
   const Row plan = json_of(workplace().command("plan", "trained", {"attention.kind=polynomial"}));
-  for (const char* key : {"parameters", "flops_per_token", "flops_per_token_causal", "weight_bytes", "optimizer_bytes", "activation_bytes",
-                          "total_bytes", "checkpoint_bytes", "tokens", "seconds"})
+  for (const char* key : {"parameters", "flops_per_token", "flops_per_token_causal", "weight_bytes",
+                          "optimizer_bytes", "activation_bytes", "total_bytes", "checkpoint_bytes",
+                          "tokens", "seconds"})
     ASSERT_TRUE(plan.contains(key)) << key;
   const Row start = metric_rows(trained(), "start").at(0);
   EXPECT_EQ(plan["parameters"], start["parameters"]);
@@ -85,25 +90,32 @@ TEST(Plan, CountsWhatTheRunThenHas) {
   EXPECT_LT(plan["flops_per_token_causal"].get<double>(), plan["flops_per_token"].get<double>());
   EXPECT_EQ(plan["tokens"].get<double>(), metric_rows(trained()).back().at("tokens").get<double>());
   EXPECT_TRUE(plan["seconds"].is_null()) << "without a measured speed there is no time";
-  const Row timed = json_of(with(workplace().command("plan", "trained"), {"--tokens-per-second", "1024"}));
+  const Row timed =
+      json_of(with(workplace().command("plan", "trained"), {"--tokens-per-second", "1024"}));
   EXPECT_DOUBLE_EQ(timed["seconds"].get<double>(), 20);
   const auto bytes = fs::file_size(checkpoint_path(trained(), 20) / "model.safetensors") +
                      fs::file_size(checkpoint_path(trained(), 20) / "optimizer.safetensors");
-  EXPECT_NEAR(plan["checkpoint_bytes"].get<double>(), static_cast<double>(bytes), 20'000) << "the headers come on top";
+  EXPECT_NEAR(plan["checkpoint_bytes"].get<double>(), static_cast<double>(bytes), 20'000)
+      << "the headers come on top";
 }
 
 TEST(Bench, NeedsNoData) {
-  const Row bench = json_of({"bench", "step", workplace().config().string(), "--set", "data.root=/nonexistent", "--set",
-                             "data.tokenizer.path=/nonexistent", "--steps", "3", "--warmup", "1"});
-  for (const char* key : {"tokens_per_second", "seconds_per_step", "peak_bytes"}) EXPECT_GT(bench.at(key).get<double>(), 0) << key;
-  EXPECT_NEAR(bench["tokens_per_second"].get<double>() * bench["seconds_per_step"].get<double>(), 1024, 1e-6);
+  const Row bench =
+      json_of({"bench", "step", workplace().config().string(), "--set", "data.root=/nonexistent",
+               "--set", "data.tokenizer.path=/nonexistent", "--steps", "3", "--warmup", "1"});
+  for (const char* key : {"tokens_per_second", "seconds_per_step", "peak_bytes"})
+    EXPECT_GT(bench.at(key).get<double>(), 0) << key;
+  EXPECT_NEAR(bench["tokens_per_second"].get<double>() * bench["seconds_per_step"].get<double>(),
+              1024, 1e-6);
   EXPECT_EQ(bench["steps"], 3);
 }
 
 TEST(Bench, AttentionNeedsNoConfiguration) {
-  const Words shape{"--heads",  "2",   "--head-width", "16", "--precision", "fp32",
-                    "--device", "cpu", "--rounds",     "2",  "--set",       "attention.features=16"};
-  const Words kinds{"--kinds", "softmax,polysketch:random-local:8,performer", "--lengths", "128,64"};
+  const Words shape{"--heads",     "2",    "--head-width", "16",
+                    "--precision", "fp32", "--device",     "cpu",
+                    "--rounds",    "2",    "--set",        "attention.features=16"};
+  const Words kinds{"--kinds", "softmax,polysketch:random-local:8,performer", "--lengths",
+                    "128,64"};
   const Row bench = json_of(with(with({"bench", "attention"}, shape), kinds));
   ASSERT_EQ(bench["figures"].size(), 6u);
   EXPECT_EQ(bench["figures"][0]["length"], 64) << "in order of length";
@@ -114,7 +126,8 @@ TEST(Bench, AttentionNeedsNoConfiguration) {
       }
     }
   }
-  const ProcessResult table = polysketch(with(with({"bench", "attention", workplace().config().string()}, shape), kinds));
+  const ProcessResult table =
+      polysketch(with(with({"bench", "attention", workplace().config().string()}, shape), kinds));
   EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_THAT(table.out, HasSubstr(", 1 threads")) << "training.threads of the configuration";
   EXPECT_THAT(table.out, HasSubstr(bench["softmax_backend"].get<std::string>()));
@@ -122,17 +135,26 @@ TEST(Bench, AttentionNeedsNoConfiguration) {
 
   TemporaryFolder folder;
   const std::string svg = (folder / "plots/crossover.svg").string();
-  const Row crossover = json_of(with(with({"bench", "crossover", "--svg", svg}, shape), {"--kinds", "performer", "--lengths", "64,128"}));
+  const Row crossover = json_of(with(with({"bench", "crossover", "--svg", svg}, shape),
+                                     {"--kinds", "performer", "--lengths", "64,128"}));
   EXPECT_EQ(crossover["figures"].size(), 4u) << "softmax comes on its own";
   ASSERT_EQ(crossover["crossovers"].size(), 1u);
   EXPECT_EQ(crossover["crossovers"][0]["kind"], "performer");
-  EXPECT_THAT(read_text(svg), testing::AllOf(testing::StartsWith("<svg "), HasSubstr(">performer</text>"), testing::EndsWith("</svg>\n")));
+  EXPECT_THAT(read_text(svg),
+              testing::AllOf(testing::StartsWith("<svg "), HasSubstr(">performer</text>"),
+                             testing::EndsWith("</svg>\n")));
 }
 
 TEST(Bench, DecodeNeedsNoConfiguration) {
-  const Words shape{"--heads", "2",     "--head-width",          "16",    "--precision",       "fp32", "--device", "cpu", "--rounds",
-                    "2",       "--set", "attention.features=16", "--set", "attention.block=16"};
-  const Words what{"--kinds", "softmax,polysketch:random-local:8,performer", "--positions", "200,40"};
+  const Words shape{"--heads",      "2",
+                    "--head-width", "16",
+                    "--precision",  "fp32",
+                    "--device",     "cpu",
+                    "--rounds",     "2",
+                    "--set",        "attention.features=16",
+                    "--set",        "attention.block=16"};
+  const Words what{"--kinds", "softmax,polysketch:random-local:8,performer", "--positions",
+                   "200,40"};
   const Row bench = json_of(with(with({"bench", "decode"}, shape), what));
   ASSERT_EQ(bench["figures"].size(), 6u);
   for (const Row& row : bench["figures"]) {
@@ -142,10 +164,12 @@ TEST(Bench, DecodeNeedsNoConfiguration) {
   EXPECT_EQ(bench["figures"][2]["position"], 40);
   EXPECT_EQ(bench["figures"][2]["state_bytes"], bench["figures"][3]["state_bytes"]) << "constant";
   EXPECT_LT(bench["figures"][0]["state_bytes"], bench["figures"][1]["state_bytes"]);
-  const ProcessResult table = polysketch(with(with(with({"bench", "decode"}, shape), what), {"--tokens", "3"}));
+  const ProcessResult table =
+      polysketch(with(with(with({"bench", "decode"}, shape), what), {"--tokens", "3"}));
   EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_THAT(table.out, HasSubstr("polysketch:random-local:8"));
-  EXPECT_THAT(polysketch({"bench", "decode", "--positions", "0"}).err, testing::StartsWith("ERROR 64: --positions: got '0'"));
+  EXPECT_THAT(polysketch({"bench", "decode", "--positions", "0"}).err,
+              testing::StartsWith("ERROR 64: --positions: got '0'"));
   EXPECT_EQ(polysketch({"bench", "decode", "--tokens", "0"}).exit_code, 64);
 }
 
@@ -173,7 +197,9 @@ TEST(Bench, AttentionSaysWhatIsWrong) {
 
 class Perplexity : public testing::Test {
  protected:
-  static Row evaluate(const Words& more) { return json_of(with({"evaluate", "perplexity", trained().string()}, more)); }
+  static Row evaluate(const Words& more) {
+    return json_of(with({"evaluate", "perplexity", trained().string()}, more));
+  }
 };
 
 TEST_F(Perplexity, FiguresAgreeWithEachOtherAndWithTheText) {
@@ -189,18 +215,22 @@ TEST_F(Perplexity, FiguresAgreeWithEachOtherAndWithTheText) {
   EXPECT_EQ(p["bytes"], text.size());
   EXPECT_EQ(p["words"], words);
   EXPECT_EQ(p["documents"], 1);
-  // The tokenizer itself, asked apart, gives as many ids; the end of the document is one more, the first token is not predicted.
+  // The tokenizer itself, asked apart, gives as many ids; the end of the document is one more, the
+  // first token is not predicted.
   const ProcessResult ids = run_process({"sh", "-c",
-                                         program().string() + " tokenizer encode --ids --model " + workplace().tokenizer().string() +
-                                             " < " + (workplace().corpus() / "test/five.txt").string()});
+                                         program().string() + " tokenizer encode --ids --model " +
+                                             workplace().tokenizer().string() + " < " +
+                                             (workplace().corpus() / "test/five.txt").string()});
   std::istringstream stream(ids.out);
   const int64_t count = std::distance(std::istream_iterator<int>(stream), {});
   EXPECT_EQ(p["tokens"], count + 1);
   EXPECT_EQ(p["tokens_scored"], count);
   const double nats = p["nats"].get<double>(), scored = static_cast<double>(count);
   EXPECT_NEAR(p["nats_per_token"].get<double>(), nats / scored, 1e-12 * nats);
-  EXPECT_NEAR(p["perplexity"].get<double>(), std::exp(nats / scored), 1e-9 * std::exp(nats / scored));
-  EXPECT_NEAR(p["bits_per_byte"].get<double>(), nats / static_cast<double>(text.size()) / std::numbers::ln2, 1e-9);
+  EXPECT_NEAR(p["perplexity"].get<double>(), std::exp(nats / scored),
+              1e-9 * std::exp(nats / scored));
+  EXPECT_NEAR(p["bits_per_byte"].get<double>(),
+              nats / static_cast<double>(text.size()) / std::numbers::ln2, 1e-9);
   const double per_word = std::exp(nats / static_cast<double>(words));
   EXPECT_NEAR(p["perplexity_per_word"].get<double>(), per_word, 1e-9 * per_word);
   EXPECT_LT(p["perplexity"].get<double>(), Workplace::kVocabulary) << "better than knowing nothing";
@@ -216,22 +246,30 @@ TEST_F(Perplexity, IsTheValidationOfTheRun) {
 
 /// More context never costs tokens, and on the whole it helps.
 TEST_F(Perplexity, SlidingWindowsScoreTheSameTokens) {
-  const Row disjoint = evaluate({"--split", "test"}), sliding = evaluate({"--split", "test", "--stride", "16"});
+  const Row disjoint = evaluate({"--split", "test"}),
+            sliding = evaluate({"--split", "test", "--stride", "16"});
   EXPECT_EQ(sliding["tokens_scored"], disjoint["tokens_scored"]);
   EXPECT_EQ(sliding["window"], 64);
   EXPECT_EQ(sliding["stride"], 16);
-  EXPECT_LT(std::abs(sliding["nats_per_token"].get<double>() - disjoint["nats_per_token"].get<double>()), 0.2);
+  EXPECT_LT(
+      std::abs(sliding["nats_per_token"].get<double>() - disjoint["nats_per_token"].get<double>()),
+      0.2);
   // A window of 64 and one of 32 are different questions; each token is asked once in both.
-  EXPECT_EQ(evaluate({"--split", "test", "--context", "32"})["tokens_scored"], disjoint["tokens_scored"]);
+  EXPECT_EQ(evaluate({"--split", "test", "--context", "32"})["tokens_scored"],
+            disjoint["tokens_scored"]);
 }
 
 TEST(Generate, SameSeedSameText) {
   const auto text = [](const Words& more) {
-    return json_of(with({"generate", trained().string(), "--prompt", "The first steamboat", "--tokens", "40"}, more));
+    return json_of(
+        with({"generate", trained().string(), "--prompt", "The first steamboat", "--tokens", "40"},
+             more));
   };
-  const Row one = text({"--seed", "5"}), again = text({"--seed", "5"}), other = text({"--seed", "6"});
+  const Row one = text({"--seed", "5"}), again = text({"--seed", "5"}),
+            other = text({"--seed", "6"});
   ASSERT_EQ(one.size(), 1u);
-  for (const char* key : {"seed", "text", "tokens", "tokens_per_second"}) EXPECT_TRUE(one[0].contains(key)) << key;
+  for (const char* key : {"seed", "text", "tokens", "tokens_per_second"})
+    EXPECT_TRUE(one[0].contains(key)) << key;
   EXPECT_EQ(one[0]["text"], again[0]["text"]);
   EXPECT_NE(one[0]["text"], other[0]["text"]);
   EXPECT_THAT(one[0]["text"].get<std::string>(), testing::StartsWith("The first steamboat"));
@@ -255,7 +293,8 @@ TEST(Checkpoint, ListAndVerify) {
 
 TEST(Report, OnePageOfARun) {
   const fs::path page = workplace().path() / "report.html";
-  const ProcessResult result = polysketch({"report", trained().string(), "--output", page.string()});
+  const ProcessResult result =
+      polysketch({"report", trained().string(), "--output", page.string()});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(read_text(page), testing::AllOf(HasSubstr("<svg"), HasSubstr("polynomial")));
 }

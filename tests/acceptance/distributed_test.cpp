@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several processes, one run: what a user with a cluster relies on, with real processes on real sockets.
+// Several processes, one run: what a user with a cluster relies on, with real processes on real
+// sockets.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -19,22 +20,25 @@ using testing::HasSubstr;
 
 /// 12 sequences a step: divides among 1, 2, 3, 4, 6 and 12.
 Words settings(const Words& more = {}) {
-  Words all{"training.batch_tokens=768", "checkpoint.every=0",          "evaluation.every=0",
-            "distributed.timeout=60",    "distributed.step_timeout=20", "logging.tensorboard=false"};
+  Words all{"training.batch_tokens=768",   "checkpoint.every=0",
+            "evaluation.every=0",          "distributed.timeout=60",
+            "distributed.step_timeout=20", "logging.tensorboard=false"};
   all.insert(all.end(), more.begin(), more.end());
   return all;
 }
 
 std::vector<std::string> digests_of(const fs::path& run) {
   std::vector<std::string> digests;
-  for (const Row& row : metric_rows(run, "step")) digests.push_back(row.at("token_digest").get<std::string>());
+  for (const Row& row : metric_rows(run, "step"))
+    digests.push_back(row.at("token_digest").get<std::string>());
   return digests;
 }
 
 TEST(Distributed, AnyNumberOfProcessesReadsTheSameTokensAndLearnsTheSame) {
   const Workplace& place = workplace();
   const Words more = settings({"training.steps=200", "schedule.peak=2e-3"});
-  for (const int world : {1, 2, 3}) train_together(place, world, fmt::format("same-{}", world), more);
+  for (const int world : {1, 2, 3})
+    train_together(place, world, fmt::format("same-{}", world), more);
   const auto losses = losses_of(place.run("same-1"));
   ASSERT_EQ(losses.size(), 200u);
   for (const int world : {2, 3}) {
@@ -43,7 +47,8 @@ TEST(Distributed, AnyNumberOfProcessesReadsTheSameTokensAndLearnsTheSame) {
     const auto others = losses_of(run);
     ASSERT_EQ(others.size(), losses.size());
     double worst = 0;
-    for (size_t i = 0; i < losses.size(); ++i) worst = std::max(worst, std::abs(others[i] / losses[i] - 1));
+    for (size_t i = 0; i < losses.size(); ++i)
+      worst = std::max(worst, std::abs(others[i] / losses[i] - 1));
     RecordProperty(fmt::format("worst_{}", world), std::to_string(worst));
     EXPECT_LT(worst, tolerance::kLossAcrossWorlds) << world;
   }
@@ -55,8 +60,9 @@ INSTANTIATE_TEST_SUITE_P(Precisions, Canonical, testing::Values("fp32", "bf16"))
 
 TEST_P(Canonical, IsEqualBitForBitOnEveryNumberThatDividesTheShards) {
   const Workplace& place = workplace();
-  const Words more = settings({"training.steps=12", "distributed.reduce=canonical", "distributed.shards=6", "model.dropout=0.1",
-                               "training.precision=" + GetParam()});
+  const Words more =
+      settings({"training.steps=12", "distributed.reduce=canonical", "distributed.shards=6",
+                "model.dropout=0.1", "training.precision=" + GetParam()});
   const auto name = [&](int world) { return fmt::format("canonical-{}-{}", GetParam(), world); };
   for (const int world : {1, 2, 3}) train_together(place, world, name(world), more);
   const auto tensors = tensors_of(place.run(name(1)));
@@ -69,13 +75,17 @@ TEST_P(Canonical, IsEqualBitForBitOnEveryNumberThatDividesTheShards) {
 
 /// A sharded optimiser computes what an unsharded one does, bit for bit.
 class Sharded : public testing::TestWithParam<std::tuple<int, std::string>> {};
-INSTANTIATE_TEST_SUITE_P(Ways, Sharded, testing::Combine(testing::Values(2, 3), testing::Values("fp32", "bf16")));
+INSTANTIATE_TEST_SUITE_P(Ways, Sharded,
+                         testing::Combine(testing::Values(2, 3), testing::Values("fp32", "bf16")));
 
 TEST_P(Sharded, LearnsTheSameBitForBitAndIsSavedWhole) {
   const auto [world, precision] = GetParam();
   const Workplace& place = workplace();
-  const auto name = [&, w = world, p = precision](const std::string& what) { return fmt::format("zero-{}-{}-{}", what, w, p); };
-  const Words more = settings({"training.steps=10", "training.precision=" + precision, "distributed.bucket_bytes=200000"});
+  const auto name = [&, w = world, p = precision](const std::string& what) {
+    return fmt::format("zero-{}-{}-{}", what, w, p);
+  };
+  const Words more = settings(
+      {"training.steps=10", "training.precision=" + precision, "distributed.bucket_bytes=200000"});
   train_together(place, world, name("whole"), more);
   Words sharded = more;
   sharded.push_back("distributed.shard_optimizer=true");
@@ -86,24 +96,29 @@ TEST_P(Sharded, LearnsTheSameBitForBitAndIsSavedWhole) {
 
 TEST(Distributed, ARunGoesOnWithAnotherNumberOfProcesses) {
   const Workplace& place = workplace();
-  const Words canonical{"distributed.reduce=canonical", "distributed.shards=6", "training.precision=bf16"};
+  const Words canonical{"distributed.reduce=canonical", "distributed.shards=6",
+                        "training.precision=bf16"};
   Words more = settings({"training.steps=18", "schedule.warmup=2"});
   more.insert(more.end(), canonical.begin(), canonical.end());
   train_together(place, 1, "going-on-whole", more);
-  // The same run in parts: stopped after each, and taken up by another number of processes, sharded or not.
+  // The same run in parts: stopped after each, and taken up by another number of processes, sharded
+  // or not.
   int64_t reached = 0;
-  for (const auto& [world, sharded] : std::vector<std::pair<int, bool>>{{3, true}, {2, false}, {1, false}, {2, true}}) {
+  for (const auto& [world, sharded] :
+       std::vector<std::pair<int, bool>>{{3, true}, {2, false}, {1, false}, {2, true}}) {
     Words words = more;
     if (sharded) words.push_back("distributed.shard_optimizer=true");
     ProcessGroup group(world, place.train_command("going-on", words));
     const int64_t wanted = reached + 3;
     const bool last = world == 2 && sharded;
     if (!last) {
-      ASSERT_TRUE(group[0].wait_for([&] { return static_cast<int64_t>(metric_rows(place.run("going-on"), "step").size()) >= wanted; }))
-          << group.errors();
+      ASSERT_TRUE(group[0].wait_for([&] {
+        return static_cast<int64_t>(metric_rows(place.run("going-on"), "step").size()) >= wanted;
+      })) << group.errors();
       group[world - 1].signal(SIGTERM);
     }
-    EXPECT_EQ(group.wait(), std::vector<int>(static_cast<size_t>(world), last ? 0 : 75)) << group.errors();
+    EXPECT_EQ(group.wait(), std::vector<int>(static_cast<size_t>(world), last ? 0 : 75))
+        << group.errors();
     const int64_t now = static_cast<int64_t>(metric_rows(place.run("going-on"), "step").size());
     if (reached > 0) {
       EXPECT_THAT(group[0].errors(), HasSubstr("continuing from"));
@@ -120,42 +135,49 @@ TEST(Distributed, ASignalToOneProcessStopsAllAtTheSameStep) {
   for (const int who : {0, 2}) {
     const std::string name = fmt::format("one-signal-{}", who);
     ProcessGroup group(3, place.train_command(name, settings({"training.steps=100000"})));
-    ASSERT_TRUE(group[0].wait_for([&] { return metric_rows(place.run(name), "step").size() >= 3; })) << group.errors();
+    ASSERT_TRUE(group[0].wait_for([&] { return metric_rows(place.run(name), "step").size() >= 3; }))
+        << group.errors();
     group[who].signal(SIGUSR1);
     EXPECT_EQ(group.wait(), (std::vector<int>{75, 75, 75})) << group.errors();
     const auto steps = metric_rows(place.run(name), "step");
-    EXPECT_EQ(checkpoint_steps(place.run(name)), std::vector<int64_t>{static_cast<int64_t>(steps.size())});
+    EXPECT_EQ(checkpoint_steps(place.run(name)),
+              std::vector<int64_t>{static_cast<int64_t>(steps.size())});
   }
 }
 
 TEST(Distributed, PerplexityIsTheSameFigureWhileTrainingAndAfterwards) {
   const Workplace& place = workplace();
-  const Words more =
-      settings({"training.steps=4", "evaluation.every=4", "evaluation.tokens=all", "distributed.reduce=canonical", "distributed.shards=6"});
+  const Words more = settings({"training.steps=4", "evaluation.every=4", "evaluation.tokens=all",
+                               "distributed.reduce=canonical", "distributed.shards=6"});
   std::set<std::string> while_training, afterwards;
   for (const int world : {1, 2, 3}) {
     const std::string name = fmt::format("perplexity-{}", world);
     train_together(place, world, name, more);
     const auto rows = metric_rows(place.run(name), "validation");
     ASSERT_EQ(rows.size(), 1u);
-    while_training.insert(fmt::format("{:.10f} {}", rows[0].at("perplexity").get<double>(), rows[0].at("tokens_scored").get<int64_t>()));
-    const Words command{"evaluate", "perplexity", place.run("perplexity-1").string(), "--split", "test", "--json"};
+    while_training.insert(fmt::format("{:.10f} {}", rows[0].at("perplexity").get<double>(),
+                                      rows[0].at("tokens_scored").get<int64_t>()));
+    const Words command{"evaluate", "perplexity", place.run("perplexity-1").string(),
+                        "--split",  "test",       "--json"};
     if (world == 1) {
       const auto result = polysketch(command);
       ASSERT_EQ(result.exit_code, 0) << result.err;
       const Row row = Row::parse(result.out);
-      afterwards.insert(fmt::format("{:.10f} {}", row.at("perplexity").get<double>(), row.at("tokens_scored").get<int64_t>()));
+      afterwards.insert(fmt::format("{:.10f} {}", row.at("perplexity").get<double>(),
+                                    row.at("tokens_scored").get<int64_t>()));
       continue;
     }
     const int port = free_port();
     std::vector<std::unique_ptr<RunningProgram>> others;
     for (int rank = 1; rank < world; ++rank)
-      others.push_back(std::make_unique<RunningProgram>(command, rank_environment(rank, world, port)));
+      others.push_back(
+          std::make_unique<RunningProgram>(command, rank_environment(rank, world, port)));
     const auto result = polysketch(command, rank_environment(0, world, port));
     EXPECT_EQ(result.exit_code, 0) << result.err;
     for (auto& other : others) EXPECT_EQ(other->wait(), 0) << other->errors();
     const Row row = Row::parse(result.out);
-    afterwards.insert(fmt::format("{:.10f} {}", row.at("perplexity").get<double>(), row.at("tokens_scored").get<int64_t>()));
+    afterwards.insert(fmt::format("{:.10f} {}", row.at("perplexity").get<double>(),
+                                  row.at("tokens_scored").get<int64_t>()));
   }
   EXPECT_EQ(while_training.size(), 1u) << testing::PrintToString(while_training);
   EXPECT_EQ(afterwards.size(), 1u) << testing::PrintToString(afterwards);
@@ -164,9 +186,12 @@ TEST(Distributed, PerplexityIsTheSameFigureWhileTrainingAndAfterwards) {
 // A minute is the shortest that the key knows.
 TEST(Distributed, ACheckpointIsMadeWhenTheClockSaysSo) {
   const Workplace& place = workplace();
-  RunningProgram program(place.train_command("clock", settings({"training.steps=10000000", "checkpoint.minutes=1"})));
+  RunningProgram program(
+      place.train_command("clock", settings({"training.steps=10000000", "checkpoint.minutes=1"})));
   const auto start = std::chrono::steady_clock::now();
-  const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  const auto seconds = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
   while (!program.ended() && checkpoint_steps(place.run("clock")).empty() && seconds() < 120)
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   EXPECT_GE(seconds(), 59);
@@ -178,8 +203,11 @@ TEST(Distributed, ACheckpointIsMadeWhenTheClockSaysSo) {
 TEST(Distributed, EachProcessStaysOnItsShareOfTheProcessors) {
   if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "needs two processors";
   const Workplace& place = workplace();
-  ProcessGroup group(2, place.train_command("bound", settings({"training.steps=100000", "distributed.bind_cpus=true"})));
-  ASSERT_TRUE(group[0].wait_for([&] { return metric_rows(place.run("bound"), "step").size() >= 2; })) << group.errors();
+  ProcessGroup group(2, place.train_command("bound", settings({"training.steps=100000",
+                                                               "distributed.bind_cpus=true"})));
+  ASSERT_TRUE(group[0].wait_for([&] {
+    return metric_rows(place.run("bound"), "step").size() >= 2;
+  })) << group.errors();
   std::vector<std::string> allowed;
   for (const int rank : {0, 1}) {
     const std::string status = read_text(fmt::format("/proc/{}/status", group[rank].process()));
@@ -194,7 +222,8 @@ TEST(Distributed, EachProcessStaysOnItsShareOfTheProcessors) {
 TEST(Distributed, ANumberOfProcessesThatDoesNotFitIsRefusedWithThoseThatDo) {
   ProcessGroup group(5, workplace().train_command("five", settings()));
   EXPECT_EQ(group.wait(), std::vector<int>(5, 78)) << group.errors();
-  EXPECT_THAT(group[4].errors(), HasSubstr("do not divide among 5 processes: use 1, 2, 3, 4, 6 or 12 of them"));
+  EXPECT_THAT(group[4].errors(),
+              HasSubstr("do not divide among 5 processes: use 1, 2, 3, 4, 6 or 12 of them"));
 }
 
 TEST(Distributed, AProcessWithAnotherConfigurationIsNamedWithTheKey) {
@@ -206,8 +235,9 @@ TEST(Distributed, AProcessWithAnotherConfigurationIsNamedWithTheKey) {
 
 TEST(Distributed, AnErrorOfOneProcessEndsAllAndIsTold) {
   const Workplace& place = workplace();
-  ProcessGroup group(2, place.train_command("error-of-one", settings()),
-                     [](int rank) { return rank == 1 ? Words{"data.tokenizer.path=/nowhere/t.model"} : Words{}; });
+  ProcessGroup group(2, place.train_command("error-of-one", settings()), [](int rank) {
+    return rank == 1 ? Words{"data.tokenizer.path=/nowhere/t.model"} : Words{};
+  });
   EXPECT_EQ(group.wait(), (std::vector<int>{76, 66})) << group.errors();
   EXPECT_THAT(group[0].errors(), HasSubstr("rank 1 ("));
   EXPECT_THAT(group[0].errors(), HasSubstr("ended with exit code 66"));
@@ -215,18 +245,23 @@ TEST(Distributed, AnErrorOfOneProcessEndsAllAndIsTold) {
 
 TEST(Distributed, TheDeathOfAProcessEndsTheOthersAndTheRunGoesOnFromItsCheckpoint) {
   const Workplace& place = workplace();
-  const Words more = settings({"training.steps=40", "checkpoint.every=5", "distributed.reduce=canonical", "distributed.shards=6"});
+  const Words more = settings({"training.steps=40", "checkpoint.every=5",
+                               "distributed.reduce=canonical", "distributed.shards=6"});
   train_together(place, 1, "undisturbed", more);
   for (const int victim : {0, 1}) {
     const std::string name = fmt::format("death-{}", victim);
     {
       ProcessGroup group(3, place.train_command(name, more));
-      ASSERT_TRUE(group[0].wait_for([&] { return metric_rows(place.run(name), "step").size() >= 12; })) << group.errors();
+      ASSERT_TRUE(group[0].wait_for([&] {
+        return metric_rows(place.run(name), "step").size() >= 12;
+      })) << group.errors();
       group[victim].signal(SIGKILL);
       const auto codes = group.wait();
-      for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(codes[static_cast<size_t>(rank)], rank == victim ? 137 : 76) << group.errors();
+      for (int rank = 0; rank < 3; ++rank)
+        EXPECT_EQ(codes[static_cast<size_t>(rank)], rank == victim ? 137 : 76) << group.errors();
       EXPECT_THAT(group[2].errors(), HasSubstr(fmt::format("rank {} (", victim)));
-      EXPECT_THAT(read_text(place.run(name) / "collectives-rank2.txt"), HasSubstr("all-gather 'shards of gradients"));
+      EXPECT_THAT(read_text(place.run(name) / "collectives-rank2.txt"),
+                  HasSubstr("all-gather 'shards of gradients"));
     }
     train_together(place, 2, name, more);
     EXPECT_TRUE(tensors_of(place.run(name)) == tensors_of(place.run("undisturbed")));
@@ -235,12 +270,15 @@ TEST(Distributed, TheDeathOfAProcessEndsTheOthersAndTheRunGoesOnFromItsCheckpoin
 
 TEST(Distributed, TheLauncherRestartsAGroupThatLostAProcess) {
   const Workplace& place = workplace();
-  const Words more = settings({"training.steps=40", "checkpoint.every=5", "distributed.reduce=canonical", "distributed.shards=6"});
+  const Words more = settings({"training.steps=40", "checkpoint.every=5",
+                               "distributed.reduce=canonical", "distributed.shards=6"});
   train_together(place, 1, "launched-undisturbed", more);
   Words command{"launch", "--nproc", "3", "--max-restarts", "3", "--"};
   for (const auto& word : place.train_command("launched", more)) command.push_back(word);
   RunningProgram launcher(command);
-  ASSERT_TRUE(launcher.wait_for([&] { return metric_rows(place.run("launched"), "step").size() >= 12; })) << launcher.errors();
+  ASSERT_TRUE(launcher.wait_for([&] {
+    return metric_rows(place.run("launched"), "step").size() >= 12;
+  })) << launcher.errors();
   // The process of rank 1 is found by its environment, as an operator would.
   pid_t victim = 0;
   for (const auto& entry : fs::directory_iterator("/proc")) {

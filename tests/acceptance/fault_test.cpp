@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens when a machine or the network fails: three processes, each in a network namespace with an address of its own. Numbers are
-// those of the table "Faults" in docs/distributed.md. scripts/check_faults runs each fault several times and prints the figures.
+// What happens when a machine or the network fails: three processes, each in a network namespace
+// with an address of its own. Numbers are those of the table "Faults" in docs/distributed.md.
+// scripts/check_faults runs each fault several times and prints the figures.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -21,8 +22,8 @@ using testing::HasSubstr;
 constexpr int kWorld = 3, kPort = 29500, kSteps = 100, kSavedStep = 25;
 constexpr int kStepTimeout = 3, kTimeout = 15;
 constexpr double kGrace = 5;  // seconds after a limit within which a process must have ended
-// On top of that: other tests share the processors with these, and then hold up what is measured. scripts/check_faults, alone on a machine,
-// prints how long it took.
+// On top of that: other tests share the processors with these, and then hold up what is measured.
+// scripts/check_faults, alone on a machine, prints how long it took.
 constexpr double kLoadedMachine = 10;
 
 /// How often each victim suffers.
@@ -43,7 +44,9 @@ Words settings() {
           "logging.tensorboard=false"};
 }
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// A process on each machine of a network.
 class Machines {
@@ -64,8 +67,8 @@ class Machines {
   }
   const Network& network() const { return network_; }
   RunningProgram& operator[](int rank) { return *programs_.at(static_cast<size_t>(rank)); }
-  /// Seconds from `start` until the last of `who` has ended by itself. Whoever still runs after `patience` seconds has failed, and is
-  /// killed.
+  /// Seconds from `start` until the last of `who` has ended by itself. Whoever still runs after
+  /// `patience` seconds has failed, and is killed.
   double until_ended(const std::vector<int>& who, Clock::time_point start, double patience) {
     for (;;) {
       std::vector<int> open;
@@ -75,7 +78,9 @@ class Machines {
       const double now = seconds_since(start);
       if (open.empty()) return now;
       if (now > patience) {
-        ADD_FAILURE() << "after " << now << " s these still run: " << testing::PrintToString(open) << "\n" << errors();
+        ADD_FAILURE() << "after " << now << " s these still run: " << testing::PrintToString(open)
+                      << "\n"
+                      << errors();
         for (const int rank : open) (*this)[rank].signal(SIGKILL);
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -88,7 +93,8 @@ class Machines {
   }
   std::string errors() const {
     std::string text;
-    for (size_t i = 0; i < programs_.size(); ++i) text += fmt::format("rank {}:\n{}\n", i, programs_[i]->errors());
+    for (size_t i = 0; i < programs_.size(); ++i)
+      text += fmt::format("rank {}:\n{}\n", i, programs_[i]->errors());
     return text;
   }
 
@@ -109,7 +115,8 @@ class Machines {
 
 const std::vector<int> kAll{0, 1, 2};
 
-/// The run that nothing happened to, by one process: in canonical order the number of processes makes no difference.
+/// The run that nothing happened to, by one process: in canonical order the number of processes
+/// makes no difference.
 const fs::path& undisturbed() {
   static const fs::path run = [] {
     train_together(workplace(), 1, "undisturbed", settings());
@@ -129,7 +136,8 @@ void expect_to_go_on_like_the_undisturbed(const std::string& name) {
 
 /// A line that scripts/check_faults makes its table of.
 void report(const std::string& fault, int victim, double seconds, const std::vector<int>& codes) {
-  std::printf("fault: %s: rank %d: %.2f s: %s\n", fault.c_str(), victim, seconds, fmt::format("{}", fmt::join(codes, " ")).c_str());
+  std::printf("fault: %s: rank %d: %.2f s: %s\n", fault.c_str(), victim, seconds,
+              fmt::format("{}", fmt::join(codes, " ")).c_str());
   std::fflush(stdout);
 }
 
@@ -146,12 +154,19 @@ std::string error_line(RunningProgram& program) {
 }
 
 /// A survivor says in which step and exchange it noticed and who is to blame: one of `peers`.
-void expect_blame(RunningProgram& program, int rank, int64_t after_step, const std::vector<int>& peers) {
+void expect_blame(RunningProgram& program, int rank, int64_t after_step,
+                  const std::vector<int>& peers) {
   const std::string line = error_line(program);
   std::smatch found;
   ASSERT_TRUE(
-      std::regex_match(line, found, std::regex(R"(ERROR 76: step (\d+): (.*'.+'.*) failed on rank (\d) of 3 \((.*)\): (.*))")) ||
-      std::regex_match(line, found, std::regex(R"(ERROR 76: step (\d+): (an exchange) failed on rank (\d) of 3 \((.*'.+'.*)\): (.*))")))
+      std::regex_match(
+          line, found,
+          std::regex(
+              R"(ERROR 76: step (\d+): (.*'.+'.*) failed on rank (\d) of 3 \((.*)\): (.*))")) ||
+      std::regex_match(
+          line, found,
+          std::regex(
+              R"(ERROR 76: step (\d+): (an exchange) failed on rank (\d) of 3 \((.*'.+'.*)\): (.*))")))
       << line;
   EXPECT_GE(std::stoll(found[1]), after_step) << line;
   EXPECT_LE(std::stoll(found[1]), kSteps) << line;
@@ -171,10 +186,14 @@ struct Fault {
 class WhileTraining : public testing::TestWithParam<Fault> {};
 INSTANTIATE_TEST_SUITE_P(
     Faults, WhileTraining,
-    testing::Values(Fault{"killed", [](Machines& machines, int victim) { machines[victim].signal(SIGKILL); }},
-                    Fault{"stopped", [](Machines& machines, int victim) { machines[victim].signal(SIGSTOP); }},
-                    Fault{"link_down", [](Machines& machines, int victim) { machines.network().take_link_down(victim); }, true},
-                    Fault{"blackhole", [](Machines& machines, int victim) { machines.network().blackhole(victim); }, true}),
+    testing::Values(
+        Fault{"killed", [](Machines& machines, int victim) { machines[victim].signal(SIGKILL); }},
+        Fault{"stopped", [](Machines& machines, int victim) { machines[victim].signal(SIGSTOP); }},
+        Fault{"link_down",
+              [](Machines& machines, int victim) { machines.network().take_link_down(victim); },
+              true},
+        Fault{"blackhole",
+              [](Machines& machines, int victim) { machines.network().blackhole(victim); }, true}),
     [](const auto& one) { return one.param.name; });
 
 /// Faults 40 and 41.
@@ -194,7 +213,9 @@ TEST_P(WhileTraining, EndsAllInTimeAndTheRunGoesOn) {
       Machines machines(workplace().train_command(name, settings()));
       machines.start();
       // Just after a save, so that none is under way: then the longer limit counts.
-      ASSERT_TRUE(machines[0].wait_for([&] { return metric_rows(run, "step").size() > kSavedStep; })) << machines.errors();
+      ASSERT_TRUE(machines[0].wait_for([&] {
+        return metric_rows(run, "step").size() > kSavedStep;
+      })) << machines.errors();
       const auto steps = static_cast<int64_t>(metric_rows(run, "step").size());
       const auto start = Clock::now();
       fault.strike(machines, victim);
@@ -202,8 +223,11 @@ TEST_P(WhileTraining, EndsAllInTimeAndTheRunGoesOn) {
       EXPECT_LT(seconds, kStepTimeout + kGrace + kLoadedMachine);
       for (const int rank : survivors) {
         EXPECT_EQ(machines[rank].wait(), 76) << machines[rank].errors();
-        expect_blame(machines[rank], rank, steps, rank == victim ? std::vector<int>{rank == 0 ? 1 : 0, 2} : std::vector<int>{victim});
-        EXPECT_THAT(read_text(run / fmt::format("collectives-rank{}.txt", rank)), HasSubstr("the last 64 exchanges"));
+        expect_blame(
+            machines[rank], rank, steps,
+            rank == victim ? std::vector<int>{rank == 0 ? 1 : 0, 2} : std::vector<int>{victim});
+        EXPECT_THAT(read_text(run / fmt::format("collectives-rank{}.txt", rank)),
+                    HasSubstr("the last 64 exchanges"));
       }
       if (fault.name == "stopped") {  // let go on, it finds itself alone
         machines[victim].signal(SIGCONT);
@@ -234,10 +258,13 @@ TEST(Faults, APortThatIsTakenEndsAllAndTheSameCommandRunsLater) {
     // Counted from the start of the processes, which itself takes a while on a busy machine.
     EXPECT_LT(seconds, 4 + kGrace + 10);
     EXPECT_EQ(machines.codes(), std::vector<int>(kWorld, 76)) << machines.errors();
-    EXPECT_THAT(error_line(machines[0]), HasSubstr("10.77.0.1:29500: cannot listen: Address already in use: another process has the port"));
+    EXPECT_THAT(error_line(machines[0]), HasSubstr("10.77.0.1:29500: cannot listen: Address "
+                                                   "already in use: another process has the port"));
     for (const int rank : {1, 2}) {
-      EXPECT_THAT(error_line(machines[rank]),
-                  HasSubstr(fmt::format("10.77.0.1:29500: rank {} cannot reach the place where the 3 processes meet", rank)));
+      EXPECT_THAT(
+          error_line(machines[rank]),
+          HasSubstr(fmt::format(
+              "10.77.0.1:29500: rank {} cannot reach the place where the 3 processes meet", rank)));
     }
     EXPECT_EQ(machines.network().processes(), std::vector<pid_t>{});
     report("port taken", 0, seconds, machines.codes());
@@ -251,14 +278,17 @@ TEST(Faults, AnotherConfigurationOnOneMachineIsNamedByAll) {
   for (int round = 0; round < 2 * runs(); ++round) {
     const int victim = round % 2 == 0 ? 0 : 1 + round / 2 % 2;
     const std::string name = fmt::format("configuration-{}", round);
-    Machines machines(workplace().train_command(name, settings()),
-                      [&](int rank) { return rank == victim ? Words{"schedule.peak=0.5"} : Words{}; });
+    Machines machines(workplace().train_command(name, settings()), [&](int rank) {
+      return rank == victim ? Words{"schedule.peak=0.5"} : Words{};
+    });
     const auto start = Clock::now();
     machines.start();
     const double seconds = machines.until_ended(kAll, start, kTimeout + kGrace + 30);
     EXPECT_LT(seconds, kTimeout + kGrace + kLoadedMachine);
     EXPECT_EQ(machines.codes(), std::vector<int>(kWorld, 78)) << machines.errors();
-    for (const int rank : kAll) EXPECT_THAT(error_line(machines[rank]), HasSubstr(fmt::format("schedule.peak of rank {} (", victim)));
+    for (const int rank : kAll)
+      EXPECT_THAT(error_line(machines[rank]),
+                  HasSubstr(fmt::format("schedule.peak of rank {} (", victim)));
     EXPECT_EQ(machines.network().processes(), std::vector<pid_t>{});
     EXPECT_EQ(metric_rows(workplace().run(name)).size(), 0u);
     report("other configuration", victim, seconds, machines.codes());
@@ -270,10 +300,11 @@ TEST(Faults, AnotherConfigurationOnOneMachineIsNamedByAll) {
 TEST(Faults, ASlowLinkChangesNoNumberAndItsMachineIsNamed) {
   if (const std::string reason = Network::why_not(); !reason.empty()) GTEST_SKIP() << reason;
   for (const std::string reduce : {"canonical", "fast"}) {
-    Words words{"training.steps=3",     "training.batch_tokens=768", "checkpoint.every=0",
-                "evaluation.every=0",   "schedule.warmup=1",         "model.layers=1",
-                "model.width=16",       "distributed.timeout=60",    "distributed.step_timeout=30",
-                "distributed.shards=3", "logging.tensorboard=false", "distributed.reduce=" + reduce};
+    Words words{
+        "training.steps=3",     "training.batch_tokens=768", "checkpoint.every=0",
+        "evaluation.every=0",   "schedule.warmup=1",         "model.layers=1",
+        "model.width=16",       "distributed.timeout=60",    "distributed.step_timeout=30",
+        "distributed.shards=3", "logging.tensorboard=false", "distributed.reduce=" + reduce};
     double times[2];
     for (const bool slow : {false, true}) {
       const std::string name = fmt::format("{}-link-{}", slow ? "slow" : "good", reduce);
@@ -283,15 +314,20 @@ TEST(Faults, ASlowLinkChangesNoNumberAndItsMachineIsNamed) {
       machines.until_ended(kAll, Clock::now(), 120);
       EXPECT_EQ(machines.codes(), std::vector<int>(kWorld, 0)) << machines.errors();
       times[slow ? 1 : 0] = 0;
-      for (const Row& row : metric_rows(workplace().run(name), "step")) times[slow ? 1 : 0] += row.at("seconds_per_step").get<double>();
-      EXPECT_EQ(machines[0].errors().find("straggler") != std::string::npos, slow) << machines[0].errors();
+      for (const Row& row : metric_rows(workplace().run(name), "step"))
+        times[slow ? 1 : 0] += row.at("seconds_per_step").get<double>();
+      EXPECT_EQ(machines[0].errors().find("straggler") != std::string::npos, slow)
+          << machines[0].errors();
       if (slow) {
-        EXPECT_THAT(machines[0].errors(), testing::ContainsRegex("straggler: rank 2 \\(.*is connected slowly: [0-9.]+ Mbit/s where"));
+        EXPECT_THAT(machines[0].errors(),
+                    testing::ContainsRegex(
+                        "straggler: rank 2 \\(.*is connected slowly: [0-9.]+ Mbit/s where"));
       }
     }
     report("slow link, " + reduce, 2, times[1] / 3, {0, 0, 0});
     EXPECT_GT(times[1], times[0]);
-    EXPECT_EQ(losses_of(workplace().run("slow-link-" + reduce)), losses_of(workplace().run("good-link-" + reduce)));
+    EXPECT_EQ(losses_of(workplace().run("slow-link-" + reduce)),
+              losses_of(workplace().run("good-link-" + reduce)));
   }
 }
 

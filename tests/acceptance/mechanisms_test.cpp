@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training, continuing, evaluating and generating with every attention mechanism, as a user does it.
+// Training, continuing, evaluating and generating with every attention mechanism, as a user does
+// it.
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -22,7 +23,8 @@ class EachKind : public testing::TestWithParam<Kind> {
  protected:
   static Words settings() {
     // Contexts of several blocks and windows.
-    Words all{"attention.block=16", "attention.window=16", "attention.sketch_size=16", "evaluation.every=0", "checkpoint.every=6"};
+    Words all{"attention.block=16", "attention.window=16", "attention.sketch_size=16",
+              "evaluation.every=0", "checkpoint.every=6"};
     all.insert(all.end(), GetParam().settings.begin(), GetParam().settings.end());
     return all;
   }
@@ -32,12 +34,15 @@ const std::vector<Kind> kKinds{
     {"learned_local", {"attention.kind=polysketch"}},
     {"learned", {"attention.kind=polysketch", "attention.local=none"}},
     {"random_local", {"attention.kind=polysketch", "attention.sketch=random"}},
-    {"random", {"attention.kind=polysketch", "attention.sketch=random", "attention.local=none", "training.precision=bf16"}},
+    {"random",
+     {"attention.kind=polysketch", "attention.sketch=random", "attention.local=none",
+      "training.precision=bf16"}},
     {"performer", {"attention.kind=performer", "attention.features=64", "attention.redraw=3"}},
     {"hedgehog", {"attention.kind=hedgehog"}},
     {"sliding_window", {"attention.kind=sliding_window"}},
     {"local_polynomial", {"attention.kind=local_polynomial", "data.mask_documents=true"}}};
-INSTANTIATE_TEST_SUITE_P(All, EachKind, testing::ValuesIn(kKinds), [](const auto& tested) { return tested.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, EachKind, testing::ValuesIn(kKinds),
+                         [](const auto& tested) { return tested.param.name; });
 
 double perplexity(const fs::path& run, const Words& more = {}) {
   Words command{"evaluate", "perplexity", run.string(), "--json"};
@@ -63,11 +68,14 @@ TEST_P(EachKind, TrainsContinuesEvaluatesAndGenerates) {
   const ProcessResult result = polysketch(workplace().train_command(name + "_again", settings()));
   ASSERT_EQ(result.exit_code, 0) << result.err;
   for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
-    EXPECT_TRUE(read_text(checkpoint_path(run, saved.back()) / file) == read_text(checkpoint_path(again, saved.back()) / file)) << file;
+    EXPECT_TRUE(read_text(checkpoint_path(run, saved.back()) / file) ==
+                read_text(checkpoint_path(again, saved.back()) / file))
+        << file;
   }
 
   EXPECT_TRUE(std::isfinite(perplexity(run)));
-  const ProcessResult text = polysketch({"generate", run.string(), "--tokens", "40", "--keep-going", "--json"});
+  const ProcessResult text =
+      polysketch({"generate", run.string(), "--tokens", "40", "--keep-going", "--json"});
   ASSERT_EQ(text.exit_code, 0) << text.err;
   EXPECT_EQ(Row::parse(text.out).at(0).at("tokens"), 40);
 }
@@ -82,20 +90,25 @@ class Diagnostics : public testing::TestWithParam<Watched> {};
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, Diagnostics,
-    testing::Values(
-        Watched{"polysketch",
-                {"attention.kind=polysketch", "attention.block=16", "attention.sketch_size=16"},
-                {"sketch_error", "smallest_normaliser", "largest_score", "share_outside_block", "effective_rank"}},
-        Watched{"performer",
-                {"attention.kind=performer", "attention.block=16", "attention.features=64", "data.mask_documents=true"},
-                {"smallest_normaliser", "share_outside_block", "effective_rank"}},
-        Watched{"softmax", {"attention.kind=softmax", "model.recompute=true"}, {"smallest_normaliser", "largest_score", "effective_rank"}}),
+    testing::Values(Watched{"polysketch",
+                            {"attention.kind=polysketch", "attention.block=16",
+                             "attention.sketch_size=16"},
+                            {"sketch_error", "smallest_normaliser", "largest_score",
+                             "share_outside_block", "effective_rank"}},
+                    Watched{"performer",
+                            {"attention.kind=performer", "attention.block=16",
+                             "attention.features=64", "data.mask_documents=true"},
+                            {"smallest_normaliser", "share_outside_block", "effective_rank"}},
+                    Watched{"softmax",
+                            {"attention.kind=softmax", "model.recompute=true"},
+                            {"smallest_normaliser", "largest_score", "effective_rank"}}),
     [](const auto& tested) { return tested.param.name; });
 
 /// A run that looks at its weights is the run that does not, and says what its kind has.
 TEST_P(Diagnostics, AreRecordedAndChangeNothing) {
   Words settings = GetParam().settings;
-  settings.insert(settings.end(), {"training.steps=6", "evaluation.every=0", "checkpoint.every=4", "training.micro_batch_tokens=512"});
+  settings.insert(settings.end(), {"training.steps=6", "evaluation.every=0", "checkpoint.every=4",
+                                   "training.micro_batch_tokens=512"});
   Words looking = settings;
   looking.emplace_back("logging.diagnostics=2");
   const std::string plain = "plain_" + GetParam().name, watched = "watched_" + GetParam().name;
@@ -116,9 +129,11 @@ TEST_P(Diagnostics, AreRecordedAndChangeNothing) {
     EXPECT_EQ(row.at("layers").size(), 2u);
     EXPECT_GE(row.at("queries").get<int64_t>(), 1);
     EXPECT_GE(row.at("keys").get<int64_t>(), row.at("queries").get<int64_t>());
-    for (const char* figure : {"sketch_error", "smallest_normaliser", "largest_score", "share_outside_block", "effective_rank"}) {
+    for (const char* figure : {"sketch_error", "smallest_normaliser", "largest_score",
+                               "share_outside_block", "effective_rank"}) {
       // A document of one block has nothing outside of it.
-      const bool wanted = GetParam().figures.contains(figure) && (std::string(figure) != "share_outside_block" || row.contains(figure));
+      const bool wanted = GetParam().figures.contains(figure) &&
+                          (std::string(figure) != "share_outside_block" || row.contains(figure));
       ASSERT_EQ(row.contains(figure), wanted) << figure;
       ASSERT_EQ(row.contains(figure + std::string("_worst")), wanted) << figure;
       if (!wanted) continue;
@@ -138,17 +153,19 @@ TEST_P(Diagnostics, AreRecordedAndChangeNothing) {
   EXPECT_EQ(lasting(again.back()), lasting(rows.back()));
 }
 
-/// Another attention at evaluation where it learns the same tensors, and a refusal where it does not.
+/// Another attention at evaluation where it learns the same tensors, and a refusal where it does
+/// not.
 TEST(AttentionSwap, ExactWeightsAndOtherDrawsInPlaceOfARandomSketch) {
-  const Words settings{"attention.kind=polysketch", "attention.sketch=random", "attention.block=16", "attention.sketch_size=16",
-                       "evaluation.every=0"};
+  const Words settings{"attention.kind=polysketch", "attention.sketch=random", "attention.block=16",
+                       "attention.sketch_size=16", "evaluation.every=0"};
   workplace().train("swap", settings);
   const fs::path run = workplace().run("swap");
   const double own = perplexity(run);
   EXPECT_NE(perplexity(run, {"--set", "attention.kind=polynomial"}), own);
   EXPECT_NE(perplexity(run, {"--set", "run.seed=99"}), own);
   EXPECT_EQ(perplexity(run), own);
-  const ProcessResult refused = polysketch({"evaluate", "perplexity", run.string(), "--set", "attention.sketch=learned"});
+  const ProcessResult refused =
+      polysketch({"evaluate", "perplexity", run.string(), "--set", "attention.sketch=learned"});
   EXPECT_EQ(refused.exit_code, 78);
   EXPECT_THAT(refused.err, HasSubstr("attention.sketch"));
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Machines for a test: network namespaces joined by a bridge that stands in one of its own, so that nothing outside is touched.
+// Machines for a test: network namespaces joined by a bridge that stands in one of its own, so that
+// nothing outside is touched.
 #pragma once
 
 #include <arpa/inet.h>
@@ -24,29 +25,38 @@
 namespace polysketch::test {
 
 /// A line for the shell; `ip` and `tc` may lie where only root's PATH leads.
-inline ProcessResult shell(const std::string& line) { return run_process({"sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; set -e; " + line}); }
+inline ProcessResult shell(const std::string& line) {
+  return run_process({"sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; set -e; " + line});
+}
 
-/// Machine m has the interface eth0 with 10.77.0.(m+1); the other end of its cable is port<m> of the bridge.
+/// Machine m has the interface eth0 with 10.77.0.(m+1); the other end of its cable is port<m> of
+/// the bridge.
 class Network {
  public:
   /// Why there can be none here; empty if there can.
   static std::string why_not() {
     const std::string name = fmt::format("polysketch-{}-try", ::getpid());
     const ProcessResult tried =
-        shell(fmt::format("ip netns add {0}; trap 'ip netns del {0}' EXIT; ip -n {0} link add eth0 type veth peer name port0; ip -n {0} "
+        shell(fmt::format("ip netns add {0}; trap 'ip netns del {0}' EXIT; ip -n {0} link add eth0 "
+                          "type veth peer name port0; ip -n {0} "
                           "link add hub type bridge",
                           name));
     if (tried.exit_code == 0) return "";
-    return "no network namespaces here (root, veth, a bridge and iproute2 are needed): " + tried.err.substr(0, tried.err.find('\n'));
+    return "no network namespaces here (root, veth, a bridge and iproute2 are needed): " +
+           tried.err.substr(0, tried.err.find('\n'));
   }
 
   explicit Network(int machines) : machines_(machines) {
     remove_of_the_dead();
-    std::string line = fmt::format("ip netns add {0}; ip -n {0} link add hub type bridge; ip -n {0} link set hub up; ", bridge());
+    std::string line = fmt::format(
+        "ip netns add {0}; ip -n {0} link add hub type bridge; ip -n {0} link set hub up; ",
+        bridge());
     for (int m = 0; m < machines; ++m) {
       line += fmt::format(
-          "ip netns add {1}; ip -n {0} link add port{2} type veth peer name eth0 netns {1}; ip -n {0} link set port{2} master hub up; "
-          "ip -n {1} link set lo up; ip -n {1} address add {3}/24 dev eth0; ip -n {1} link set eth0 up; ",
+          "ip netns add {1}; ip -n {0} link add port{2} type veth peer name eth0 netns {1}; ip -n "
+          "{0} link set port{2} master hub up; "
+          "ip -n {1} link set lo up; ip -n {1} address add {3}/24 dev eth0; ip -n {1} link set "
+          "eth0 up; ",
           bridge(), name(m), m, address(m));
     }
     must(line);
@@ -67,16 +77,21 @@ class Network {
     ::close(fd);
   }
 
-  void take_link_down(int machine) const { must(fmt::format("ip -n {} link set eth0 down", name(machine))); }
+  void take_link_down(int machine) const {
+    must(fmt::format("ip -n {} link set eth0 down", name(machine)));
+  }
   /// The link stays up, and every packet vanishes, in both directions.
   void blackhole(int machine) const {
-    must(fmt::format("tc -n {0} qdisc add dev eth0 root blackhole; tc -n {1} qdisc add dev port{2} root blackhole", name(machine), bridge(),
-                     machine));
+    must(
+        fmt::format("tc -n {0} qdisc add dev eth0 root blackhole; tc -n {1} qdisc add dev port{2} "
+                    "root blackhole",
+                    name(machine), bridge(), machine));
   }
   /// In both directions.
   void slow_down(int machine, const std::string& rate) const {
     const std::string how = fmt::format("root tbf rate {} burst 16kb latency 2s", rate);
-    must(fmt::format("tc -n {0} qdisc add dev eth0 {3}; tc -n {1} qdisc add dev port{2} {3}", name(machine), bridge(), machine, how));
+    must(fmt::format("tc -n {0} qdisc add dev eth0 {3}; tc -n {1} qdisc add dev port{2} {3}",
+                     name(machine), bridge(), machine, how));
   }
   /// A socket on the machine at which somebody listens who never answers. Close it.
   int occupy(int machine, int port) const {
@@ -87,7 +102,8 @@ class Network {
       sockaddr_in at{};
       at.sin_family = AF_INET;
       at.sin_port = htons(static_cast<uint16_t>(port));
-      if (::bind(fd, reinterpret_cast<sockaddr*>(&at), sizeof at) != 0 || ::listen(fd, 16) != 0) ADD_FAILURE() << "port " << port;
+      if (::bind(fd, reinterpret_cast<sockaddr*>(&at), sizeof at) != 0 || ::listen(fd, 16) != 0)
+        ADD_FAILURE() << "port " << port;
     }).join();
     return fd;
   }
@@ -102,7 +118,9 @@ class Network {
   }
 
  private:
-  std::string name(int machine) const { return fmt::format("polysketch-{}-{}-{}", owner_, number_, machine); }
+  std::string name(int machine) const {
+    return fmt::format("polysketch-{}-{}-{}", owner_, number_, machine);
+  }
   std::string bridge() const { return fmt::format("polysketch-{}-{}-hub", owner_, number_); }
   static void must(const std::string& line) {
     const ProcessResult result = shell(line);
@@ -114,7 +132,8 @@ class Network {
     for (const auto& entry : std::filesystem::directory_iterator("/run/netns", none)) {
       const std::string name = entry.path().filename().string();
       pid_t owner = 0;
-      if (std::sscanf(name.c_str(), "polysketch-%d-", &owner) == 1 && owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH)
+      if (std::sscanf(name.c_str(), "polysketch-%d-", &owner) == 1 && owner > 0 &&
+          ::kill(owner, 0) != 0 && errno == ESRCH)
         shell("ip netns del " + name);
     }
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several processes of the program that train together, started as two shells with torchrun's variables would.
+// Several processes of the program that train together, started as two shells with torchrun's
+// variables would.
 #pragma once
 
 #include <map>
@@ -13,7 +14,8 @@
 namespace polysketch::test {
 
 /// torchrun's variables of one process.
-inline Words rank_environment(int rank, int world, int port, const std::string& host = "127.0.0.1") {
+inline Words rank_environment(int rank, int world, int port,
+                              const std::string& host = "127.0.0.1") {
   return {fmt::format("RANK={}", rank),
           fmt::format("WORLD_SIZE={}", world),
           fmt::format("LOCAL_RANK={}", rank),
@@ -25,7 +27,8 @@ inline Words rank_environment(int rank, int world, int port, const std::string& 
 class ProcessGroup {
  public:
   /// settings_of: what a rank is given besides (more `--set`), or nothing.
-  explicit ProcessGroup(int world, const Words& command, const std::function<Words(int rank)>& more = {}) {
+  explicit ProcessGroup(int world, const Words& command,
+                        const std::function<Words(int rank)>& more = {}) {
     const int port = free_port();
     for (int rank = 0; rank < world; ++rank) {
       Words words = command;
@@ -35,7 +38,8 @@ class ProcessGroup {
           words.push_back(setting);
         }
       }
-      ranks_.push_back(std::make_unique<RunningProgram>(words, rank_environment(rank, world, port)));
+      ranks_.push_back(
+          std::make_unique<RunningProgram>(words, rank_environment(rank, world, port)));
     }
   }
   RunningProgram& operator[](int rank) { return *ranks_.at(static_cast<size_t>(rank)); }
@@ -47,7 +51,8 @@ class ProcessGroup {
   }
   std::string errors() const {
     std::string text;
-    for (size_t i = 0; i < ranks_.size(); ++i) text += fmt::format("rank {}:\n{}\n", i, ranks_[i]->errors());
+    for (size_t i = 0; i < ranks_.size(); ++i)
+      text += fmt::format("rank {}:\n{}\n", i, ranks_[i]->errors());
     return text;
   }
 
@@ -56,7 +61,8 @@ class ProcessGroup {
 };
 
 /// Trains to the end with `world` processes; 1: the program alone, without a launcher's variables.
-inline void train_together(const Workplace& place, int world, const std::string& name, const Words& settings = {}) {
+inline void train_together(const Workplace& place, int world, const std::string& name,
+                           const Words& settings = {}) {
   if (world == 1) {
     place.train(name, settings);
     return;

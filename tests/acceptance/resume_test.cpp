@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A run that is stopped or killed, at whatever moment, and continued by the same command equals one that nobody disturbed, bit for bit.
+// A run that is stopped or killed, at whatever moment, and continued by the same command equals one
+// that nobody disturbed, bit for bit.
 #include <gmock/gmock.h>
 
 #include "acceptance/workplace.hpp"
@@ -20,10 +21,13 @@ struct Recipe {
   std::string dropout;
 
   Words settings() const {
-    return {"training.precision=" + precision, "training.micro_batch_tokens=" + std::to_string(1024 / accumulation),
+    return {"training.precision=" + precision,
+            "training.micro_batch_tokens=" + std::to_string(1024 / accumulation),
             "model.dropout=" + dropout, "evaluation.every=7", "checkpoint.every=6"};
   }
-  std::string name() const { return fmt::format("{}_{}_{}", precision, accumulation, dropout == "0" ? "0" : "1"); }
+  std::string name() const {
+    return fmt::format("{}_{}_{}", precision, accumulation, dropout == "0" ? "0" : "1");
+  }
 };
 
 std::vector<Row> lasting_rows(const fs::path& run, const std::string& event) {
@@ -32,7 +36,8 @@ std::vector<Row> lasting_rows(const fs::path& run, const std::string& event) {
   return rows;
 }
 
-/// Losses, digests and learning rates of every step, validations, and everything that the last checkpoint holds.
+/// Losses, digests and learning rates of every step, validations, and everything that the last
+/// checkpoint holds.
 void expect_same_run(const fs::path& run, const fs::path& whole, int64_t last = kSteps) {
   const auto steps = lasting_rows(run, "step"), wanted = lasting_rows(whole, "step");
   ASSERT_EQ(wanted.size(), static_cast<size_t>(last));
@@ -41,10 +46,14 @@ void expect_same_run(const fs::path& run, const fs::path& whole, int64_t last = 
   EXPECT_EQ(lasting_rows(run, "validation"), lasting_rows(whole, "validation"));
   for (const char* name : {"model.safetensors", "optimizer.safetensors"}) {
     // The bytes are compared here, since a message with both of them would not help.
-    EXPECT_TRUE(read_text(checkpoint_path(run, last) / name) == read_text(checkpoint_path(whole, last) / name)) << name << " differs";
+    EXPECT_TRUE(read_text(checkpoint_path(run, last) / name) ==
+                read_text(checkpoint_path(whole, last) / name))
+        << name << " differs";
   }
   const auto state = [&](const fs::path& folder) {
-    return Row::parse(read_text(checkpoint_path(folder, last) / "manifest.json")).at("state").at("train");
+    return Row::parse(read_text(checkpoint_path(folder, last) / "manifest.json"))
+        .at("state")
+        .at("train");
   };
   EXPECT_EQ(state(run), state(whole));
 }
@@ -54,18 +63,20 @@ bool shows_step(const fs::path& run, int64_t step) {
   return !rows.empty() && rows.back().at("step") >= step;
 }
 
-/// Starts or continues the run and stops it, aiming at the end of step `step`. Returns the step that it stopped after.
+/// Starts or continues the run and stops it, aiming at the end of step `step`. Returns the step
+/// that it stopped after.
 int64_t stop_at(const Words& command, const fs::path& run, int64_t step) {
   RunningProgram program(command);
-  // The request is seen when a step begins, so it must arrive while the wanted step is under way: when the one before it is on record, with
-  // the validation and the checkpoint that follow it.
+  // The request is seen when a step begins, so it must arrive while the wanted step is under way:
+  // when the one before it is on record, with the validation and the checkpoint that follow it.
   const auto shows = [&](const char* event) {
     const auto rows = metric_rows(run, event);
     return !rows.empty() && rows.back().at("step") >= step - 1;
   };
   program.wait_for([&] {
     if (step <= 1) return !metric_rows(run, "start").empty();
-    return shows("step") && ((step - 1) % 7 != 0 || shows("validation")) && ((step - 1) % 6 != 0 || shows("checkpoint"));
+    return shows("step") && ((step - 1) % 7 != 0 || shows("validation")) &&
+           ((step - 1) % 6 != 0 || shows("checkpoint"));
   });
   program.signal(SIGTERM);
   const int code = program.wait();
@@ -80,12 +91,14 @@ class Resume : public testing::TestWithParam<Recipe> {
   /// The run that nobody disturbs.
   fs::path whole() const {
     const std::string name = "whole_" + GetParam().name();
-    if (checkpoint_steps(workplace().run(name)).empty()) workplace().train(name, GetParam().settings());
+    if (checkpoint_steps(workplace().run(name)).empty())
+      workplace().train(name, GetParam().settings());
     return workplace().run(name);
   }
 };
 
-/// The run is stopped after every second step, all the time; once after the odd steps, once after the even ones.
+/// The run is stopped after every second step, all the time; once after the odd steps, once after
+/// the even ones.
 TEST_P(Resume, StoppedAgainAndAgain) {
   const fs::path reference = whole();
   for (const int64_t first : {1, 2}) {
@@ -93,7 +106,8 @@ TEST_P(Resume, StoppedAgainAndAgain) {
     const fs::path run = workplace().run(name), backup = workplace().run(name + "_backup");
     const Words command = workplace().train_command(name, GetParam().settings());
     for (int64_t step = first; step < kSteps; step += 2) {
-      // The signal may come a step late on a busy machine; then the attempt is repeated from where it began.
+      // The signal may come a step late on a busy machine; then the attempt is repeated from where
+      // it began.
       fs::remove_all(backup);
       if (fs::exists(run)) fs::copy(run, backup, fs::copy_options::recursive);
       int64_t stopped = -1;
@@ -110,13 +124,16 @@ TEST_P(Resume, StoppedAgainAndAgain) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, Resume, testing::Values(Recipe{"fp32", 1, "0.1"}, Recipe{"bf16", 4, "0"}, Recipe{"bf16", 1, "0.1"}),
+INSTANTIATE_TEST_SUITE_P(Recipes, Resume,
+                         testing::Values(Recipe{"fp32", 1, "0.1"}, Recipe{"bf16", 4, "0"},
+                                         Recipe{"bf16", 1, "0.1"}),
                          [](const auto& given) { return given.param.name(); });
 
 const Recipe kRecipe{"fp32", 4, "0.1"};
 
 fs::path whole_run() {
-  if (checkpoint_steps(workplace().run("whole")).empty()) workplace().train("whole", kRecipe.settings());
+  if (checkpoint_steps(workplace().run("whole")).empty())
+    workplace().train("whole", kRecipe.settings());
   return workplace().run("whole");
 }
 
@@ -142,14 +159,17 @@ TEST(Stop, AfterEveryStep) {
 TEST(Stop, KilledAtRandomInstants) {
   const auto start = std::chrono::steady_clock::now();
   const fs::path reference = whole_run(), run = workplace().run("killed");
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const Words command = workplace().train_command("killed", {"training.precision=fp32", "training.micro_batch_tokens=256",
-                                                             "model.dropout=0.1", "evaluation.every=7", "checkpoint.every=2"});
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const Words command = workplace().train_command(
+      "killed", {"training.precision=fp32", "training.micro_batch_tokens=256", "model.dropout=0.1",
+                 "evaluation.every=7", "checkpoint.every=2"});
   Philox random(11, RandomPurpose::test);
   int killed = 0;
   for (int i = 0; i < 10; ++i) {
     RunningProgram program(command);
-    std::this_thread::sleep_for(std::chrono::duration<double>(std::min(seconds, 3.0) * random.uniform()));
+    std::this_thread::sleep_for(
+        std::chrono::duration<double>(std::min(seconds, 3.0) * random.uniform()));
     program.signal(SIGKILL);
     if (program.wait() == 128 + SIGKILL) ++killed;
   }
@@ -158,7 +178,8 @@ TEST(Stop, KilledAtRandomInstants) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   expect_same_run(run, reference);
   for (const auto& entry : fs::directory_iterator(run / "checkpoints"))
-    EXPECT_TRUE(entry.path().filename().string().starts_with("step-")) << "left over: " << entry.path();
+    EXPECT_TRUE(entry.path().filename().string().starts_with("step-"))
+        << "left over: " << entry.path();
 }
 
 TEST(Stop, BeforeTheFirstStep) {
@@ -167,7 +188,8 @@ TEST(Stop, BeforeTheFirstStep) {
   for (int attempt = 0; attempt < 20; ++attempt) {
     fs::remove_all(run);
     RunningProgram program(command);
-    program.wait_for([&] { return fs::exists(run / "run.json"); });  // set up has begun, no model yet
+    // set up has begun, no model yet
+    program.wait_for([&] { return fs::exists(run / "run.json"); });
     program.signal(SIGTERM);
     ASSERT_EQ(program.wait(), kStopped) << program.errors();
     if (checkpoint_steps(run) == std::vector<int64_t>{0}) break;
@@ -181,9 +203,11 @@ TEST(Stop, BeforeTheFirstStep) {
 /// A validation that is cut short leaves no row; the continued run makes it anew, once.
 TEST(Stop, DuringValidation) {
   Words settings = kRecipe.settings();
-  for (const char* more : {"evaluation.every=5", "evaluation.split=train", "evaluation.tokens=all", "training.steps=10"})
+  for (const char* more : {"evaluation.every=5", "evaluation.split=train", "evaluation.tokens=all",
+                           "training.steps=10"})
     settings.push_back(more);
-  const fs::path reference = workplace().run("validating_whole"), run = workplace().run("validating");
+  const fs::path reference = workplace().run("validating_whole"),
+                 run = workplace().run("validating");
   workplace().train("validating_whole", settings);
   const Words command = workplace().train_command("validating", settings);
   bool cut_short = false;
@@ -207,8 +231,9 @@ TEST(Stop, SecondSignalEndsAtOnce) {
     const std::string name = fmt::format("twice_{}", second);
     const fs::path run = workplace().run(name);
     // One step takes long enough for both signals.
-    const Words command = workplace().train_command(name, {"training.batch_tokens=64Ki", "training.micro_batch_tokens=1Ki",
-                                                           "training.steps=3", "checkpoint.every=1", "evaluation.every=0"});
+    const Words command = workplace().train_command(
+        name, {"training.batch_tokens=64Ki", "training.micro_batch_tokens=1Ki", "training.steps=3",
+               "checkpoint.every=1", "evaluation.every=0"});
     RunningProgram program(command);
     program.wait_for([&] { return !checkpoint_steps(run).empty(); });
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -236,7 +261,8 @@ TEST(Stop, EverySignalThatAsksForIt) {
 
 TEST(RunLock, SecondProcessIsRefused) {
   const fs::path run = workplace().run("busy");
-  RunningProgram first(workplace().train_command("busy", {"training.steps=100k", "schedule.warmup=0"}));
+  RunningProgram first(
+      workplace().train_command("busy", {"training.steps=100k", "schedule.warmup=0"}));
   ASSERT_TRUE(first.wait_for([&] { return shows_step(run, 1); })) << first.errors();
   const ProcessResult second = polysketch(workplace().train_command("busy"));
   EXPECT_EQ(second.exit_code, 73);
@@ -253,7 +279,8 @@ TEST(Order, DoesNotDependOnThreads) {
     fs::remove_all(run);
     Words settings = kRecipe.settings();
     settings.push_back(std::string("data.threads=") + threads);
-    settings.push_back("data.cache=" + (workplace().path() / "cache" / threads).string());  // so that they do tokenise
+    // so that they do tokenise
+    settings.push_back("data.cache=" + (workplace().path() / "cache" / threads).string());
     workplace().train("threads", settings);
     expect_same_run(run, reference);
   }
@@ -262,7 +289,9 @@ TEST(Order, DoesNotDependOnThreads) {
 TEST(Order, DependsOnTheSeed) {
   workplace().train("seed_one", {"training.steps=2", "schedule.warmup=1", "run.seed=1"});
   workplace().train("seed_two", {"training.steps=2", "schedule.warmup=1", "run.seed=2"});
-  const auto digest = [](const char* name) { return metric_rows(workplace().run(name), "step").back().at("token_digest"); };
+  const auto digest = [](const char* name) {
+    return metric_rows(workplace().run(name), "step").back().at("token_digest");
+  };
   EXPECT_NE(digest("seed_one"), digest("seed_two"));
 }
 

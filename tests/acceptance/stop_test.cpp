@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decisions that several processes take together: to stop, to give up, and which checkpoint to continue from. Numbers are those of the
-// table "Faults" in docs/distributed.md.
+// Decisions that several processes take together: to stop, to give up, and which checkpoint to
+// continue from. Numbers are those of the table "Faults" in docs/distributed.md.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -29,34 +29,44 @@ Words settings(const Words& more = {}) {
 bool hears(pid_t process, int number) {
   std::istringstream lines(read_text(fmt::format("/proc/{}/status", process)));
   for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with("SigCgt:")) return (std::stoull(line.substr(7), nullptr, 16) >> (number - 1) & 1) != 0;
+    if (line.starts_with("SigCgt:"))
+      return (std::stoull(line.substr(7), nullptr, 16) >> (number - 1) & 1) != 0;
   }
   return false;
 }
 
-/// Fault 38: ten stops at random moments, of a random process by a random signal, in a run that saves and validates often.
+/// Fault 38: ten stops at random moments, of a random process by a random signal, in a run that
+/// saves and validates often.
 TEST(StopTogether, AtAnyMomentAllStopAtTheSameStepAndNothingIsLost) {
   const Workplace& place = workplace();
-  const Words more = settings({"training.steps=130", "checkpoint.every=7", "evaluation.every=5", "evaluation.tokens=all"});
+  const Words more = settings(
+      {"training.steps=130", "checkpoint.every=7", "evaluation.every=5", "evaluation.tokens=all"});
   train_together(place, 1, "never-stopped", more);
   const fs::path run = place.run("stopped-often");
   std::mt19937 random(38);
-  const auto below = [&](int limit) { return static_cast<int>(random() % static_cast<unsigned>(limit)); };
+  const auto below = [&](int limit) {
+    return static_cast<int>(random() % static_cast<unsigned>(limit));
+  };
   std::set<std::string> moments;
   for (int round = 0; round < 10; ++round) {
     ProcessGroup group(kWorld, place.train_command("stopped-often", more));
-    const int victim = below(kWorld), number = std::array{SIGTERM, SIGINT, SIGUSR1}[static_cast<size_t>(below(3))];
-    // From the moment that the signal is heard (as /proc says): once at the start, else after up to 8 steps.
+    const int victim = below(kWorld),
+              number = std::array{SIGTERM, SIGINT, SIGUSR1}[static_cast<size_t>(below(3))];
+    // From the moment that the signal is heard (as /proc says): once at the start, else after up to
+    // 8 steps.
     const int64_t saved = checkpoint_steps(run).empty() ? 0 : checkpoint_steps(run).back();
     const auto heard = [&] { return hears(group[victim].process(), number); };
     ASSERT_TRUE(group[victim].wait_for(heard)) << group.errors();
     const int64_t wanted = round % 4 == 0 ? 0 : saved + 1 + below(8);
     if (wanted > 0) {
-      ASSERT_TRUE(group[0].wait_for([&] { return static_cast<int64_t>(metric_rows(run, "step").size()) >= wanted; })) << group.errors();
+      ASSERT_TRUE(group[0].wait_for([&] {
+        return static_cast<int64_t>(metric_rows(run, "step").size()) >= wanted;
+      })) << group.errors();
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(below(40)));
     group[victim].signal(number);
-    ASSERT_EQ(group.wait(), std::vector<int>(kWorld, 75)) << "round " << round << "\n" << group.errors();
+    ASSERT_EQ(group.wait(), std::vector<int>(kWorld, 75)) << "round " << round << "\n"
+                                                          << group.errors();
     const auto rows = metric_rows(run);
     ASSERT_FALSE(rows.empty());
     EXPECT_EQ(rows.back().at("event"), "stop");
@@ -73,12 +83,16 @@ TEST(StopTogether, AtAnyMomentAllStopAtTheSameStepAndNothingIsLost) {
 /// Fault 35: a rate that is far too high; the sums of all turn infinite.
 TEST(StopTogether, ANumberThatIsNotFiniteEndsAllAndTouchesNoCheckpoint) {
   const Workplace& place = workplace();
-  ProcessGroup group(kWorld, place.train_command("infinite", settings({"schedule.peak=1e30", "schedule.warmup=1", "checkpoint.every=1"})));
+  ProcessGroup group(
+      kWorld, place.train_command("infinite", settings({"schedule.peak=1e30", "schedule.warmup=1",
+                                                        "checkpoint.every=1"})));
   EXPECT_EQ(group.wait(), std::vector<int>(kWorld, 80)) << group.errors();
   const int64_t saved = checkpoint_steps(place.run("infinite")).back();
   for (int rank = 0; rank < kWorld; ++rank) {
-    EXPECT_THAT(group[rank].errors(), HasSubstr(fmt::format("ERROR 80: step {}: loss ", saved + 1)));
-    EXPECT_THAT(group[rank].errors(), HasSubstr("no update was made, the last checkpoint is untouched"));
+    EXPECT_THAT(group[rank].errors(),
+                HasSubstr(fmt::format("ERROR 80: step {}: loss ", saved + 1)));
+    EXPECT_THAT(group[rank].errors(),
+                HasSubstr("no update was made, the last checkpoint is untouched"));
   }
   EXPECT_EQ(static_cast<int64_t>(metric_rows(place.run("infinite"), "step").size()), saved);
 }
@@ -101,8 +115,10 @@ TEST(StopTogether, ADamagedFileOfOneProcessTakesAllBackToTheSameOlderStep) {
   {
     ProcessGroup group(kWorld, place.train_command("damaged", more));
     EXPECT_EQ(group.wait(), std::vector<int>(kWorld, 0)) << group.errors();
-    EXPECT_THAT(group.errors(), AllOf(HasSubstr("model-00002-of-00003.safetensors"), HasSubstr("using step-00000008"),
-                                      HasSubstr("continuing from " + checkpoint_path(run, 8).string())));
+    EXPECT_THAT(
+        group.errors(),
+        AllOf(HasSubstr("model-00002-of-00003.safetensors"), HasSubstr("using step-00000008"),
+              HasSubstr("continuing from " + checkpoint_path(run, 8).string())));
   }
   EXPECT_EQ(losses_of(run), losses);
   EXPECT_TRUE(tensors_of(run) == tensors);
@@ -110,7 +126,9 @@ TEST(StopTogether, ADamagedFileOfOneProcessTakesAllBackToTheSameOlderStep) {
   damage(12);
   ProcessGroup two(2, place.train_command("damaged", more));
   EXPECT_EQ(two.wait(), std::vector<int>(2, 0)) << two.errors();
-  EXPECT_THAT(two[0].errors(), HasSubstr("made by 3 processes, now there are 2: the same tokens go on, and the same sums"));
+  EXPECT_THAT(
+      two[0].errors(),
+      HasSubstr("made by 3 processes, now there are 2: the same tokens go on, and the same sums"));
   EXPECT_EQ(losses_of(run), losses);
   ProcessGroup four(4, place.train_command("damaged", more));
   EXPECT_EQ(four.wait(), std::vector<int>(4, 78)) << four.errors();

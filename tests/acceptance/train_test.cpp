@@ -26,7 +26,8 @@ TEST_P(Train, LearnsFromABook) {
   const auto& [attention, precision] = GetParam();
   const fs::path run = workplace().run("learn");
   fs::remove_all(run);
-  workplace().train("learn", {"attention.kind=" + attention, "attention.degree=4", "training.precision=" + precision});
+  workplace().train("learn", {"attention.kind=" + attention, "attention.degree=4",
+                              "training.precision=" + precision});
 
   const auto steps = metric_rows(run, "step");
   ASSERT_EQ(steps.size(), 20u);
@@ -40,11 +41,15 @@ TEST_P(Train, LearnsFromABook) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Train,
-                         testing::Values(Variant{"softmax", "fp32"}, Variant{"softmax", "bf16"}, Variant{"polynomial", "fp32"},
+                         testing::Values(Variant{"softmax", "fp32"}, Variant{"softmax", "bf16"},
+                                         Variant{"polynomial", "fp32"},
                                          Variant{"polynomial", "bf16"}),
-                         [](const auto& given) { return given.param.attention + "_" + given.param.precision; });
+                         [](const auto& given) {
+                           return given.param.attention + "_" + given.param.precision;
+                         });
 
-/// Frames of a TFRecord file with both checksums right; what stands behind the last one is not a record.
+/// Frames of a TFRecord file with both checksums right; what stands behind the last one is not a
+/// record.
 size_t count_records(const std::string& bytes) {
   size_t records = 0, at = 0;
   while (at + 12 <= bytes.size()) {
@@ -67,7 +72,8 @@ TEST(RunFolder, HoldsWhatTheContractSays) {
   const ProcessResult result = workplace().train("folder", {"training.steps=12"});
   EXPECT_EQ(result.out, "") << "figures of a run stand in its folder; standard output stays free";
 
-  for (const char* name : {"config.yaml", "run.json", "metrics.jsonl", "log.txt"}) EXPECT_TRUE(fs::is_regular_file(run / name)) << name;
+  for (const char* name : {"config.yaml", "run.json", "metrics.jsonl", "log.txt"})
+    EXPECT_TRUE(fs::is_regular_file(run / name)) << name;
   EXPECT_EQ(checkpoint_steps(run), (std::vector<int64_t>{10, 12}));
   for (const char* name : {"manifest.json", "model.safetensors", "optimizer.safetensors"})
     EXPECT_TRUE(fs::is_regular_file(checkpoint_path(run, 10) / name)) << name;
@@ -94,12 +100,14 @@ TEST(RunFolder, MetricsRowsAreComplete) {
   std::set<std::string> digests;
   for (size_t i = 0; i < steps.size(); ++i) {
     const Row& row = steps[i];
-    for (const char* key : {"event", "step", "tokens", "loss", "perplexity", "learning_rate", "gradient_norm", "tokens_per_second",
-                            "data_wait_fraction", "token_digest", "peak_bytes", "seconds_per_step", "epoch", "time"})
+    for (const char* key : {"event", "step", "tokens", "loss", "perplexity", "learning_rate",
+                            "gradient_norm", "tokens_per_second", "data_wait_fraction",
+                            "token_digest", "peak_bytes", "seconds_per_step", "epoch", "time"})
       ASSERT_TRUE(row.contains(key)) << key;
     EXPECT_EQ(row["step"], i + 1);
     EXPECT_EQ(row["tokens"], 1024 * (i + 1));
-    EXPECT_NEAR(row["perplexity"].get<double>(), std::exp(row["loss"].get<double>()), 1e-9 * row["perplexity"].get<double>());
+    EXPECT_NEAR(row["perplexity"].get<double>(), std::exp(row["loss"].get<double>()),
+                1e-9 * row["perplexity"].get<double>());
     EXPECT_GT(row["tokens_per_second"].get<double>(), 0);
     EXPECT_GE(row["data_wait_fraction"].get<double>(), 0);
     EXPECT_LE(row["data_wait_fraction"].get<double>(), 1);
@@ -108,7 +116,8 @@ TEST(RunFolder, MetricsRowsAreComplete) {
   }
   EXPECT_EQ(digests.size(), steps.size()) << "every step consumes tokens, so its digest is new";
   const Row validation = metric_rows(run, "validation").at(0);
-  for (const char* key : {"loss", "perplexity", "tokens_scored"}) EXPECT_TRUE(validation.contains(key)) << key;
+  for (const char* key : {"loss", "perplexity", "tokens_scored"})
+    EXPECT_TRUE(validation.contains(key)) << key;
   const Row checkpoint = metric_rows(run, "checkpoint").at(0);
   EXPECT_TRUE(fs::is_directory(checkpoint.at("path").get<std::string>()));
 }
@@ -116,15 +125,19 @@ TEST(RunFolder, MetricsRowsAreComplete) {
 TEST(RunFolder, ItsConfigurationRepeatsTheRun) {
   const fs::path first = workplace().run("first"), again = workplace().run("again");
   workplace().train("first", {"training.steps=5", "attention.kind=polynomial", "run.seed=7"});
-  const ProcessResult result = polysketch({"train", (first / "config.yaml").string(), "--set", "run.directory=" + again.string()});
+  const ProcessResult result = polysketch(
+      {"train", (first / "config.yaml").string(), "--set", "run.directory=" + again.string()});
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_EQ(read_text(checkpoint_path(first, 5) / "model.safetensors"), read_text(checkpoint_path(again, 5) / "model.safetensors"));
+  EXPECT_EQ(read_text(checkpoint_path(first, 5) / "model.safetensors"),
+            read_text(checkpoint_path(again, 5) / "model.safetensors"));
 }
 
 TEST(RunFolder, CheckpointHoldsFp32MastersAndMoments) {
   const fs::path run = workplace().run("tensors");
-  workplace().train("tensors", {"training.steps=2", "schedule.warmup=1", "training.precision=bf16"});
-  const TensorFile model(checkpoint_path(run, 2) / "model.safetensors"), optimizer(checkpoint_path(run, 2) / "optimizer.safetensors");
+  workplace().train("tensors",
+                    {"training.steps=2", "schedule.warmup=1", "training.precision=bf16"});
+  const TensorFile model(checkpoint_path(run, 2) / "model.safetensors"),
+      optimizer(checkpoint_path(run, 2) / "optimizer.safetensors");
   int64_t numbers = 0;
   for (const TensorInfo& tensor : model.tensors()) {
     EXPECT_EQ(tensor.type, DataType::f32) << tensor.name;
@@ -139,7 +152,8 @@ TEST(RunFolder, CheckpointHoldsFp32MastersAndMoments) {
   }
   EXPECT_EQ(optimizer.tensors().size(), 2 * model.tensors().size());
   EXPECT_EQ(numbers, metric_rows(run, "start").at(0).at("parameters").get<int64_t>());
-  // Appendix H's count for C = 32, G = 80, L = 2: embedding, bias of the logits, final norm, and two blocks.
+  // Appendix H's count for C = 32, G = 80, L = 2: embedding, bias of the logits, final norm, and
+  // two blocks.
   EXPECT_EQ(numbers, 400 * 32 + 400 + 2 * 32 + 2 * (4 * 32 * 32 + 3 * 80 * 32 + 4 * 32));
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a user has when beginning: a folder of text, a tokenizer made from it, a configuration. And the program, run as a user runs it.
+// What a user has when beginning: a folder of text, a tokenizer made from it, a configuration. And
+// the program, run as a user runs it.
 #pragma once
 
 #include <fcntl.h>
@@ -37,8 +38,10 @@ inline ProcessResult polysketch(const Words& arguments, const Words& environment
 /// The program while it runs; it dies with this object.
 class RunningProgram {
  public:
-  /// environment: NAME=VALUE, added to that of the test. in_child: called in the new process before it becomes the program.
-  explicit RunningProgram(const Words& arguments, const Words& environment = {}, const std::function<void()>& in_child = {}) {
+  /// environment: NAME=VALUE, added to that of the test. in_child: called in the new process before
+  /// it becomes the program.
+  explicit RunningProgram(const Words& arguments, const Words& environment = {},
+                          const std::function<void()>& in_child = {}) {
     Words command{program().string()};
     command.insert(command.end(), arguments.begin(), arguments.end());
     std::vector<char*> pointers;
@@ -89,7 +92,9 @@ class RunningProgram {
   std::string errors() const { return read_text(errors_); }
 
  private:
-  static int code_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
+  static int code_of(int status) {
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
   TemporaryFolder folder_;
   std::string errors_;
   pid_t process_ = -1;
@@ -99,7 +104,8 @@ class RunningProgram {
 using Row = nlohmann::ordered_json;
 
 /// The whole rows of metrics.jsonl, those of one event if it is named.
-inline std::vector<Row> metric_rows(const std::filesystem::path& run, const std::string& event = "") {
+inline std::vector<Row> metric_rows(const std::filesystem::path& run,
+                                    const std::string& event = "") {
   std::vector<Row> rows;
   if (!std::filesystem::exists(run / "metrics.jsonl")) return rows;
   std::istringstream lines(read_text(run / "metrics.jsonl"));
@@ -117,8 +123,9 @@ inline std::vector<Row> metric_rows(const std::filesystem::path& run, const std:
 /// Of a row what does not depend on how fast the machine was.
 inline Row lasting(const Row& row) {
   Row kept;
-  static const std::set<std::string> fleeting{"time", "tokens_per_second", "seconds_per_step", "data_wait_fraction",
-                                              "mfu",  "mfu_causal",        "peak_bytes",       "seconds"};
+  static const std::set<std::string> fleeting{
+      "time", "tokens_per_second", "seconds_per_step", "data_wait_fraction",
+      "mfu",  "mfu_causal",        "peak_bytes",       "seconds"};
   for (const auto& [key, value] : row.items()) {
     if (!fleeting.contains(key)) kept[key] = value;
   }
@@ -131,7 +138,8 @@ inline std::vector<int64_t> checkpoint_steps(const std::filesystem::path& run) {
   if (!std::filesystem::exists(run / "checkpoints")) return steps;
   for (const auto& entry : std::filesystem::directory_iterator(run / "checkpoints")) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("step-") && std::filesystem::exists(entry.path() / "manifest.json")) steps.push_back(std::stoll(name.substr(5)));
+    if (name.starts_with("step-") && std::filesystem::exists(entry.path() / "manifest.json"))
+      steps.push_back(std::stoll(name.substr(5)));
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -141,15 +149,19 @@ inline std::filesystem::path checkpoint_path(const std::filesystem::path& run, i
   return run / "checkpoints" / fmt::format("step-{:08}", step);
 }
 
-/// A real book of the repository, cut into train/, validation/ and test/, and a tokenizer that the program learned from it.
+/// A real book of the repository, cut into train/, validation/ and test/, and a tokenizer that the
+/// program learned from it.
 class Workplace {
  public:
   static constexpr int kVocabulary = 400;
 
   Workplace() {
     const std::string book = read_text(source_folder() / "tests/data/texts/pioneer_days.txt");
-    const auto part = [&](size_t begin, size_t end, const std::string& name) {  // in thousandths, cut where a line ends
-      const auto at = [&](size_t share) { return share == 1000 ? book.size() : book.find('\n', book.size() * share / 1000) + 1; };
+    // in thousandths, cut where a line ends
+    const auto part = [&](size_t begin, size_t end, const std::string& name) {
+      const auto at = [&](size_t share) {
+        return share == 1000 ? book.size() : book.find('\n', book.size() * share / 1000) + 1;
+      };
       write_text(corpus() / name, book.substr(at(begin), at(end) - at(begin)));
     };
     part(1, 250, "train/one.txt");
@@ -157,7 +169,8 @@ class Workplace {
     part(500, 850, "train/three.txt");
     part(850, 920, "validation/four.txt");
     part(920, 1000, "test/five.txt");
-    const auto made = polysketch({"tokenizer", "train", "--recipe", "bpe-bytes", "--vocab-size", std::to_string(kVocabulary), "--input",
+    const auto made = polysketch({"tokenizer", "train", "--recipe", "bpe-bytes", "--vocab-size",
+                                  std::to_string(kVocabulary), "--input",
                                   (corpus() / "train").string(), "--output", tokenizer().string()});
     if (made.exit_code != 0) throw std::runtime_error("tokenizer train: " + made.err);
     write_text(config(), yaml());
@@ -173,7 +186,8 @@ class Workplace {
     return fmt::format(
         "run: {{name: tiny, directory: {0}/runs/tiny}}\n"
         "model: {{size: custom, layers: 2, width: 32, heads: 2, vocabulary: {1}}}\n"
-        "data: {{corpus: text, root: {0}/text, context: 64, cache: {0}/cache, tokenizer: {{path: {0}/book.model}}}}\n"
+        "data: {{corpus: text, root: {0}/text, context: 64, cache: {0}/cache, tokenizer: {{path: "
+        "{0}/book.model}}}}\n"
         "training: {{batch_tokens: 1024, steps: 20, precision: fp32, device: cpu, threads: 1}}\n"
         "schedule: {{peak: 1e-2, warmup: 3}}\n"
         "evaluation: {{every: 10, tokens: 2k}}\n"
@@ -183,7 +197,8 @@ class Workplace {
   }
 
   /// `command CONFIG --set run.directory=… --set …`; the run folder is the one of that name.
-  Words command(const std::string& what, const std::string& name, const Words& settings = {}) const {
+  Words command(const std::string& what, const std::string& name,
+                const Words& settings = {}) const {
     Words words{what, config().string(), "--set", "run.directory=" + run(name).string()};
     for (const auto& setting : settings) {
       words.push_back("--set");
@@ -191,7 +206,9 @@ class Workplace {
     }
     return words;
   }
-  Words train_command(const std::string& name, const Words& settings = {}) const { return command("train", name, settings); }
+  Words train_command(const std::string& name, const Words& settings = {}) const {
+    return command("train", name, settings);
+  }
 
   /// Trains to the end; fails the test if the program does not succeed.
   ProcessResult train(const std::string& name, const Words& settings = {}) const {
@@ -221,7 +238,8 @@ inline void expect_falling_loss(const std::filesystem::path& run, double least) 
   const auto steps = metric_rows(run, "step");
   ASSERT_GE(steps.size(), 5u);
   const size_t fifth = steps.size() / 5;
-  EXPECT_LT(mean_loss(steps, steps.size() - fifth, steps.size()), mean_loss(steps, 0, fifth) - least);
+  EXPECT_LT(mean_loss(steps, steps.size() - fifth, steps.size()),
+            mean_loss(steps, 0, fifth) - least);
 }
 
 }  // namespace polysketch::test

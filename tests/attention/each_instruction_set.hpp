@@ -26,7 +26,9 @@ class ThreadCount {
 /// Computes in one way for a scope, with one thread: these tests make thousands of tiny calls.
 class InstructionSetScope {
  public:
-  explicit InstructionSetScope(kernels::InstructionSet set) : before_(kernels::instruction_set()) { kernels::use_instruction_set(set); }
+  explicit InstructionSetScope(kernels::InstructionSet set) : before_(kernels::instruction_set()) {
+    kernels::use_instruction_set(set);
+  }
   ~InstructionSetScope() { kernels::use_instruction_set(before_); }
   InstructionSetScope(const InstructionSetScope&) = delete;
   InstructionSetScope& operator=(const InstructionSetScope&) = delete;
@@ -36,11 +38,13 @@ class InstructionSetScope {
   ThreadCount one_{1};
 };
 
-/// Runs a test once for each way this machine can compute: its own kernels, and LibTorch calls alone.
+/// Runs a test once for each way this machine can compute: its own kernels, and LibTorch calls
+/// alone.
 class EachInstructionSet : public testing::TestWithParam<kernels::InstructionSet> {
  protected:
   void SetUp() override {
-    if (!kernels::is_supported(GetParam())) GTEST_SKIP() << "this machine has no " << kernels::name(GetParam());
+    if (!kernels::is_supported(GetParam()))
+      GTEST_SKIP() << "this machine has no " << kernels::name(GetParam());
     scope_.emplace(GetParam());
   }
 
@@ -48,12 +52,14 @@ class EachInstructionSet : public testing::TestWithParam<kernels::InstructionSet
   std::optional<InstructionSetScope> scope_;
 };
 
-inline std::string instruction_set_name(const testing::TestParamInfo<kernels::InstructionSet>& parameter) {
+inline std::string instruction_set_name(
+    const testing::TestParamInfo<kernels::InstructionSet>& parameter) {
   return std::string(kernels::name(parameter.param));
 }
 
 inline auto instruction_sets() {
-  return testing::Values(kernels::InstructionSet::baseline, kernels::InstructionSet::avx512, kernels::InstructionSet::amx);
+  return testing::Values(kernels::InstructionSet::baseline, kernels::InstructionSet::avx512,
+                         kernels::InstructionSet::amx);
 }
 
 }  // namespace polysketch::test

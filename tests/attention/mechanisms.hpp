@@ -10,7 +10,8 @@
 
 namespace polysketch::test {
 
-/// One row for every mechanism and variant. A new mechanism gets a row here, and every test of what holds for all runs on it.
+/// One row for every mechanism and variant. A new mechanism gets a row here, and every test of what
+/// holds for all runs on it.
 struct Mechanism {
   std::string name;
   AttentionConfig config;
@@ -19,7 +20,8 @@ struct Mechanism {
 
 inline std::vector<Mechanism> mechanisms() {
   std::vector<Mechanism> all;
-  const auto add = [&](const std::string& name, AttentionKind kind, auto&& set, bool contains_nan = true) {
+  const auto add = [&](const std::string& name, AttentionKind kind, auto&& set,
+                       bool contains_nan = true) {
     AttentionConfig config;
     config.kind = kind;
     // Small numbers, so that short texts have many blocks.
@@ -38,11 +40,13 @@ inline std::vector<Mechanism> mechanisms() {
     };
   };
   using K = AttentionKind;
-  // LibTorch's softmax multiplies hidden values by zero inside a tile: a NaN there reaches earlier rows of the tile.
+  // LibTorch's softmax multiplies hidden values by zero inside a tile: a NaN there reaches earlier
+  // rows of the tile.
   add("softmax", K::softmax, none, false);
   add("sliding_window", K::sliding_window, none, false);
   for (const int64_t degree : {2, 4, 8})
-    add(fmt::format("polynomial_{}", degree), K::polynomial, [=](AttentionConfig& c) { c.degree = degree; });
+    add(fmt::format("polynomial_{}", degree), K::polynomial,
+        [=](AttentionConfig& c) { c.degree = degree; });
   add("local_polynomial", K::local_polynomial, none);
   const auto exact = LocalAttention::exact, nothing = LocalAttention::none;
   add("random", K::polysketch, sketched(SketchKind::random, nothing, 4));

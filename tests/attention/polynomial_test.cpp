@@ -17,7 +17,8 @@ namespace {
 using test::normal;
 using test::relative_error;
 
-/// Inputs, a cotangent, and what the two sides made of them: output, then gradients of q, k, v and of gain and bias if there are any.
+/// Inputs, a cotangent, and what the two sides made of them: output, then gradients of q, k, v and
+/// of gain and bias if there are any.
 struct Case {
   std::vector<at::Tensor> leaves;  // q, k, v, [gain, bias], fp64
   at::Tensor cotangent;
@@ -25,13 +26,16 @@ struct Case {
   Documents documents;
 };
 
-Case random_case(Philox& random, int64_t batch, int64_t heads, int64_t length, int64_t width, int64_t degree, bool norm,
-                 at::ScalarType type) {
+Case random_case(Philox& random, int64_t batch, int64_t heads, int64_t length, int64_t width,
+                 int64_t degree, bool norm, at::ScalarType type) {
   Case c;
-  // Without the norm, scores below 1 keep the powers of large degrees at the size of the 1 of the normaliser.
+  // Without the norm, scores below 1 keep the powers of large degrees at the size of the 1 of the
+  // normaliser.
   const double size = norm ? 1 : 0.8 / std::sqrt(std::sqrt(static_cast<double>(width)));
   for (int i = 0; i < 3; ++i)
-    c.leaves.push_back((normal({batch, heads, length, width}, random) * (i == 2 ? 1 : size)).to(type).to(at::kDouble));
+    c.leaves.push_back((normal({batch, heads, length, width}, random) * (i == 2 ? 1 : size))
+                           .to(type)
+                           .to(at::kDouble));
   if (norm) {
     c.leaves.push_back(1 + 0.2 * normal({width}, random));
     c.leaves.push_back(0.2 * normal({width}, random));
@@ -41,8 +45,9 @@ Case random_case(Philox& random, int64_t batch, int64_t heads, int64_t length, i
   return c;
 }
 
-std::vector<at::Tensor> with_gradients(const Case& c, at::ScalarType type,
-                                       const std::function<at::Tensor(const std::vector<at::Tensor>&)>& f) {
+std::vector<at::Tensor> with_gradients(
+    const Case& c, at::ScalarType type,
+    const std::function<at::Tensor(const std::vector<at::Tensor>&)>& f) {
   std::vector<at::Tensor> leaves;
   for (size_t i = 0; i < c.leaves.size(); ++i) {
     // Parameters stay in fp32 beside bf16 activations.
@@ -58,8 +63,9 @@ std::vector<at::Tensor> with_gradients(const Case& c, at::ScalarType type,
 
 std::vector<at::Tensor> dense(const Case& c) {
   return with_gradients(c, at::kDouble, [&](const std::vector<at::Tensor>& x) {
-    return x.size() == 3 ? test::dense_polynomial(x[0], x[1], x[2], c.degree, c.documents)
-                         : test::dense_polynomial_normed(x[0], x[1], x[2], x[3], x[4], c.degree, c.documents);
+    return x.size() == 3
+               ? test::dense_polynomial(x[0], x[1], x[2], c.degree, c.documents)
+               : test::dense_polynomial_normed(x[0], x[1], x[2], x[3], x[4], c.degree, c.documents);
   });
 }
 
@@ -76,7 +82,8 @@ std::vector<at::Tensor> blocked(const Case& c, at::ScalarType type, int64_t tile
 
 constexpr const char* kNames[] = {"output", "dq", "dk", "dv", "dgain", "dbias"};
 
-void expect_close(const std::vector<at::Tensor>& value, const std::vector<at::Tensor>& reference, double bound, const std::string& what) {
+void expect_close(const std::vector<at::Tensor>& value, const std::vector<at::Tensor>& reference,
+                  double bound, const std::string& what) {
   ASSERT_EQ(value.size(), reference.size());
   for (size_t i = 0; i < value.size(); ++i) {
     const double error = relative_error(value[i], reference[i]);
@@ -87,8 +94,9 @@ void expect_close(const std::vector<at::Tensor>& value, const std::vector<at::Te
 
 std::string describe(const Case& c, int64_t tile = 0) {
   std::ostringstream text;
-  text << "q " << c.leaves[0].sizes() << " degree " << c.degree << (c.leaves.size() > 3 ? " normed" : "")
-       << (c.documents.defined() ? " documents" : "") << " tile " << tile;
+  text << "q " << c.leaves[0].sizes() << " degree " << c.degree
+       << (c.leaves.size() > 3 ? " normed" : "") << (c.documents.defined() ? " documents" : "")
+       << " tile " << tile;
   return text.str();
 }
 
@@ -98,34 +106,43 @@ auto pick(Philox& random, const List& list) {
 }
 
 using test::EachInstructionSet;
-INSTANTIATE_TEST_SUITE_P(Polynomial, EachInstructionSet, test::instruction_sets(), test::instruction_set_name);
+INSTANTIATE_TEST_SUITE_P(Polynomial, EachInstructionSet, test::instruction_sets(),
+                         test::instruction_set_name);
 
 TEST(Polynomial, BlockedEqualsDenseInDouble) {
   const test::ThreadCount one(1);  // thousands of tiny calls
   Philox random(1, RandomPurpose::test);
   for (int i = 0; i < 220; ++i) {
-    const int64_t batch = 1 + static_cast<int64_t>(random.bounded(3)), heads = 1 + static_cast<int64_t>(random.bounded(4));
+    const int64_t batch = 1 + static_cast<int64_t>(random.bounded(3)),
+                  heads = 1 + static_cast<int64_t>(random.bounded(4));
     const int64_t length = 1 + static_cast<int64_t>(random.bounded(90));
-    const int64_t width = 4 + static_cast<int64_t>(random.bounded(40));  // the norm of one or two numbers has no gradient to speak of
+    // the norm of one or two numbers has no gradient to speak of
+    const int64_t width = 4 + static_cast<int64_t>(random.bounded(40));
     const int64_t tile = 1 + static_cast<int64_t>(random.bounded(40));
-    Case c = random_case(random, batch, heads, length, width, pick(random, std::array<int64_t, 5>{2, 4, 6, 8, 10}), random.bounded(2) == 0,
-                         at::kDouble);
+    Case c = random_case(random, batch, heads, length, width,
+                         pick(random, std::array<int64_t, 5>{2, 4, 6, 8, 10}),
+                         random.bounded(2) == 0, at::kDouble);
     if (random.bounded(3) == 0) c.documents = test::random_documents(batch, length, random, 12);
-    expect_close(blocked(c, at::kDouble, tile), dense(c), test::tolerance::kReordered64, describe(c, tile));
+    expect_close(blocked(c, at::kDouble, tile), dense(c), test::tolerance::kReordered64,
+                 describe(c, tile));
     if (HasFailure()) return;
   }
 }
 
-// Widths with and without a full register, lengths around the sizes of groups, panels and blocks, documents that cut them anywhere.
+// Widths with and without a full register, lengths around the sizes of groups, panels and blocks,
+// documents that cut them anywhere.
 constexpr std::array<int64_t, 9> kWidths{16, 32, 48, 64, 80, 96, 128, 8, 20};
 constexpr std::array<int64_t, 14> kLengths{1, 2, 5, 6, 7, 63, 64, 65, 127, 190, 192, 193, 257, 400};
 
 TEST_P(EachInstructionSet, SingleCloseToDense) {
   Philox random(2, RandomPurpose::test);
   for (int i = 0; i < 80; ++i) {
-    const int64_t batch = 1 + static_cast<int64_t>(random.bounded(2)), heads = 1 + static_cast<int64_t>(random.bounded(3));
-    const int64_t degree = pick(random, std::array<int64_t, 4>{2, 4, 6, 8}), length = pick(random, kLengths), width = pick(random, kWidths);
-    // Normed vectors have large scores: the first rows then give all their weight to one key, and dO·(v - o) is mostly rounding.
+    const int64_t batch = 1 + static_cast<int64_t>(random.bounded(2)),
+                  heads = 1 + static_cast<int64_t>(random.bounded(3));
+    const int64_t degree = pick(random, std::array<int64_t, 4>{2, 4, 6, 8}),
+                  length = pick(random, kLengths), width = pick(random, kWidths);
+    // Normed vectors have large scores: the first rows then give all their weight to one key, and
+    // dO·(v - o) is mostly rounding.
     const bool norm = length >= 63 && random.bounded(2) == 0;
     Case c = random_case(random, batch, heads, length, width, degree, norm, at::kFloat);
     if (random.bounded(3) == 0) c.documents = test::random_documents(batch, length, random, 50);
@@ -137,8 +154,10 @@ TEST_P(EachInstructionSet, SingleCloseToDense) {
 TEST_P(EachInstructionSet, BrainCloseToDense) {
   Philox random(8, RandomPurpose::test);
   for (int i = 0; i < 60; ++i) {
-    const int64_t batch = 1 + static_cast<int64_t>(random.bounded(2)), heads = 1 + static_cast<int64_t>(random.bounded(3));
-    const int64_t degree = pick(random, std::array<int64_t, 4>{2, 4, 6, 8}), length = pick(random, kLengths), width = pick(random, kWidths);
+    const int64_t batch = 1 + static_cast<int64_t>(random.bounded(2)),
+                  heads = 1 + static_cast<int64_t>(random.bounded(3));
+    const int64_t degree = pick(random, std::array<int64_t, 4>{2, 4, 6, 8}),
+                  length = pick(random, kLengths), width = pick(random, kWidths);
     const bool norm = length >= 63 && random.bounded(2) == 0;
     const Case c = random_case(random, batch, heads, length, width, degree, norm, at::kBFloat16);
     const auto value = blocked(c, at::kBFloat16), reference = dense(c);
@@ -165,7 +184,11 @@ TEST(Polynomial, GradientsMatchCentralDifferences) {
     c.documents = degree == 6 ? test::random_documents(1, 7, random, 3) : Documents();
     const auto loss = [&](const std::vector<at::Tensor>& x) {
       const at::NoGradGuard no_grad;
-      return (polynomial_attention(x[0], x[1], x[2], {degree, x[3], x[4], c.documents, /*tile=*/3}) * c.cotangent).sum().item<double>();
+      return (polynomial_attention(x[0], x[1], x[2],
+                                   {degree, x[3], x[4], c.documents, /*tile=*/3}) *
+              c.cotangent)
+          .sum()
+          .item<double>();
     };
     const auto analytic = blocked(c, at::kDouble, 3);
     for (size_t leaf = 0; leaf < c.leaves.size(); ++leaf) {
@@ -186,7 +209,8 @@ TEST(Polynomial, GradientsMatchCentralDifferences) {
   }
 }
 
-// Heads are cut into pieces where there are more threads than heads; neither that nor who computes what may show.
+// Heads are cut into pieces where there are more threads than heads; neither that nor who computes
+// what may show.
 TEST_P(EachInstructionSet, ThreadsDoNotChangeAnyBit) {
   Philox random(4, RandomPurpose::test);
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
@@ -204,7 +228,8 @@ TEST_P(EachInstructionSet, ThreadsDoNotChangeAnyBit) {
       if (exact) {
         EXPECT_TRUE(alone[i].equal(together[i])) << kNames[i];
       } else {
-        EXPECT_LE(relative_error(together[i], alone[i]), test::tolerance::kReorderedBrain) << kNames[i];
+        EXPECT_LE(relative_error(together[i], alone[i]), test::tolerance::kReorderedBrain)
+            << kNames[i];
       }
     }
   }
@@ -214,11 +239,13 @@ TEST_P(EachInstructionSet, StridesOfInputsDoNotMatter) {
   Philox random(5, RandomPurpose::test);
   const Case c = random_case(random, 2, 3, 70, 32, 4, true, at::kFloat);
   Case strided = c;
-  strided.leaves[0] = c.leaves[0].transpose(1, 2).contiguous().transpose(1, 2);  // rows of a token side by side, as the model has them
+  // rows of a token side by side, as the model has them
+  strided.leaves[0] = c.leaves[0].transpose(1, 2).contiguous().transpose(1, 2);
   const auto run = [&](const Case& x, bool keep) {
     std::vector<at::Tensor> leaves;
     for (const auto& leaf : x.leaves)
-      leaves.push_back(keep ? leaf.to(at::kFloat) : leaf.to(at::kFloat).transpose(0, -1).contiguous().transpose(0, -1));
+      leaves.push_back(keep ? leaf.to(at::kFloat)
+                            : leaf.to(at::kFloat).transpose(0, -1).contiguous().transpose(0, -1));
     return polynomial_attention(leaves[0], leaves[1], leaves[2], {4, leaves[3], leaves[4], {}, 0});
   };
   const at::Tensor plain = run(c, true);
@@ -248,15 +275,20 @@ TEST_P(EachInstructionSet, LargeNormsStayFinite) {
       Case c = random_case(random, 1, 2, 300, 64, degree, true, type);
       for (auto& leaf : c.leaves) leaf = leaf * 100;  // scores of degree 8 reach 2^150, beyond fp32
       const auto all = blocked(c, type), reference = dense(c);
-      for (size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(all[i].isfinite().all().item<bool>()) << kNames[i] << ", degree " << degree;
-      EXPECT_LE(relative_error(all[0], reference[0]), type == at::kFloat ? test::tolerance::kSingle : test::tolerance::kBrain)
+      for (size_t i = 0; i < all.size(); ++i)
+        EXPECT_TRUE(all[i].isfinite().all().item<bool>()) << kNames[i] << ", degree " << degree;
+      EXPECT_LE(relative_error(all[0], reference[0]),
+                type == at::kFloat ? test::tolerance::kSingle : test::tolerance::kBrain)
           << "degree " << degree;
-      // A wrong power of two would show; the few rows that carry these gradients allow no closer look.
+      // A wrong power of two would show; the few rows that carry these gradients allow no closer
+      // look.
       for (size_t i = 1; i < all.size(); ++i)
-        EXPECT_LE(relative_error(all[i], reference[i]), test::tolerance::kBrainFewRows) << kNames[i] << ", degree " << degree;
+        EXPECT_LE(relative_error(all[i], reference[i]), test::tolerance::kBrainFewRows)
+            << kNames[i] << ", degree " << degree;
     }
     Case raw = random_case(random, 1, 2, 300, 64, 4, false, type);
-    for (int i = 0; i < 2; ++i) raw.leaves[static_cast<size_t>(i)] = raw.leaves[static_cast<size_t>(i)] * 100;
+    for (int i = 0; i < 2; ++i)
+      raw.leaves[static_cast<size_t>(i)] = raw.leaves[static_cast<size_t>(i)] * 100;
     for (const auto& x : blocked(raw, type)) EXPECT_TRUE(x.isfinite().all().item<bool>());
   }
 }

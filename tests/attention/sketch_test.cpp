@@ -21,7 +21,8 @@ using test::relative_error;
 
 using Three = std::array<at::Tensor, 3>;
 
-Three random_inputs(int64_t batch, int64_t heads, int64_t length, int64_t width, Philox& random, at::ScalarType type = at::kDouble) {
+Three random_inputs(int64_t batch, int64_t heads, int64_t length, int64_t width, Philox& random,
+                    at::ScalarType type = at::kDouble) {
   Three x;
   for (at::Tensor& part : x) part = normal({batch, heads, length, width}, random, type);
   return x;
@@ -65,7 +66,9 @@ TEST(Polysketch, WithLocalAttentionOneBlockIsExactPolynomialAttention) {
   const Three x = random_inputs(2, 2, 100, 16, random);
   const at::Tensor want = make_attention(exact, {2, 16}, at::kDouble)->forward(x[0], x[1], x[2]);
   for (const SketchKind kind : {SketchKind::random, SketchKind::learned}) {
-    const at::Tensor got = make_attention(sketched(kind, LocalAttention::exact), {2, 16}, at::kDouble)->forward(x[0], x[1], x[2]);
+    const at::Tensor got =
+        make_attention(sketched(kind, LocalAttention::exact), {2, 16}, at::kDouble)
+            ->forward(x[0], x[1], x[2]);
     EXPECT_LE(relative_error(got, want), test::tolerance::kReordered64);
   }
 }
@@ -75,7 +78,8 @@ at::Tensor unit(const at::Tensor& x) { return x / x.norm(2, {3}, true); }
 /// Mean over draws of s(x)·s(y), and its standard error. x and y have some angle between them.
 TEST(Polysketch, RandomSketchesAreUnbiased) {
   Philox random(39, RandomPurpose::test);
-  const at::Tensor x = unit(normal({1, 1, 1, 8}, random)), y = unit(normal({1, 1, 1, 8}, random) * 0.05 + x);
+  const at::Tensor x = unit(normal({1, 1, 1, 8}, random)),
+                   y = unit(normal({1, 1, 1, 8}, random) * 0.05 + x);
   for (const int64_t degree : {2, 4}) {
     const double want = std::pow((x * y).sum().item<double>(), static_cast<double>(degree));
     for (const SketchScale scale : {SketchScale::paper, SketchScale::code}) {
@@ -87,9 +91,13 @@ TEST(Polysketch, RandomSketchesAreUnbiased) {
         sum += product;
         squares += product * product;
       }
-      const double mean = sum / kDraws, error = std::sqrt((squares / kDraws - mean * mean) / kDraws);
-      // The published code divides by R where Algorithm 1 divides by √R, once for each product: 1 of degree 2, 3 of degree 4.
-      const double factor = scale == SketchScale::paper ? 1 : std::pow(static_cast<double>(kSize), degree == 2 ? -1.0 : -3.0);
+      const double mean = sum / kDraws,
+                   error = std::sqrt((squares / kDraws - mean * mean) / kDraws);
+      // The published code divides by R where Algorithm 1 divides by √R, once for each product: 1
+      // of degree 2, 3 of degree 4.
+      const double factor = scale == SketchScale::paper
+                                ? 1
+                                : std::pow(static_cast<double>(kSize), degree == 2 ? -1.0 : -3.0);
       EXPECT_NEAR(mean, want * factor, 5 * error) << "degree " << degree;
       EXPECT_LT(error, 0.2 * std::abs(want * factor)) << "too few draws to say anything";
     }
@@ -99,16 +107,19 @@ TEST(Polysketch, RandomSketchesAreUnbiased) {
 /// P Theorem 1.1: the relative Frobenius error of (s(q)·s(k))² against (q·k)⁴ falls like 1/√R.
 TEST(Polysketch, ErrorOfRandomSketchesFallsWithTheRootOfTheirSize) {
   Philox random(40, RandomPurpose::test);
-  const at::Tensor q = unit(normal({1, 1, 64, 16}, random)), k = unit(normal({1, 1, 64, 16}, random));
+  const at::Tensor q = unit(normal({1, 1, 64, 16}, random)),
+                   k = unit(normal({1, 1, 64, 16}, random));
   const at::Tensor want = at::matmul(q, k.transpose(2, 3)).pow(4);
   std::vector<double> sizes, errors;
   for (const int64_t size : {8, 16, 32, 64, 128, 256}) {
     constexpr int64_t kDraws = 60;
     double squares = 0;
     for (int64_t draw = 0; draw < kDraws; ++draw) {
-      const auto sketch = make_random_sketch(16, size, 2, SketchScale::paper, {6, draw}, at::kDouble);
+      const auto sketch =
+          make_random_sketch(16, size, 2, SketchScale::paper, {6, draw}, at::kDouble);
       const at::Tensor got = at::matmul((*sketch)(q), (*sketch)(k).transpose(2, 3)).square();
-      // The square of an unbiased estimate has a bias of its own variance, which falls like 1/R: the slope is that of the estimate itself.
+      // The square of an unbiased estimate has a bias of its own variance, which falls like 1/R:
+      // the slope is that of the estimate itself.
       const at::Tensor estimate = at::matmul((*sketch)(q), (*sketch)(k).transpose(2, 3));
       EXPECT_GE(got.min().item<double>(), 0);
       squares += std::pow((estimate - want.sqrt()).norm().item<double>() / q.size(2), 2);
@@ -131,7 +142,11 @@ TEST(Polysketch, ErrorOfRandomSketchesFallsWithTheRootOfTheirSize) {
 
 TEST(Polysketch, DrawsAreAFunctionOfSeedAndLayer) {
   const auto matrix = [](uint64_t seed, int64_t layer) {
-    return make_attention(sketched(SketchKind::random, LocalAttention::none), {2, 16}, at::kFloat, {seed, layer})->constants().at(0).value;
+    return make_attention(sketched(SketchKind::random, LocalAttention::none), {2, 16}, at::kFloat,
+                          {seed, layer})
+        ->constants()
+        .at(0)
+        .value;
   };
   EXPECT_TRUE(matrix(1, 0).equal(matrix(1, 0)));
   EXPECT_FALSE(matrix(1, 0).equal(matrix(1, 1)));
@@ -162,14 +177,18 @@ TEST(Performer, StabilisersAgree) {
   for (at::Tensor& part : x) part = part * 0.3;  // features well above 1e-6
   const Documents documents = test::random_documents(2, 150, random, 50);
   const auto run = [&](Stabiliser stabiliser, const Documents& given) {
-    return make_attention(performer(64, stabiliser), {2, 16}, at::kDouble)->forward(x[0], x[1], x[2], given).detach();
+    return make_attention(performer(64, stabiliser), {2, 16}, at::kDouble)
+        ->forward(x[0], x[1], x[2], given)
+        .detach();
   };
   EXPECT_LE(relative_error(run(Stabiliser::causal, {}), run(Stabiliser::paper, {})), 1e-3);
-  EXPECT_LE(relative_error(run(Stabiliser::causal, documents), run(Stabiliser::paper, documents)), 1e-3);
+  EXPECT_LE(relative_error(run(Stabiliser::causal, documents), run(Stabiliser::paper, documents)),
+            1e-3);
 }
 
 TEST(Performer, PaperStabiliserHasNoRecurrentForm) {
-  EXPECT_EQ(make_attention(performer(64, Stabiliser::paper), {2, 16})->recurrence(), Recurrence::none);
+  EXPECT_EQ(make_attention(performer(64, Stabiliser::paper), {2, 16})->recurrence(),
+            Recurrence::none);
   try {
     (void)make_attention(performer(64, Stabiliser::paper), {2, 16})->initial_state();
     ADD_FAILURE() << "no error";
@@ -205,7 +224,8 @@ TEST(Attention, SizesThatAKindDoesNotKnowAreRefused) {
   AttentionConfig uneven;
   uneven.kind = AttentionKind::hedgehog;
   uneven.features = 33;
-  for (const auto& [config, key] : {std::pair(odd, "attention.degree"), std::pair(uneven, "attention.features")}) {
+  for (const auto& [config, key] :
+       {std::pair(odd, "attention.degree"), std::pair(uneven, "attention.features")}) {
     try {
       (void)make_attention(config, {2, 16});
       ADD_FAILURE() << key;

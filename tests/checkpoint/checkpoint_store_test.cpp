@@ -60,7 +60,8 @@ std::string error_of(const std::function<void()>& action, ExitCode code) {
 
 std::vector<std::string> names_in(const fs::path& folder) {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(folder))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -97,7 +98,8 @@ TEST(CheckpointStore, AnUncommittedSaveLeavesNothing) {
   {
     CheckpointStore::Save save(store, 5);
     write_text(save.directory() / "model.safetensors", "half");
-    EXPECT_THAT(save.directory().filename().string(), testing::MatchesRegex("step-00000005\\.tmp-[0-9]+-[0-9]+"));
+    EXPECT_THAT(save.directory().filename().string(),
+                testing::MatchesRegex("step-00000005\\.tmp-[0-9]+-[0-9]+"));
     EXPECT_TRUE(store.steps().empty());
   }
   EXPECT_TRUE(names_in(run / "checkpoints").empty());
@@ -107,7 +109,9 @@ TEST(CheckpointStore, RefusesToCommitAFileThatIsNotThere) {
   const TemporaryFolder run;
   CheckpointStore store(run.path(), keep(3));
   CheckpointStore::Save save(store, 5);
-  EXPECT_THROW(save.commit({FileRecord{"model.safetensors", 10, std::string(64, '0'), {}}}, nlohmann::json::object()), InternalError);
+  EXPECT_THROW(save.commit({FileRecord{"model.safetensors", 10, std::string(64, '0'), {}}},
+                           nlohmann::json::object()),
+               InternalError);
 }
 
 TEST(CheckpointStore, KeepsTheLastAndTheMultiples) {
@@ -140,22 +144,25 @@ TEST(CheckpointStore, FallsBackPastDamagedOnesAndLaterReplacesThem) {
   const std::string warning = testing::internal::GetCapturedStderr();
   ASSERT_EQ(loaded->step, 20);
   EXPECT_TRUE(is_whole(*loaded));
-  EXPECT_THAT(warning, testing::AllOf(HasSubstr("step-00000030"), HasSubstr("model.safetensors"), HasSubstr("CRC-32C"),
-                                      HasSubstr("using step-00000020")));
+  EXPECT_THAT(warning, testing::AllOf(HasSubstr("step-00000030"), HasSubstr("model.safetensors"),
+                                      HasSubstr("CRC-32C"), HasSubstr("using step-00000020")));
 
   save_step(store, 25);
-  EXPECT_THAT(store.steps(), ElementsAre(20, 25, 30)) << "the damaged newer one does not count as one of the two kept";
+  EXPECT_THAT(store.steps(), ElementsAre(20, 25, 30))
+      << "the damaged newer one does not count as one of the two kept";
   save_step(store, 30);
   EXPECT_THAT(store.steps(), ElementsAre(20, 25, 30));
   EXPECT_EQ(store.newest_valid()->step, 30);
-  EXPECT_THAT(names_in(run / "checkpoints"), ElementsAre("step-00000020", "step-00000025", "step-00000030"));
+  EXPECT_THAT(names_in(run / "checkpoints"),
+              ElementsAre("step-00000020", "step-00000025", "step-00000030"));
 }
 
 TEST(CheckpointStore, NamesTheDamagedTensor) {
   const TemporaryFolder run;
   CheckpointStore store(run.path(), keep(2));
   save_step(store, 10);
-  flip_bit(store.path_of(10) / "optimizer.safetensors", fs::file_size(store.path_of(10) / "optimizer.safetensors") - 1);
+  flip_bit(store.path_of(10) / "optimizer.safetensors",
+           fs::file_size(store.path_of(10) / "optimizer.safetensors") - 1);
   EXPECT_THAT(error_of([&] { store.verify(store.path_of(10)); }, ExitCode::no_checkpoint),
               testing::AllOf(HasSubstr("optimizer"), HasSubstr("'second'")));
 }
@@ -182,10 +189,12 @@ TEST(CheckpointStore, ListsTheCausesWhenAllAreBad) {
   fs::remove_all(store.path_of(50));
   fs::create_directory_symlink(store.path_of(40), store.path_of(50));
   const std::string text = error_of([&] { store.newest_valid(); }, ExitCode::no_checkpoint);
-  EXPECT_THAT(text, testing::AllOf(HasSubstr("none of the 5"), HasSubstr("step-00000010: has no manifest"),
-                                   HasSubstr("step-00000020: model.safetensors has 5 bytes"),
-                                   HasSubstr("step-00000030: optimizer.safetensors is missing"), HasSubstr("step-00000040"),
-                                   HasSubstr("step-00000050: manifest.json is that of step 40")));
+  EXPECT_THAT(
+      text, testing::AllOf(HasSubstr("none of the 5"), HasSubstr("step-00000010: has no manifest"),
+                           HasSubstr("step-00000020: model.safetensors has 5 bytes"),
+                           HasSubstr("step-00000030: optimizer.safetensors is missing"),
+                           HasSubstr("step-00000040"),
+                           HasSubstr("step-00000050: manifest.json is that of step 40")));
 }
 
 TEST(CheckpointStore, DetectsEveryFlippedBitOfItsFiles) {
@@ -232,7 +241,8 @@ TEST(CheckpointStore, AManifestWithAFlippedBitIsRefusedOrSaysTheSame) {
     EXPECT_THROW(parse_manifest(good.substr(0, size), file), std::invalid_argument) << size;
 }
 
-/// A manifest with one value replaced and a hash that fits, as a program with a defect or an ill will would write it.
+/// A manifest with one value replaced and a hash that fits, as a program with a defect or an ill
+/// will would write it.
 std::string forged(const Manifest& manifest, const std::function<void(nlohmann::json&)>& change) {
   nlohmann::json document = nlohmann::json::parse(manifest_text(manifest));
   document.erase("sha256");
@@ -255,17 +265,24 @@ TEST(CheckpointStore, RefusesForgedManifests) {
     }
   };
   EXPECT_EQ(defect([](auto&) {}), "accepted");
-  for (const char* name : {"../model.safetensors", "/etc/passwd", "a/b", "", ".", "..", ".hidden"}) {
-    EXPECT_THAT(defect([&](auto& document) { document["files"][0]["name"] = name; }), HasSubstr("outside its folder")) << name;
+  for (const char* name :
+       {"../model.safetensors", "/etc/passwd", "a/b", "", ".", "..", ".hidden"}) {
+    EXPECT_THAT(defect([&](auto& document) { document["files"][0]["name"] = name; }),
+                HasSubstr("outside its folder"))
+        << name;
   }
-  EXPECT_THAT(defect([](auto& document) { document["files"][1] = document["files"][0]; }), HasSubstr("twice"));
+  EXPECT_THAT(defect([](auto& document) { document["files"][1] = document["files"][0]; }),
+              HasSubstr("twice"));
   EXPECT_THAT(defect([](auto& document) { document["step"] = -1; }), HasSubstr("step"));
   EXPECT_THAT(defect([](auto& document) { document["step"] = "10"; }), HasSubstr("step"));
   EXPECT_THAT(defect([](auto& document) { document.erase("files"); }), HasSubstr("files"));
   EXPECT_THAT(defect([](auto& document) { document["files"] = 3; }), HasSubstr("files"));
   EXPECT_THAT(defect([](auto& document) { document["state"] = nullptr; }), HasSubstr("state"));
-  EXPECT_THAT(defect([](auto& document) { document["format_version"] = 0; }), HasSubstr("version 0"));
-  EXPECT_THAT(defect([](auto& document) { document["files"][0]["crc32c"]["first"] = uint64_t{1} << 32; }), HasSubstr("CRC"));
+  EXPECT_THAT(defect([](auto& document) { document["format_version"] = 0; }),
+              HasSubstr("version 0"));
+  EXPECT_THAT(
+      defect([](auto& document) { document["files"][0]["crc32c"]["first"] = uint64_t{1} << 32; }),
+      HasSubstr("CRC"));
 }
 
 TEST(CheckpointStore, RefusesRepeatedKeysAndMoreThanOneDocument) {
@@ -277,7 +294,8 @@ TEST(CheckpointStore, RefusesRepeatedKeysAndMoreThanOneDocument) {
   EXPECT_THROW(parse_manifest(text + "{}", "m"), std::invalid_argument);
   EXPECT_THROW(parse_manifest(text + std::string(1, '\0') + "}", "m"), std::invalid_argument);
   EXPECT_THROW(parse_manifest("\xEF\xBB\xBF" + text, "m"), std::invalid_argument);
-  EXPECT_THROW(parse_manifest("{\"a\":" + std::string(100'000, '[') + "}", "m"), std::invalid_argument);
+  EXPECT_THROW(parse_manifest("{\"a\":" + std::string(100'000, '[') + "}", "m"),
+               std::invalid_argument);
 }
 
 TEST(CheckpointStore, SaysBothVersionsOfANewerFormatAndDoesNotFallBack) {
@@ -285,7 +303,8 @@ TEST(CheckpointStore, SaysBothVersionsOfANewerFormatAndDoesNotFallBack) {
   CheckpointStore store(run.path(), keep(3));
   for (const int64_t step : {10, 20}) save_step(store, step);
   const fs::path manifest = store.path_of(20) / "manifest.json";
-  write_text(manifest, forged(read_manifest(store.path_of(20)), [](auto& document) { document["format_version"] = 7; }));
+  write_text(manifest, forged(read_manifest(store.path_of(20)),
+                              [](auto& document) { document["format_version"] = 7; }));
   const std::string text = error_of([&] { store.newest_valid(); }, ExitCode::no_checkpoint);
   EXPECT_THAT(text, testing::AllOf(HasSubstr("version 7"), HasSubstr("version 1")));
 
@@ -323,13 +342,17 @@ TEST(CheckpointStore, OnlyTheOwnerTidiesUpAndOnlyItsOwn) {
   CheckpointStore store(run.path(), keep(3));
   save_step(store, 10);
   const fs::path root = run / "checkpoints";
-  const std::vector<std::string> ours{"step-00000020.tmp-1-0", "step-00000030.tmp-999999999-12", ".trash-step-00000001-77-3"};
-  const std::vector<std::string> others{"step-00000020.tmp-abc", ".trash-old", "step-20.tmp-1-1", "notes.tmp-1-1"};
-  for (const auto& name : ours) write_text((fs::create_directories(root / name), root / name / "model.safetensors"), "x");
+  const std::vector<std::string> ours{"step-00000020.tmp-1-0", "step-00000030.tmp-999999999-12",
+                                      ".trash-step-00000001-77-3"};
+  const std::vector<std::string> others{"step-00000020.tmp-abc", ".trash-old", "step-20.tmp-1-1",
+                                        "notes.tmp-1-1"};
+  for (const auto& name : ours)
+    write_text((fs::create_directories(root / name), root / name / "model.safetensors"), "x");
   for (const auto& name : others) fs::create_directories(root / name);
 
   EXPECT_EQ(store.newest_valid()->step, 10);
-  for (const auto& name : ours) EXPECT_TRUE(fs::exists(root / name)) << "a reader must not touch what a writer may be writing";
+  for (const auto& name : ours)
+    EXPECT_TRUE(fs::exists(root / name)) << "a reader must not touch what a writer may be writing";
 
   const RunLock lock(run.path());
   CheckpointStore::Save live(store, 11);
@@ -351,8 +374,9 @@ TEST(CheckpointStore, NamesOnlyWhatItWouldWriteItself) {
   EXPECT_EQ(checkpoint_name(1000), "step-00001000");
   EXPECT_EQ(step_of_name("step-00001000"), 1000);
   EXPECT_EQ(step_of_name("step-123456789"), 123456789);
-  for (const char* name : {"step-1000", "step-000001000", "step-", "step-0000100a", "step-00001000.tmp-1-1", "Step-00001000",
-                           "step--0000001", "step-99999999999999999999"}) {
+  for (const char* name :
+       {"step-1000", "step-000001000", "step-", "step-0000100a", "step-00001000.tmp-1-1",
+        "Step-00001000", "step--0000001", "step-99999999999999999999"}) {
     EXPECT_FALSE(step_of_name(name).has_value()) << name;
   }
 }

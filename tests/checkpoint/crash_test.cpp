@@ -32,8 +32,9 @@ constexpr size_t stride = 1;
 
 constexpr const char* no_tracing = "this kernel does not let a process trace its child";
 
-/// Saves `next` over a run that has the steps of `before`, stopped at each of its system calls in turn; after each stop a new owner must
-/// find the old newest or the new step, whole, the oldest that retention keeps must be whole too, and nothing else must remain.
+/// Saves `next` over a run that has the steps of `before`, stopped at each of its system calls in
+/// turn; after each stop a new owner must find the old newest or the new step, whole, the oldest
+/// that retention keeps must be whole too, and nothing else must remain.
 void crash_everywhere(const std::vector<int64_t>& before, int64_t next, size_t& stops) {
   set_log_level(LogLevel::warning);
   const TemporaryFolder prepared;
@@ -64,11 +65,13 @@ void crash_everywhere(const std::vector<int64_t>& before, int64_t next, size_t& 
       EXPECT_TRUE(is_whole(*loaded)) << "stopped at call " << stops;
     }
     for (const int64_t step : store.steps())
-      EXPECT_TRUE(is_whole(store.verify(store.path_of(step)))) << "step " << step << ", stopped at call " << stops;
+      EXPECT_TRUE(is_whole(store.verify(store.path_of(step))))
+          << "step " << step << ", stopped at call " << stops;
     if (fs::exists(run / "checkpoints")) {
       for (const auto& entry : fs::directory_iterator(run / "checkpoints")) {
         EXPECT_EQ(entry.path().filename().string().substr(0, 5), "step-") << entry.path();
-        EXPECT_EQ(entry.path().filename().string().find(".tmp-"), std::string::npos) << entry.path();
+        EXPECT_EQ(entry.path().filename().string().find(".tmp-"), std::string::npos)
+            << entry.path();
       }
     }
     if (finished) {
@@ -97,13 +100,14 @@ TEST(Crash, AtAnyCallOfASecondSaveOfTheSameStep) {
   crash_everywhere({10, 20}, 20, stops);
 }
 
-/// What makes a checkpoint survive loss of power, as the order of calls: every file and folder durable under its final name before anything
-/// names it.
+/// What makes a checkpoint survive loss of power, as the order of calls: every file and folder
+/// durable under its final name before anything names it.
 TEST(Crash, EverythingIsDurableBeforeItIsNamed) {
   const TemporaryFolder run;
   CheckpointStore store(run.path(), keep(2));
   for (const int64_t step : {10, 20}) save_step(store, step);
-  const auto traced = run_until_call([&] { save_step(store, 30); }, std::numeric_limits<size_t>::max());
+  const auto traced =
+      run_until_call([&] { save_step(store, 30); }, std::numeric_limits<size_t>::max());
   if (!traced.traced) GTEST_SKIP() << no_tracing;
   ASSERT_TRUE(traced.finished);
 
@@ -117,18 +121,22 @@ TEST(Crash, EverythingIsDurableBeforeItIsNamed) {
     const bool is_folder = fs::path(call.to).filename().string().find("step-") != std::string::npos;
     const std::string checkpoints = (run / "checkpoints").string();
     if (call.to.find(".trash-") != std::string::npos) {
-      EXPECT_EQ(unsynced.count(checkpoints), 0U) << "an old checkpoint deleted before the new one's name is durable";
+      EXPECT_EQ(unsynced.count(checkpoints), 0U)
+          << "an old checkpoint deleted before the new one's name is durable";
     }
     if (is_folder) {
       for (const std::string& path : unsynced)
-        EXPECT_NE(path.substr(0, call.from.size()), call.from) << path << " not durable when its folder was named";
+        EXPECT_NE(path.substr(0, call.from.size()), call.from)
+            << path << " not durable when its folder was named";
     }
     order.push_back(fs::path(call.to).filename().string());
     unsynced.insert(fs::path(call.to).parent_path().string());
   }
-  EXPECT_EQ(unsynced.count((run / "checkpoints").string()), 0U) << "the folder of the checkpoints must be synced last";
-  EXPECT_THAT(order, testing::ElementsAre("model.safetensors", "optimizer.safetensors", "manifest.json", "step-00000030",
-                                          testing::StartsWith(".trash-step-00000010")));
+  EXPECT_EQ(unsynced.count((run / "checkpoints").string()), 0U)
+      << "the folder of the checkpoints must be synced last";
+  EXPECT_THAT(order,
+              testing::ElementsAre("model.safetensors", "optimizer.safetensors", "manifest.json",
+                                   "step-00000030", testing::StartsWith(".trash-step-00000010")));
 }
 
 }  // namespace

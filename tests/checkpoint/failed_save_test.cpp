@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Faults 7 and 8: saves that fail. The disk is a small file system in memory, mounted where only a child process sees it.
+// Faults 7 and 8: saves that fail. The disk is a small file system in memory, mounted where only a
+// child process sees it.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -35,8 +36,9 @@ using testing::HasSubstr;
 
 constexpr int no_mount = 99;
 
-/// Runs `body` in a child process for which `folder` is a file system of `kib` KiB. False, with the test marked as skipped, where the
-/// machine does not allow that. Failures of the child's expectations fail the test.
+/// Runs `body` in a child process for which `folder` is a file system of `kib` KiB. False, with the
+/// test marked as skipped, where the machine does not allow that. Failures of the child's
+/// expectations fail the test.
 bool on_small_disk(const fs::path& folder, int kib, const std::function<void()>& body) {
   const pid_t child = fork();
   if (child == 0) {
@@ -50,7 +52,8 @@ bool on_small_disk(const fs::path& folder, int kib, const std::function<void()>&
     } catch (const std::exception&) {
       _exit(no_mount);
     }
-    if (mount("none", folder.c_str(), "tmpfs", 0, fmt::format("size={}k", kib).c_str()) != 0) _exit(no_mount);
+    if (mount("none", folder.c_str(), "tmpfs", 0, fmt::format("size={}k", kib).c_str()) != 0)
+      _exit(no_mount);
     body();
     _exit(testing::Test::HasFailure() ? 1 : 0);
   }
@@ -61,7 +64,8 @@ bool on_small_disk(const fs::path& folder, int kib, const std::function<void()>&
   return true;
 }
 
-constexpr const char* no_small_disk = "this machine does not let a process mount a small file system";
+constexpr const char* no_small_disk =
+    "this machine does not let a process mount a small file system";
 
 size_t entries(const fs::path& folder) {
   size_t count = 0;
@@ -83,7 +87,8 @@ std::string error_of(const std::function<void()>& action, ExitCode code) {
 /// Takes all space but about `left` KiB.
 void fill(const fs::path& folder, int64_t left) {
   const auto free = static_cast<int64_t>(fs::space(folder).available) / 1024;
-  test::write_text(folder / "filler", std::string(static_cast<size_t>(std::max<int64_t>(0, free - left)) * 1024, 'x'));
+  test::write_text(folder / "filler",
+                   std::string(static_cast<size_t>(std::max<int64_t>(0, free - left)) * 1024, 'x'));
 }
 
 TEST(FullDisk, ShowsBeforeAnythingIsWritten) {
@@ -98,7 +103,8 @@ TEST(FullDisk, ShowsBeforeAnythingIsWritten) {
       });
       for (const auto& ending : endings) {
         EXPECT_EQ(ending.code, static_cast<int>(ExitCode::io));
-        EXPECT_THAT(ending.error, AllOf(HasSubstr("no space for a checkpoint"), HasSubstr("MiB needed"), HasSubstr("KiB free")));
+        EXPECT_THAT(ending.error, AllOf(HasSubstr("no space for a checkpoint"),
+                                        HasSubstr("MiB needed"), HasSubstr("KiB free")));
       }
       EXPECT_EQ(entries(run / "checkpoints"), 1U);
       EXPECT_EQ(CheckpointStore(run.path(), keep(2)).newest_valid()->step, 10);
@@ -117,15 +123,19 @@ TEST(FullDisk, WithinASaveAbortsItOnAllProcesses) {
       peers.all_gather = [&](const std::string& text) {
         auto texts = plain.all_gather(text);
         if (plain.rank == 0 && fill_next) fill(run.path(), 16), fill_next = false;
-        return plain.all_gather(texts[static_cast<size_t>(plain.rank)]);  // nobody writes before the disk is full
+        // nobody writes before the disk is full
+        return plain.all_gather(texts[static_cast<size_t>(plain.rank)]);
       };
       CheckpointStore store(run.path(), keep(9), peers);
       SaveAttempts attempts(plain.first());
-      const auto save = [&](int64_t step) { return attempts.attempt(step, [&] { save_group(store, step); }); };
+      const auto save = [&](int64_t step) {
+        return attempts.attempt(step, [&] { save_group(store, step); });
+      };
       EXPECT_TRUE(save(10));
       fill_next = true;
       EXPECT_FALSE(save(20)) << "rank " << plain.rank;
-      EXPECT_TRUE(!plain.first() || entries(run / "checkpoints") == 1U) << "the unfinished save is removed";
+      EXPECT_TRUE(!plain.first() || entries(run / "checkpoints") == 1U)
+          << "the unfinished save is removed";
       together(plain, [&] {
         if (plain.first()) fs::remove(run / "filler");
       });
@@ -136,7 +146,8 @@ TEST(FullDisk, WithinASaveAbortsItOnAllProcesses) {
     });
     for (const auto& ending : endings) {
       EXPECT_EQ(ending.code, static_cast<int>(ExitCode::io));
-      EXPECT_THAT(ending.error, AllOf(HasSubstr("step 50"), HasSubstr("second save in a row"), HasSubstr("needed"), HasSubstr("free")));
+      EXPECT_THAT(ending.error, AllOf(HasSubstr("step 50"), HasSubstr("second save in a row"),
+                                      HasSubstr("needed"), HasSubstr("free")));
     }
     EXPECT_EQ(CheckpointStore(run.path(), keep(9)).newest_valid()->step, 30);
   });
@@ -155,9 +166,11 @@ TEST(FullDisk, AtTheManifestOfOneProcess) {
     testing::internal::CaptureStderr();
     EXPECT_FALSE(attempts.attempt(20, [&] { store.save(20, data.groups(), huge); }));
     EXPECT_THAT(testing::internal::GetCapturedStderr(),
-                AllOf(HasSubstr("step 20: not saved"), HasSubstr("manifest.json"), HasSubstr("needed"), HasSubstr("free")));
+                AllOf(HasSubstr("step 20: not saved"), HasSubstr("manifest.json"),
+                      HasSubstr("needed"), HasSubstr("free")));
     EXPECT_EQ(entries(run / "checkpoints"), 1U);
-    error_of([&] { attempts.attempt(30, [&] { store.save(30, data.groups(), huge); }); }, ExitCode::io);
+    error_of([&] { attempts.attempt(30, [&] { store.save(30, data.groups(), huge); }); },
+             ExitCode::io);
     EXPECT_EQ(store.newest_valid()->step, 10);
   });
   if (!could) GTEST_SKIP() << no_small_disk;
@@ -172,19 +185,24 @@ TEST(SaveAttempts, WarnsOnceAndEndsAtTheSecondInARow) {
   EXPECT_TRUE(attempts.attempt(3, [] {}));
   EXPECT_FALSE(attempts.attempt(4, fail(ExitCode::cannot_create)));
   EXPECT_TRUE(attempts.attempt(5, [] {}));
-  EXPECT_FALSE(attempts.attempt(6, [] { throw fs::filesystem_error("the cause", std::error_code()); }));
+  EXPECT_FALSE(
+      attempts.attempt(6, [] { throw fs::filesystem_error("the cause", std::error_code()); }));
   const std::string warnings = testing::internal::GetCapturedStderr();
-  for (const char* step : {"step 2", "step 4", "step 6"}) EXPECT_THAT(warnings, HasSubstr(std::string(step) + ": not saved: "));
-  EXPECT_THAT(error_of([&] { attempts.attempt(7, fail(ExitCode::permission)); }, ExitCode::io),
-              AllOf(HasSubstr("step 7"), HasSubstr("second save in a row"), HasSubstr("the cause")));
+  for (const char* step : {"step 2", "step 4", "step 6"})
+    EXPECT_THAT(warnings, HasSubstr(std::string(step) + ": not saved: "));
+  EXPECT_THAT(
+      error_of([&] { attempts.attempt(7, fail(ExitCode::permission)); }, ExitCode::io),
+      AllOf(HasSubstr("step 7"), HasSubstr("second save in a row"), HasSubstr("the cause")));
 }
 
 TEST(SaveAttempts, LetsOtherErrorsThroughAndCanBeSilent) {
   SaveAttempts attempts(/*speaks=*/false);
-  error_of([&] { attempts.attempt(1, [] { throw UserError(ExitCode::distributed, "gone"); }); }, ExitCode::distributed);
+  error_of([&] { attempts.attempt(1, [] { throw UserError(ExitCode::distributed, "gone"); }); },
+           ExitCode::distributed);
   EXPECT_THROW(attempts.attempt(1, [] { throw InternalError("a defect"); }), InternalError);
   testing::internal::CaptureStderr();
-  EXPECT_FALSE(attempts.attempt(2, [] { throw UserError(ExitCode::io, "full"); })) << "those before were no failed saves";
+  EXPECT_FALSE(attempts.attempt(2, [] { throw UserError(ExitCode::io, "full"); }))
+      << "those before were no failed saves";
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 

@@ -24,9 +24,11 @@ class GroupData {
         const int64_t size = scale * (i % 3 == 0 ? 400 : 10 + i);
         std::vector<float> values(static_cast<size_t>(size));
         for (size_t at = 0; at < values.size(); ++at)
-          values[at] = static_cast<float>(step * 10'000 + group * 5'000 + i * 300) + static_cast<float>(at) / 1024;
+          values[at] = static_cast<float>(step * 10'000 + group * 5'000 + i * 300) +
+                       static_cast<float>(at) / 1024;
         values_.push_back(std::move(values));
-        groups_.back().tensors.push_back({"tensor." + std::to_string(i), DataType::f32, {size}, values_.back().data()});
+        groups_.back().tensors.push_back(
+            {"tensor." + std::to_string(i), DataType::f32, {size}, values_.back().data()});
       }
     }
   }

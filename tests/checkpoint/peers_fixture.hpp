@@ -30,10 +30,12 @@ struct Ending {
 };
 
 inline void expect_all_ok(const std::vector<Ending>& endings) {
-  for (size_t rank = 0; rank < endings.size(); ++rank) EXPECT_TRUE(endings[rank].ok) << "rank " << rank << ": " << endings[rank].error;
+  for (size_t rank = 0; rank < endings.size(); ++rank)
+    EXPECT_TRUE(endings[rank].ok) << "rank " << rank << ": " << endings[rank].error;
 }
 
-/// Where threads meet. One that has left, whether it is done or dead, is missed by those that wait for it, as in a real group.
+/// Where threads meet. One that has left, whether it is done or dead, is missed by those that wait
+/// for it, as in a real group.
 class MeetingPoint {
  public:
   explicit MeetingPoint(int64_t world) : texts_(static_cast<size_t>(world)) {}
@@ -69,13 +71,16 @@ class MeetingPoint {
 };
 
 /// Runs `body` as each of `world` processes.
-inline std::vector<Ending> run_threads(int64_t world, const std::function<void(const Peers&)>& body) {
+inline std::vector<Ending> run_threads(int64_t world,
+                                       const std::function<void(const Peers&)>& body) {
   MeetingPoint point(world);
   std::vector<Ending> endings(static_cast<size_t>(world));
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < endings.size(); ++rank) {
     threads.emplace_back([&, rank] {
-      Peers peers{static_cast<int64_t>(rank), world, [&point, rank](const std::string& text) { return point.all_gather(rank, text); }, 0.3};
+      Peers peers{static_cast<int64_t>(rank), world,
+                  [&point, rank](const std::string& text) { return point.all_gather(rank, text); },
+                  0.3};
       try {
         body(peers);
         endings[rank].ok = true;
@@ -95,7 +100,8 @@ inline std::vector<Ending> run_threads(int64_t world, const std::function<void(c
 /// The same peers, with something done before the exchange of number `at` (from 0).
 inline Peers before_exchange(const Peers& peers, int at, const std::function<void()>& action) {
   Peers changed = peers;
-  changed.all_gather = [inner = peers.all_gather, at, action, count = 0](const std::string& text) mutable {
+  changed.all_gather = [inner = peers.all_gather, at, action,
+                        count = 0](const std::string& text) mutable {
     if (count++ == at) action();
     return inner(text);
   };
@@ -134,20 +140,24 @@ inline std::string receive_text(int socket) {
 
 }  // namespace detail
 
-/// Real processes: a star of sockets around rank 0, made before they are forked. Who dies is missed at once.
+/// Real processes: a star of sockets around rank 0, made before they are forked. Who dies is missed
+/// at once.
 class SocketStar {
  public:
   explicit SocketStar(int64_t world) : world_(world), ends_(static_cast<size_t>(world), {-1, -1}) {
     for (size_t rank = 1; rank < ends_.size(); ++rank) {
-      if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends_[rank].data()) != 0) throw std::runtime_error("no socket");
+      if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends_[rank].data()) != 0)
+        throw std::runtime_error("no socket");
     }
   }
   ~SocketStar() { keep(-1); }
 
-  /// In a process that is to be `rank`: lets go of the ends that are not its own, so that the death of their owners shows.
+  /// In a process that is to be `rank`: lets go of the ends that are not its own, so that the death
+  /// of their owners shows.
   Peers join(int64_t rank) {
     keep(rank);
-    return {rank, world_, [this, rank](const std::string& text) { return all_gather(rank, text); }, 0.5};
+    return {rank, world_, [this, rank](const std::string& text) { return all_gather(rank, text); },
+            0.5};
   }
   /// In a process that is none of them: lets go of all.
   void keep(int64_t rank) {
@@ -166,7 +176,8 @@ class SocketStar {
     std::vector<std::string> texts(ends_.size());
     if (rank == 0) {
       texts[0] = text;
-      for (size_t other = 1; other < ends_.size(); ++other) texts[other] = detail::receive_text(ends_[other][0]);
+      for (size_t other = 1; other < ends_.size(); ++other)
+        texts[other] = detail::receive_text(ends_[other][0]);
       for (size_t other = 1; other < ends_.size(); ++other) {
         for (const std::string& one : texts) detail::send_text(ends_[other][0], one);
       }

@@ -90,15 +90,18 @@ int64_t expect_sound(const fs::path& run, const std::string& when) {
   if (!loaded) return -1;
   EXPECT_TRUE(is_whole_group(*loaded)) << when;
   for (const int64_t step : store.steps())
-    EXPECT_TRUE(is_whole_group(store.verify(store.path_of(step)))) << "step " << step << ", " << when;
+    EXPECT_TRUE(is_whole_group(store.verify(store.path_of(step))))
+        << "step " << step << ", " << when;
   for (const auto& entry : fs::directory_iterator(run / "checkpoints")) {
     const std::string name = entry.path().filename().string();
-    EXPECT_TRUE(name.starts_with("step-") && name.find(".tmp-") == std::string::npos) << name << ", " << when;
+    EXPECT_TRUE(name.starts_with("step-") && name.find(".tmp-") == std::string::npos)
+        << name << ", " << when;
   }
   return loaded->step;
 }
 
-/// Process `victim` is killed at each of its system calls in turn while all save step 30 over 10 and 20.
+/// Process `victim` is killed at each of its system calls in turn while all save step 30 over 10
+/// and 20.
 void crash_everywhere(int64_t victim, size_t& stops) {
   set_log_level(LogLevel::error);
   const TemporaryFolder prepared;
@@ -120,8 +123,10 @@ void crash_everywhere(int64_t victim, size_t& stops) {
     gone.wait();
     if (!traced.traced) GTEST_SKIP() << no_tracing;
     finished = traced.finished;
-    const int64_t step = expect_sound(run.path(), fmt::format("rank {} stopped at call {}", victim, stops));
-    EXPECT_TRUE(step == 30 || (step == 20 && !finished)) << "step " << step << ", stopped at call " << stops;
+    const int64_t step =
+        expect_sound(run.path(), fmt::format("rank {} stopped at call {}", victim, stops));
+    EXPECT_TRUE(step == 30 || (step == 20 && !finished))
+        << "step " << step << ", stopped at call " << stops;
   }
   set_log_level(LogLevel::info);
 }
@@ -140,7 +145,8 @@ TEST(CrashOfOne, AtAnyCallOfAnother) {
   EXPECT_GT(stops, 30U) << "a save makes more calls than that";
 }
 
-/// What a process reports to the first is durable before: no file and no folder entry of its own is unsynced when it says that it is done.
+/// What a process reports to the first is durable before: no file and no folder entry of its own is
+/// unsynced when it says that it is done.
 TEST(CrashOfOne, EverythingIsDurableBeforeItIsReported) {
   const TemporaryFolder run;
   AllGone gone;
@@ -158,7 +164,8 @@ TEST(CrashOfOne, EverythingIsDurableBeforeItIsReported) {
   size_t sent = 0, written = 0;
   for (const test::Call& call : traced.calls) {
     // Only files: a sanitizer probes memory by writing into a pipe.
-    const bool writes = (call.number == SYS_write || call.number == SYS_pwrite64) && call.path.starts_with("/");
+    const bool writes =
+        (call.number == SYS_write || call.number == SYS_pwrite64) && call.path.starts_with("/");
     if (writes) written += unsynced.insert(call.path).second ? 1 : 0;
     if (call.number == SYS_fsync || call.number == SYS_fdatasync) unsynced.erase(call.path);
     if (!call.to.empty()) {
@@ -173,11 +180,12 @@ TEST(CrashOfOne, EverythingIsDurableBeforeItIsReported) {
   EXPECT_GE(written, 2U) << "its file of each group";
 }
 
-/// A process of a group that saves one step after another is killed at a random moment. What the first had been told is saved still loads.
+/// A process of a group that saves one step after another is killed at a random moment. What the
+/// first had been told is saved still loads.
 TEST(CrashOfOne, AtRandomMoments) {
   set_log_level(LogLevel::error);
-  auto* saved =
-      new (mmap(nullptr, sizeof(std::atomic<int64_t>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) std::atomic<int64_t>(0);
+  auto* saved = new (mmap(nullptr, sizeof(std::atomic<int64_t>), PROT_READ | PROT_WRITE,
+                          MAP_SHARED | MAP_ANONYMOUS, -1, 0)) std::atomic<int64_t>(0);
   Philox random(17, RandomPurpose::test);
   const TemporaryFolder run;  // the same for all, so that each group finds what the one before left
   int64_t newest = 0, progress = 0;

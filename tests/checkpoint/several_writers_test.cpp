@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints of runs with several processes: saved together, loaded at any number, and what goes wrong in between.
+// Checkpoints of runs with several processes: saved together, loaded at any number, and what goes
+// wrong in between.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -43,7 +44,8 @@ using testing::HasSubstr;
 
 std::vector<std::string> names_in(const fs::path& folder) {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(folder))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -65,8 +67,9 @@ void save_steps(const fs::path& run, int64_t world, const std::vector<int64_t>& 
 /// The step that all of `world` processes load, whole; nothing if they find none.
 std::optional<int64_t> load(const fs::path& run, int64_t world) {
   std::vector<std::optional<CheckpointStore::Loaded>> loaded(static_cast<size_t>(world));
-  expect_all_ok(run_threads(
-      world, [&](const Peers& peers) { loaded[static_cast<size_t>(peers.rank)] = CheckpointStore(run, keep(9), peers).newest_valid(); }));
+  expect_all_ok(run_threads(world, [&](const Peers& peers) {
+    loaded[static_cast<size_t>(peers.rank)] = CheckpointStore(run, keep(9), peers).newest_valid();
+  }));
   for (const auto& one : loaded) {
     EXPECT_EQ(one.has_value(), loaded[0].has_value());
     if (!one || !loaded[0]) continue;
@@ -76,10 +79,12 @@ std::optional<int64_t> load(const fs::path& run, int64_t world) {
   return loaded[0] ? std::optional(loaded[0]->step) : std::nullopt;
 }
 
-void expect_all_failed(const std::vector<Ending>& endings, ExitCode code, const testing::Matcher<std::string>& text) {
+void expect_all_failed(const std::vector<Ending>& endings, ExitCode code,
+                       const testing::Matcher<std::string>& text) {
   for (size_t rank = 0; rank < endings.size(); ++rank) {
     EXPECT_FALSE(endings[rank].ok) << "rank " << rank;
-    EXPECT_EQ(endings[rank].code, static_cast<int>(code)) << "rank " << rank << ": " << endings[rank].error;
+    EXPECT_EQ(endings[rank].code, static_cast<int>(code))
+        << "rank " << rank << ": " << endings[rank].error;
     EXPECT_THAT(endings[rank].error, text);
     EXPECT_EQ(endings[rank].error, endings[0].error) << "all must say the same";
   }
@@ -89,7 +94,8 @@ TEST(SeveralWriters, WhatIsSavedAtAnyNumberLoadsAtAnyNumber) {
   for (const int64_t writers : {1, 2, 3}) {
     const TemporaryFolder run;
     save_steps(run.path(), writers, {10, 20});
-    for (const int64_t readers : {1, 2, 3, 5}) EXPECT_EQ(load(run.path(), readers), 20) << writers << " writers, " << readers << " readers";
+    for (const int64_t readers : {1, 2, 3, 5})
+      EXPECT_EQ(load(run.path(), readers), 20) << writers << " writers, " << readers << " readers";
     EXPECT_EQ(read_manifest(run / "checkpoints" / "step-00000020").writers, writers);
   }
 }
@@ -97,17 +103,21 @@ TEST(SeveralWriters, WhatIsSavedAtAnyNumberLoadsAtAnyNumber) {
 TEST(SeveralWriters, FilesHaveTheUsualNames) {
   const TemporaryFolder one, three;
   save_steps(one.path(), 1, {10});
-  EXPECT_THAT(names_in(one / "checkpoints" / "step-00000010"), ElementsAre("manifest.json", "model.safetensors", "optimizer.safetensors"));
+  EXPECT_THAT(names_in(one / "checkpoints" / "step-00000010"),
+              ElementsAre("manifest.json", "model.safetensors", "optimizer.safetensors"));
   save_steps(three.path(), 3, {10});
-  const std::vector<std::string> tensors{"model-00001-of-00003.safetensors",     "model-00002-of-00003.safetensors",
-                                         "model-00003-of-00003.safetensors",     "model.safetensors.index.json",
-                                         "optimizer-00001-of-00003.safetensors", "optimizer-00002-of-00003.safetensors",
-                                         "optimizer-00003-of-00003.safetensors", "optimizer.safetensors.index.json"};
+  const std::vector<std::string> tensors{
+      "model-00001-of-00003.safetensors",     "model-00002-of-00003.safetensors",
+      "model-00003-of-00003.safetensors",     "model.safetensors.index.json",
+      "optimizer-00001-of-00003.safetensors", "optimizer-00002-of-00003.safetensors",
+      "optimizer-00003-of-00003.safetensors", "optimizer.safetensors.index.json"};
   std::vector<std::string> listed, all = tensors;
-  for (const FileRecord& file : read_manifest(three / "checkpoints" / "step-00000010").files) listed.push_back(file.name);
+  for (const FileRecord& file : read_manifest(three / "checkpoints" / "step-00000010").files)
+    listed.push_back(file.name);
   EXPECT_EQ(listed, tensors);
   all.insert(all.begin(), "manifest.json");
-  EXPECT_EQ(names_in(three / "checkpoints" / "step-00000010"), all) << "and nothing else, marks and temporary files included";
+  EXPECT_EQ(names_in(three / "checkpoints" / "step-00000010"), all)
+      << "and nothing else, marks and temporary files included";
 }
 
 TEST(SeveralWriters, AllLearnHowManyBytesWereWritten) {
@@ -163,14 +173,16 @@ TEST(SeveralWriters, OneThatFailsAbortsTheSaveEverywhere) {
     save_steps(run.path(), 3, {10});
     std::vector<bool> saved(3);
     const auto endings = run_threads(3, [&](const Peers& plain) {
-      // A folder in the place of its file, made when the temporary folder is there: the rename onto it fails.
+      // A folder in the place of its file, made when the temporary folder is there: the rename onto
+      // it fails.
       Peers hindered = plain;
       hindered.all_gather = [&, count = 0](const std::string& text) mutable {
         auto texts = plain.all_gather(text);
         if (count++ == 0 && plain.rank == failing) {
           for (const std::string& name : names_in(run / "checkpoints")) {
             if (name.find(".tmp-") != std::string::npos)
-              fs::create_directories(run / "checkpoints" / name / fmt::format("model-{:05d}-of-00003.safetensors", failing + 1));
+              fs::create_directories(run / "checkpoints" / name /
+                                     fmt::format("model-{:05d}-of-00003.safetensors", failing + 1));
           }
         }
         return texts;
@@ -183,14 +195,16 @@ TEST(SeveralWriters, OneThatFailsAbortsTheSaveEverywhere) {
                       AllOf(HasSubstr(fmt::format("rank {} on host {}: ", failing, host_name())),
                             HasSubstr(fmt::format("model-{:05d}-of-00003", failing + 1))));
     EXPECT_THAT(saved, ElementsAre(false, false, false));
-    EXPECT_THAT(names_in(run / "checkpoints"), ElementsAre("step-00000010")) << "the temporary folder is removed";
+    EXPECT_THAT(names_in(run / "checkpoints"), ElementsAre("step-00000010"))
+        << "the temporary folder is removed";
     EXPECT_EQ(load(run.path(), 3), 10);
     save_steps(run.path(), 3, {20});
     EXPECT_EQ(load(run.path(), 2), 20);
   }
 }
 
-/// A process that dies: the others are told by the exchange, whose error goes through, and what is left loads.
+/// A process that dies: the others are told by the exchange, whose error goes through, and what is
+/// left loads.
 TEST(SeveralWriters, OneThatDiesLeavesLoadableCheckpoints) {
   struct Death : std::runtime_error {
     using std::runtime_error::runtime_error;
@@ -201,25 +215,32 @@ TEST(SeveralWriters, OneThatDiesLeavesLoadableCheckpoints) {
       save_steps(run.path(), 3, {10});
       const auto endings = run_threads(3, [&](const Peers& plain) {
         Peers peers = plain;
-        if (plain.rank == dying) peers = before_exchange(plain, exchange, [] { throw Death("killed"); });
+        if (plain.rank == dying)
+          peers = before_exchange(plain, exchange, [] { throw Death("killed"); });
         CheckpointStore store(run.path(), keep(9), peers);
         save_group(store, 20);
       });
       for (int64_t rank = 0; rank < 3; ++rank) {
         const Ending& ending = endings[static_cast<size_t>(rank)];
         EXPECT_FALSE(ending.ok);
-        EXPECT_EQ(ending.code, rank == dying ? 0 : static_cast<int>(ExitCode::distributed)) << ending.error;
+        EXPECT_EQ(ending.code, rank == dying ? 0 : static_cast<int>(ExitCode::distributed))
+            << ending.error;
       }
       const RunLock lock(run.path());
       const auto step = load(run.path(), 3);
-      EXPECT_EQ(step, exchange == 2 && (dying != 0 || fs::exists(run / "checkpoints" / "step-00000020")) ? 20 : 10)
+      EXPECT_EQ(step,
+                exchange == 2 && (dying != 0 || fs::exists(run / "checkpoints" / "step-00000020"))
+                    ? 20
+                    : 10)
           << "rank " << dying << " dies before exchange " << exchange;
-      for (const std::string& name : names_in(run / "checkpoints")) EXPECT_EQ(name.find(".tmp-"), std::string::npos) << name;
+      for (const std::string& name : names_in(run / "checkpoints"))
+        EXPECT_EQ(name.find(".tmp-"), std::string::npos) << name;
     }
   }
 }
 
-/// Fault 12: the file of one process is bad, those of the others are good: all fall back to the same older step.
+/// Fault 12: the file of one process is bad, those of the others are good: all fall back to the
+/// same older step.
 TEST(SeveralWriters, OneBadFileMakesAllFallBack) {
   const auto files = [] {
     const TemporaryFolder run;
@@ -235,10 +256,12 @@ TEST(SeveralWriters, OneBadFileMakesAllFallBack) {
       const auto step = load(run.path(), static_cast<int64_t>(readers));
       const std::string warning = testing::internal::GetCapturedStderr();
       EXPECT_EQ(step, 10);
-      EXPECT_THAT(warning, AllOf(HasSubstr(files[bad].name), HasSubstr("step-00000020"), HasSubstr("using step-00000010")));
+      EXPECT_THAT(warning, AllOf(HasSubstr(files[bad].name), HasSubstr("step-00000020"),
+                                 HasSubstr("using step-00000010")));
       EXPECT_EQ(warning.find("using"), warning.rfind("using")) << "said once: " << warning;
       if (readers == 1) continue;
-      EXPECT_THAT(warning, HasSubstr(fmt::format("rank {} on host", bad % readers))) << "each verifies its share";
+      EXPECT_THAT(warning, HasSubstr(fmt::format("rank {} on host", bad % readers)))
+          << "each verifies its share";
     }
   }
 }
@@ -254,7 +277,8 @@ TEST(SeveralWriters, FilesThatAreMissingOrCutMakeAllFallBack) {
   EXPECT_EQ(load(run.path(), 3), 10);
   EXPECT_THAT(testing::internal::GetCapturedStderr(),
               AllOf(HasSubstr("optimizer-00002-of-00003.safetensors is missing"),
-                    HasSubstr("model-00003-of-00003.safetensors has 100 bytes, want"), HasSubstr("never completed")));
+                    HasSubstr("model-00003-of-00003.safetensors has 100 bytes, want"),
+                    HasSubstr("never completed")));
 }
 
 TEST(SeveralWriters, AllRefuseWhenNoneIsGood) {
@@ -262,8 +286,12 @@ TEST(SeveralWriters, AllRefuseWhenNoneIsGood) {
   save_steps(run.path(), 2, {10, 20});
   for (const char* step : {"step-00000010", "step-00000020"})
     flip_last_bit(run / "checkpoints" / step / "model-00002-of-00002.safetensors");
-  expect_all_failed(run_threads(3, [&](const Peers& peers) { CheckpointStore(run.path(), keep(9), peers).newest_valid(); }),
-                    ExitCode::no_checkpoint, AllOf(HasSubstr("none of the 2"), HasSubstr("step-00000010"), HasSubstr("step-00000020")));
+  expect_all_failed(
+      run_threads(
+          3,
+          [&](const Peers& peers) { CheckpointStore(run.path(), keep(9), peers).newest_valid(); }),
+      ExitCode::no_checkpoint,
+      AllOf(HasSubstr("none of the 2"), HasSubstr("step-00000010"), HasSubstr("step-00000020")));
 }
 
 TEST(SeveralWriters, ANewerFormatIsNoReasonToFallBack) {
@@ -275,7 +303,10 @@ TEST(SeveralWriters, ANewerFormatIsNoReasonToFallBack) {
   document["format_version"] = 7;
   document["sha256"] = sha256_hex(document.dump());
   test::write_text(path, document.dump());
-  expect_all_failed(run_threads(3, [&](const Peers& peers) { CheckpointStore(run.path(), keep(9), peers).newest_valid(); }),
+  expect_all_failed(run_threads(3,
+                                [&](const Peers& peers) {
+                                  CheckpointStore(run.path(), keep(9), peers).newest_valid();
+                                }),
                     ExitCode::no_checkpoint, HasSubstr("format version 7"));
 }
 
@@ -307,12 +338,16 @@ TEST(SeveralWriters, ProcessesThatSaveDifferentStepsAreStopped) {
 /// Each has a folder of its own, as on machines whose run folder is a local disk.
 TEST(SharedFolder, FoldersThatAreNotSharedAreRefusedBeforeAnythingIsWritten) {
   const TemporaryFolder one, other;
-  const auto folder = [&](const Peers& peers) { return peers.rank == 2 ? other.path() : one.path(); };
+  const auto folder = [&](const Peers& peers) {
+    return peers.rank == 2 ? other.path() : one.path();
+  };
   const auto names_both =
-      AllOf(HasSubstr("rank 2 on host " + host_name()), HasSubstr(other.path().string()), HasSubstr("rank 0 (" + one.path().string()),
-            HasSubstr("on host " + host_name() + ")"), HasSubstr("all processes share"));
-  expect_all_failed(run_threads(3, [&](const Peers& peers) { const RunLock lock(folder(peers), peers); }), ExitCode::cannot_create,
-                    names_both);
+      AllOf(HasSubstr("rank 2 on host " + host_name()), HasSubstr(other.path().string()),
+            HasSubstr("rank 0 (" + one.path().string()), HasSubstr("on host " + host_name() + ")"),
+            HasSubstr("all processes share"));
+  expect_all_failed(
+      run_threads(3, [&](const Peers& peers) { const RunLock lock(folder(peers), peers); }),
+      ExitCode::cannot_create, names_both);
   EXPECT_THAT(names_in(one.path()), ElementsAre("lock"));
   const RunLock free_again(one.path());
 
@@ -334,7 +369,8 @@ TEST(SharedFolder, AFolderOfTheSameNameIsNotEnough) {
     peers.all_gather = [&](const std::string& text) {
       auto texts = plain.all_gather(text);
       if (plain.rank == 1 && fs::exists(one / "checkpoints")) {
-        for (const std::string& name : names_in(one / "checkpoints")) fs::create_directories(other / "checkpoints" / name);
+        for (const std::string& name : names_in(one / "checkpoints"))
+          fs::create_directories(other / "checkpoints" / name);
       }
       return texts;
     };
@@ -378,14 +414,17 @@ TEST(RunLockOfSeveral, RankZeroOwnsTheFolderForAll) {
     together(peers, [] {});  // nobody leaves before all have come
   }));
   const RunLock taken(run.path());
-  expect_all_failed(run_threads(2, [&](const Peers& peers) { const RunLock lock(run.path(), peers); }), ExitCode::cannot_create,
-                    AllOf(HasSubstr("rank 0"), HasSubstr("in use by process")));
+  expect_all_failed(
+      run_threads(2, [&](const Peers& peers) { const RunLock lock(run.path(), peers); }),
+      ExitCode::cannot_create, AllOf(HasSubstr("rank 0"), HasSubstr("in use by process")));
 }
 
 TEST(Exchange, GivesAllTheResultsInOrderOfRank) {
   const auto endings = run_threads(3, [](const Peers& peers) {
-    const auto all = exchange(peers, [&] { return std::string(1, '\0') + std::to_string(peers.rank); });
-    if (all != std::vector<std::string>{{"\0000", 2}, {"\0001", 2}, {"\0002", 2}}) throw std::runtime_error("wrong results");
+    const auto all =
+        exchange(peers, [&] { return std::string(1, '\0') + std::to_string(peers.rank); });
+    if (all != std::vector<std::string>{{"\0000", 2}, {"\0001", 2}, {"\0002", 2}})
+      throw std::runtime_error("wrong results");
   });
   expect_all_ok(endings);
   EXPECT_THAT(exchange({}, [] { return std::string("alone"); }), ElementsAre("alone"));
@@ -399,11 +438,17 @@ TEST(Exchange, AllThrowTheFirstFailureWithItsRank) {
       });
     });
   };
-  expect_all_failed(failing(2, [] { throw UserError(ExitCode::permission, "two lines\nand a blank"); }), ExitCode::permission,
-                    AllOf(HasSubstr("rank 2 on host " + host_name() + ": two lines\nand a blank"), HasSubstr("1 more")));
-  expect_all_failed(failing(3, [] { throw std::runtime_error("odd"); }), ExitCode::internal, testing::EndsWith("odd"));
-  expect_all_failed(failing(3, [] { throw fs::filesystem_error("disk", std::error_code()); }), ExitCode::io, HasSubstr("disk"));
-  EXPECT_THROW(exchange({}, []() -> std::string { throw InternalError("as it is"); }), InternalError);
+  expect_all_failed(
+      failing(2, [] { throw UserError(ExitCode::permission, "two lines\nand a blank"); }),
+      ExitCode::permission,
+      AllOf(HasSubstr("rank 2 on host " + host_name() + ": two lines\nand a blank"),
+            HasSubstr("1 more")));
+  expect_all_failed(failing(3, [] { throw std::runtime_error("odd"); }), ExitCode::internal,
+                    testing::EndsWith("odd"));
+  expect_all_failed(failing(3, [] { throw fs::filesystem_error("disk", std::error_code()); }),
+                    ExitCode::io, HasSubstr("disk"));
+  EXPECT_THROW(exchange({}, []() -> std::string { throw InternalError("as it is"); }),
+               InternalError);
 }
 
 }  // namespace

@@ -29,7 +29,9 @@ using testing::HasSubstr;
 
 /// The smallest possible largest share, by trying every cut.
 uint64_t best_largest(const std::vector<uint64_t>& bytes, size_t begin, int64_t shares) {
-  if (shares == 1) return std::accumulate(bytes.begin() + static_cast<std::ptrdiff_t>(begin), bytes.end(), uint64_t{0});
+  if (shares == 1)
+    return std::accumulate(bytes.begin() + static_cast<std::ptrdiff_t>(begin), bytes.end(),
+                           uint64_t{0});
   uint64_t best = std::numeric_limits<uint64_t>::max(), first = 0;
   for (size_t end = begin; end <= bytes.size(); ++end) {
     best = std::min(best, std::max(first, best_largest(bytes, end, shares - 1)));
@@ -61,7 +63,8 @@ TEST(ShareOut, IsConsecutiveAndBalancedAsWellAsCanBe) {
 TEST(ShareOut, OfNothingAndOfHugeSizes) {
   EXPECT_TRUE(share_out(std::vector<uint64_t>{}, 3).empty());
   EXPECT_THAT(share_out(std::vector<uint64_t>{0, 0}, 2), ElementsAre(0, 0));
-  EXPECT_THAT(share_out(std::vector<uint64_t>{uint64_t{1} << 61, uint64_t{1} << 61, 1}, 2), ElementsAre(0, 1, 1));
+  EXPECT_THAT(share_out(std::vector<uint64_t>{uint64_t{1} << 61, uint64_t{1} << 61, 1}, 2),
+              ElementsAre(0, 1, 1));
   EXPECT_THROW(share_out(std::vector<uint64_t>{1}, 0), InternalError);
 }
 
@@ -79,7 +82,8 @@ TEST(TensorSet, NamesOfFiles) {
 std::vector<FileRecord> write_all(const fs::path& folder, const GroupData& data, int64_t world) {
   std::vector<FileRecord> all;
   for (int64_t rank = 0; rank < world; ++rank) {
-    for (FileRecord& file : write_share(folder, data.groups(), rank, world)) all.push_back(std::move(file));
+    for (FileRecord& file : write_share(folder, data.groups(), rank, world))
+      all.push_back(std::move(file));
   }
   return all;
 }
@@ -105,10 +109,14 @@ TEST(TensorSet, FindsTensorsInWhicheverFileHoldsThem) {
 TEST(TensorSet, MoreWritersThanTensors) {
   const TemporaryFolder folder;
   const std::vector<float> values(6);
-  const TensorGroup group{"model", {{"a", DataType::f32, {2}, values.data()}, {"b", DataType::f32, {4}, values.data()}}, {}};
+  const TensorGroup group{
+      "model",
+      {{"a", DataType::f32, {2}, values.data()}, {"b", DataType::f32, {4}, values.data()}},
+      {}};
   std::vector<FileRecord> files;
   for (int64_t rank = 0; rank < 5; ++rank) {
-    for (FileRecord& file : write_share(folder.path(), {group}, rank, 5)) files.push_back(std::move(file));
+    for (FileRecord& file : write_share(folder.path(), {group}, rank, 5))
+      files.push_back(std::move(file));
   }
   ASSERT_EQ(files.size(), 2U);
   EXPECT_EQ(files[1].name, "model-00002-of-00002.safetensors");
@@ -160,8 +168,8 @@ TEST(TensorSet, RefusesAnIncompleteOrContradictorySet) {
   std::vector<FileRecord> mixed = files;
   mixed.push_back({"model.safetensors", 1, "", {}});
   EXPECT_THAT(error(mixed, "model"), HasSubstr("as one file and as several"));
-  fs::copy_file(folder / "model-00001-of-00003.safetensors", folder / "model-00002-of-00003.safetensors",
-                fs::copy_options::overwrite_existing);
+  fs::copy_file(folder / "model-00001-of-00003.safetensors",
+                folder / "model-00002-of-00003.safetensors", fs::copy_options::overwrite_existing);
   EXPECT_THAT(error(files, "model"), HasSubstr("'tensor.0' is in two files"));
 }
 
@@ -182,7 +190,8 @@ TEST(TensorSet, ChecksWhatItReads) {
     ADD_FAILURE() << "a changed tensor was read";
   } catch (const UserError& error) {
     EXPECT_EQ(error.code(), ExitCode::no_checkpoint);
-    EXPECT_THAT(error.what(), testing::AllOf(HasSubstr("model-00002-of-00002"), HasSubstr("'tensor.6'")));
+    EXPECT_THAT(error.what(),
+                testing::AllOf(HasSubstr("model-00002-of-00002"), HasSubstr("'tensor.6'")));
   }
 }
 

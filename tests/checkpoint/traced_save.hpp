@@ -19,7 +19,8 @@ namespace polysketch::test {
 /// A system call of a child, with what matters of its arguments.
 struct Call {
   uint64_t number = 0;
-  std::string path;      ///< of the file that its first argument, a descriptor, stands for; empty if it is none
+  std::string
+      path;  ///< of the file that its first argument, a descriptor, stands for; empty if it is none
   std::string from, to;  ///< of a rename
 };
 
@@ -50,10 +51,12 @@ inline Call describe(pid_t child, const __ptrace_syscall_info& info) {
   Call call;
   call.number = info.entry.nr;
   std::error_code error;
-  const auto link = std::filesystem::path("/proc") / std::to_string(child) / "fd" / std::to_string(static_cast<int>(info.entry.args[0]));
+  const auto link = std::filesystem::path("/proc") / std::to_string(child) / "fd" /
+                    std::to_string(static_cast<int>(info.entry.args[0]));
   call.path = std::filesystem::read_symlink(link, error).string();
 #ifdef SYS_rename
-  if (call.number == SYS_rename) call.from = text_of(child, info.entry.args[0]), call.to = text_of(child, info.entry.args[1]);
+  if (call.number == SYS_rename)
+    call.from = text_of(child, info.entry.args[0]), call.to = text_of(child, info.entry.args[1]);
 #endif
   if (call.number == SYS_renameat2 || call.number == SYS_renameat) {
     call.from = text_of(child, info.entry.args[1]);
@@ -64,9 +67,9 @@ inline Call describe(pid_t child, const __ptrace_syscall_info& info) {
 
 }  // namespace detail
 
-/// Runs `action` in a child and kills the child, like a power switch, at the entry to its system call number `stop_at` (from 0, counted
-/// from the start of the action). So every state between two changes of the file system is reached, without a word about it in the tested
-/// code.
+/// Runs `action` in a child and kills the child, like a power switch, at the entry to its system
+/// call number `stop_at` (from 0, counted from the start of the action). So every state between two
+/// changes of the file system is reached, without a word about it in the tested code.
 inline TracedRun run_until_call(const std::function<void()>& action, size_t stop_at) {
   TracedRun run;
   const pid_t child = fork();
@@ -90,7 +93,9 @@ inline TracedRun run_until_call(const std::function<void()>& action, size_t stop
     }
     if (WSTOPSIG(status) != (SIGTRAP | 0x80)) continue;
     __ptrace_syscall_info info{};
-    if (ptrace(static_cast<__ptrace_request>(PTRACE_GET_SYSCALL_INFO), child, sizeof(info), &info) <= 0) return run;
+    if (ptrace(static_cast<__ptrace_request>(PTRACE_GET_SYSCALL_INFO), child, sizeof(info),
+               &info) <= 0)
+      return run;
     if (info.op != PTRACE_SYSCALL_INFO_ENTRY) continue;
     if (run.calls.size() == stop_at) break;
     run.calls.push_back(detail::describe(child, info));

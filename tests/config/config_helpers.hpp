@@ -14,8 +14,10 @@
 
 namespace polysketch::test {
 
-/// The lines of the error that loading gives; empty if it loads. Any error but UserError 78 is a failure.
-inline std::vector<std::string> load_errors(const std::filesystem::path& path, const std::vector<std::string>& overrides = {}) {
+/// The lines of the error that loading gives; empty if it loads. Any error but UserError 78 is a
+/// failure.
+inline std::vector<std::string> load_errors(const std::filesystem::path& path,
+                                            const std::vector<std::string>& overrides = {}) {
   try {
     load_config(path, overrides);
     return {};
@@ -33,7 +35,8 @@ inline std::vector<std::string> load_errors(const std::filesystem::path& path, c
 }
 
 /// The one error of a file with this content, or several joined with " & ".
-inline std::string error_of(const std::string& yaml, const std::vector<std::string>& overrides = {}) {
+inline std::string error_of(const std::string& yaml,
+                            const std::vector<std::string>& overrides = {}) {
   const TemporaryFolder folder;
   write_text(folder / "c.yaml", yaml);
   std::string joined;
@@ -57,11 +60,14 @@ inline std::string nested_yaml(const std::string& path, const std::string& scala
   std::string yaml;
   int level = 0;
   size_t start = 0;
-  for (size_t dot = path.find('.'); dot != std::string::npos; dot = path.find('.', start), ++level) {
-    yaml += std::string(static_cast<size_t>(2 * level), ' ') + path.substr(start, dot - start) + ":\n";
+  for (size_t dot = path.find('.'); dot != std::string::npos;
+       dot = path.find('.', start), ++level) {
+    yaml +=
+        std::string(static_cast<size_t>(2 * level), ' ') + path.substr(start, dot - start) + ":\n";
     start = dot + 1;
   }
-  return yaml + std::string(static_cast<size_t>(2 * level), ' ') + path.substr(start) + ": " + scalar + "\n";
+  return yaml + std::string(static_cast<size_t>(2 * level), ' ') + path.substr(start) + ": " +
+         scalar + "\n";
 }
 
 }  // namespace polysketch::test

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files that are broken or meant to hurt: each must end in one UserError 78, soon and without much memory.
+// Files that are broken or meant to hurt: each must end in one UserError 78, soon and without much
+// memory.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -36,7 +37,8 @@ TEST(Hostile, AliasBomb) {
 }
 
 TEST(Hostile, MergeKeysAndTags) {
-  EXPECT_THAT(error_of("run:\n  <<: {seed: 1}\n"), AllOf(StartsWith("c.yaml:2:3: "), HasSubstr("merge key")));
+  EXPECT_THAT(error_of("run:\n  <<: {seed: 1}\n"),
+              AllOf(StartsWith("c.yaml:2:3: "), HasSubstr("merge key")));
   EXPECT_THAT(error_of("run: !include x.yaml\n"), HasSubstr("tag"));
   EXPECT_THAT(error_of("run: !!python/object:os.system {seed: 1}\n"), HasSubstr("tag"));
   EXPECT_THAT(error_of("run: {seed: !!binary aGk=}\n"), HasSubstr("tag"));
@@ -44,8 +46,9 @@ TEST(Hostile, MergeKeysAndTags) {
 }
 
 TEST(Hostile, DeepNesting) {
-  for (const auto& deep : {repeated("[", 10'000), repeated("{a: ", 10'000), repeated("- ", 10'000), repeated("? ", 10'000),
-                           repeated("[", 10'000) + repeated("]", 10'000), repeated("{", 100'000), repeated("[{a: ", 50'000)}) {
+  for (const auto& deep : {repeated("[", 10'000), repeated("{a: ", 10'000), repeated("- ", 10'000),
+                           repeated("? ", 10'000), repeated("[", 10'000) + repeated("]", 10'000),
+                           repeated("{", 100'000), repeated("[{a: ", 50'000)}) {
     EXPECT_THAT(error_of(deep), StartsWith("c.yaml:")) << deep.substr(0, 10);
     EXPECT_THAT(error_of("run: " + deep), StartsWith("c.yaml:")) << deep.substr(0, 10);
   }
@@ -58,8 +61,10 @@ TEST(Hostile, DeepNesting) {
 TEST(Hostile, LargeFiles) {
   EXPECT_THAT(error_of(std::string(2 << 20, '#')), HasSubstr("larger than 1048576 bytes"));
   EXPECT_THAT(error_of(repeated("a: 1\n", 200'000)), HasSubstr("more than 10000 values"));
-  EXPECT_THAT(error_of("run: [" + repeated("1,", 100'000) + "]"), HasSubstr("more than 10000 brackets"));
-  EXPECT_THAT(error_of("run: {name: " + std::string(1'000'000, 'x') + "}"), AllOf(HasSubstr("..."), HasSubstr("run.name")));
+  EXPECT_THAT(error_of("run: [" + repeated("1,", 100'000) + "]"),
+              HasSubstr("more than 10000 brackets"));
+  EXPECT_THAT(error_of("run: {name: " + std::string(1'000'000, 'x') + "}"),
+              AllOf(HasSubstr("..."), HasSubstr("run.name")));
   const std::string key = error_of(std::string(1'000'000, 'k') + ": 1\n");
   EXPECT_LT(key.size(), 1000u);
   std::string unknown;
@@ -76,7 +81,8 @@ TEST(Hostile, LargeFiles) {
 TEST(Hostile, NotOneDocumentOfText) {
   for (const auto& empty : {""s, "\n\n"s, "# only a comment\n"s, "---\n"s, "~\n"s, "---\n...\n"s})
     EXPECT_THAT(error_of(empty), HasSubstr("empty")) << empty;
-  EXPECT_THAT(error_of("run: {seed: 1}\n---\nrun: {seed: 2}\n"), AllOf(StartsWith("c.yaml:2:"), HasSubstr("second document")));
+  EXPECT_THAT(error_of("run: {seed: 1}\n---\nrun: {seed: 2}\n"),
+              AllOf(StartsWith("c.yaml:2:"), HasSubstr("second document")));
   EXPECT_EQ(error_of("---\nrun: {seed: 1}\n...\n"), "");
   EXPECT_THAT(error_of("\xef\xbb\xbfrun: {seed: 1}\n"), HasSubstr("byte order mark"));
   EXPECT_THAT(error_of("\xff\xfer\0u\0n\0"s), HasSubstr("UTF-16"));
@@ -84,13 +90,15 @@ TEST(Hostile, NotOneDocumentOfText) {
   EXPECT_THAT(error_of("\x7f"
                        "ELF\x02\x01\x01\0\0"s),
               HasSubstr("binary"));
-  EXPECT_THAT(error_of("run:\n  name: a\0b\n"s), AllOf(StartsWith("c.yaml:2:"), HasSubstr("0x00 at byte 14")));
+  EXPECT_THAT(error_of("run:\n  name: a\0b\n"s),
+              AllOf(StartsWith("c.yaml:2:"), HasSubstr("0x00 at byte 14")));
   EXPECT_THAT(error_of("run: {name: \"\xe9\"}\n"), HasSubstr("byte 13 is not UTF-8"));
   EXPECT_THAT(error_of("- a\n- b\n"), HasSubstr("got a list, want keys"));
   EXPECT_THAT(error_of("hello\n"), HasSubstr("got a value, want keys"));
   EXPECT_THAT(error_of("run:\n\tseed: 1\n"), AllOf(StartsWith("c.yaml:2:"), HasSubstr("not YAML")));
   EXPECT_THAT(error_of("run: {seed: 1\n"), HasSubstr("not YAML"));
-  EXPECT_THAT(error_of("run:\n  directory: 'open\n  seed: 1\n"), AllOf(StartsWith("c.yaml:2:14: "), HasSubstr("never closed")));
+  EXPECT_THAT(error_of("run:\n  directory: 'open\n  seed: 1\n"),
+              AllOf(StartsWith("c.yaml:2:14: "), HasSubstr("never closed")));
   EXPECT_THAT(error_of("run:\n  directory: \"open\n"), HasSubstr("never closed"));
   EXPECT_THAT(error_of("run: {'open\n"), HasSubstr("c.yaml"));
   EXPECT_THAT(error_of("run: {seed: 1}}\n"), HasSubstr("not YAML"));

@@ -25,9 +25,13 @@ TEST(Keys, AreUniqueAndDescribed) {
 
 TEST(Keys, RealsAreShortAndExact) {
   Config config;
-  const std::pair<double, const char*> cases[] = {
-      {7e-4, "0.0007"}, {1e-8, "1.0e-8"}, {1.5e-300, "1.5e-300"}, {0.1 + 0.2, "0.30000000000000004"}, {1e20, "1.0e+20"},
-      {3, "3"},         {0, "0"}};
+  const std::pair<double, const char*> cases[] = {{7e-4, "0.0007"},
+                                                  {1e-8, "1.0e-8"},
+                                                  {1.5e-300, "1.5e-300"},
+                                                  {0.1 + 0.2, "0.30000000000000004"},
+                                                  {1e20, "1.0e+20"},
+                                                  {3, "3"},
+                                                  {0, "0"}};
   for (const auto& [value, text] : cases) {
     config.optimizer.clip = value;
     EXPECT_EQ(value_text(config, "optimizer.clip"), text);
@@ -67,9 +71,10 @@ TEST(Keys, EachIsSetByYamlAndBySetAlike) {
   Config unused;
   std::vector<std::string> single = {"optimizer.kind"};  // the only choice so far
   for (const auto& field : list_fields(unused)) {
-    const std::vector<std::string> extra = field.path == "schedule.warmup" || field.path == "training.steps"
-                                               ? std::vector<std::string>{"schedule.warmup=1"}
-                                               : std::vector<std::string>{};
+    const std::vector<std::string> extra =
+        field.path == "schedule.warmup" || field.path == "training.steps"
+            ? std::vector<std::string>{"schedule.warmup=1"}
+            : std::vector<std::string>{};
     const Config basis = load_config("", extra);
     int changed = 0;
     for (const auto& value : candidates(field)) {
@@ -80,7 +85,8 @@ TEST(Keys, EachIsSetByYamlAndBySetAlike) {
       const Config by_set = load_config("", all);
       const test::TemporaryFolder folder;
       test::write_text(folder / "c.yaml", test::nested_yaml(field.path, value));
-      std::vector<std::string> rest = field.path == "schedule.warmup" ? std::vector<std::string>{} : extra;
+      std::vector<std::string> rest =
+          field.path == "schedule.warmup" ? std::vector<std::string>{} : extra;
       const Config by_file = load_config(folder / "c.yaml", rest);
       EXPECT_THAT(config_difference(by_set, by_file), testing::IsEmpty()) << field.path;
       EXPECT_EQ(value_text(by_set, field.path), value) << field.path;
@@ -100,22 +106,27 @@ Config random_config(uint64_t stream) {
     switch (field.slot.index()) {
       case 0:
         *std::get<int64_t*>(field.slot) =
-            field.least + static_cast<int64_t>(random.bounded(std::min<uint64_t>(static_cast<uint64_t>(field.most - field.least), 60) + 1));
+            field.least +
+            static_cast<int64_t>(random.bounded(
+                std::min<uint64_t>(static_cast<uint64_t>(field.most - field.least), 60) + 1));
         break;
       case 1: {
         const double high = field.high > 1 ? 1e3 : field.high;
-        *std::get<double*>(field.slot) = field.low + (high - field.low) * (0.001 + 0.99 * random.uniform());
+        *std::get<double*>(field.slot) =
+            field.low + (high - field.low) * (0.001 + 0.99 * random.uniform());
         break;
       }
       case 2:
         *std::get<bool*>(field.slot) = random.bounded(2) == 1;
         break;
       case 3: {
-        const std::vector<std::string> texts = {"",    "no",   "1e5",  "null", "~",   "a b", "x: y",  "# z",
-                                                "'",   "\"",   "\\",   "é漢😀", "{a}", "- b", " lead", "s3://bucket/x?y=1",
-                                                "010", "*a",   "&a",   "!t",   "%d",  "@e",  "<<",    "base",
-                                                "$x",  "a #b", "TRUE", "-",    "cuda"};
-        if (field.pattern.empty()) *std::get<std::string*>(field.slot) = texts[random.bounded(texts.size())];
+        const std::vector<std::string> texts = {
+            "",    "no",   "1e5",  "null", "~",   "a b", "x: y",  "# z",
+            "'",   "\"",   "\\",   "é漢😀", "{a}", "- b", " lead", "s3://bucket/x?y=1",
+            "010", "*a",   "&a",   "!t",   "%d",  "@e",  "<<",    "base",
+            "$x",  "a #b", "TRUE", "-",    "cuda"};
+        if (field.pattern.empty())
+          *std::get<std::string*>(field.slot) = texts[random.bounded(texts.size())];
         break;
       }
       default: {
@@ -130,9 +141,12 @@ Config random_config(uint64_t stream) {
   config.model.hidden = 8;
   config.attention.degree = int64_t{2} << random.bounded(5);
   config.attention.features = 2 * static_cast<int64_t>(random.bounded(100));
-  config.training.micro_batch_tokens = config.data.context * (1 + static_cast<int64_t>(random.bounded(4)));
-  config.training.batch_tokens = config.training.micro_batch_tokens * (1 + static_cast<int64_t>(random.bounded(4)));
-  config.schedule.warmup = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(config.training.steps) + 1));
+  config.training.micro_batch_tokens =
+      config.data.context * (1 + static_cast<int64_t>(random.bounded(4)));
+  config.training.batch_tokens =
+      config.training.micro_batch_tokens * (1 + static_cast<int64_t>(random.bounded(4)));
+  config.schedule.warmup =
+      static_cast<int64_t>(random.bounded(static_cast<uint64_t>(config.training.steps) + 1));
   config.run.directory = "runs/${run.name}-x";
   return config;
 }
@@ -163,7 +177,8 @@ TEST(RoundTrip, AResolvedConfigurationStaysAsItIs) {
   }
 }
 
-void collect(const nlohmann::ordered_json& schema, const std::string& prefix, std::vector<std::string>& paths) {
+void collect(const nlohmann::ordered_json& schema, const std::string& prefix,
+             std::vector<std::string>& paths) {
   EXPECT_EQ(schema["additionalProperties"], false) << prefix;
   for (const auto& [name, property] : schema["properties"].items()) {
     EXPECT_TRUE(property.contains("description")) << prefix + name;
@@ -185,15 +200,17 @@ TEST(Schema, ListsExactlyTheKeys) {
 
 TEST(Reference, NamesEveryKey) {
   const std::string page = config_reference();
-  for (const auto& path : test::all_paths()) EXPECT_NE(page.find("| `" + path + "` |"), std::string::npos) << path;
-  EXPECT_THAT(page, testing::HasSubstr(
-                        "| small | 12 | 768 | 12 | 2048 |\n| medium | 24 | 1024 | 16 | 2728 |\n| large | 36 | 1280 | 20 | 3408 |\n"));
+  for (const auto& path : test::all_paths())
+    EXPECT_NE(page.find("| `" + path + "` |"), std::string::npos) << path;
+  EXPECT_THAT(page, testing::HasSubstr("| small | 12 | 768 | 12 | 2048 |\n| medium | 24 | 1024 | "
+                                       "16 | 2728 |\n| large | 36 | 1280 | 20 | 3408 |\n"));
 }
 
 TEST(Reference, FilesInTheRepositoryAreCurrent) {
   EXPECT_EQ(test::read_text(test::source_folder() / "docs/configuration.md"), config_reference())
       << "polysketch config reference > docs/configuration.md";
-  EXPECT_EQ(test::read_text(test::source_folder() / "configs/schema.json"), config_schema().dump(2) + "\n")
+  EXPECT_EQ(test::read_text(test::source_folder() / "configs/schema.json"),
+            config_schema().dump(2) + "\n")
       << "polysketch config schema > configs/schema.json";
 }
 
@@ -208,14 +225,22 @@ TEST(Json, IsStrict) {
     return std::string();
   };
   EXPECT_EQ(refused("{}"), "");
-  EXPECT_EQ(config_from_json(to_json(load_config("")), {"training.steps=20k"}).training.steps, 20'000) << "overrides come last";
+  EXPECT_EQ(config_from_json(to_json(load_config("")), {"training.steps=20k"}).training.steps,
+            20'000)
+      << "overrides come last";
   EXPECT_EQ(refused(R"({"optimizer": {"clip": 1}, "training": {"steps": 20000}})"), "");
-  EXPECT_THAT(refused(R"({"training": {"step": 5}})"), testing::HasSubstr("did you mean 'training.steps'?"));
-  EXPECT_THAT(refused(R"({"training": {"steps": "5"}})"), testing::HasSubstr("training.steps: got string, want a count"));
-  EXPECT_THAT(refused(R"({"training": {"steps": 5.0}})"), testing::HasSubstr("training.steps: got number"));
-  EXPECT_THAT(refused(R"({"training": {"steps": -5}})"), testing::HasSubstr("training.steps: got '-5'"));
-  EXPECT_THAT(refused(R"({"training": {"steps": 18446744073709551615}})"), testing::HasSubstr("training.steps"));
-  EXPECT_THAT(refused(R"({"training": null, "model": {"recompute": 1}})"), testing::HasSubstr("\n"));
+  EXPECT_THAT(refused(R"({"training": {"step": 5}})"),
+              testing::HasSubstr("did you mean 'training.steps'?"));
+  EXPECT_THAT(refused(R"({"training": {"steps": "5"}})"),
+              testing::HasSubstr("training.steps: got string, want a count"));
+  EXPECT_THAT(refused(R"({"training": {"steps": 5.0}})"),
+              testing::HasSubstr("training.steps: got number"));
+  EXPECT_THAT(refused(R"({"training": {"steps": -5}})"),
+              testing::HasSubstr("training.steps: got '-5'"));
+  EXPECT_THAT(refused(R"({"training": {"steps": 18446744073709551615}})"),
+              testing::HasSubstr("training.steps"));
+  EXPECT_THAT(refused(R"({"training": null, "model": {"recompute": 1}})"),
+              testing::HasSubstr("\n"));
   EXPECT_THAT(refused("[]"), testing::HasSubstr("want an object"));
 }
 

@@ -24,13 +24,15 @@ std::vector<fs::path> shipped_configs() {
 
 /// A file that is a base of others and no run of its own.
 bool is_base(const fs::path& path) {
-  return path.filename() == "base.yaml" || path.filename() == "recipe.yaml" || path.filename() == "small.yaml";
+  return path.filename() == "base.yaml" || path.filename() == "recipe.yaml" ||
+         path.filename() == "small.yaml";
 }
 
 TEST(ShippedConfigs, AllLoad) {
   const std::vector<fs::path> files = shipped_configs();
   EXPECT_GT(files.size(), 40u);
-  for (const fs::path& file : files) EXPECT_THAT(test::load_errors(file), testing::IsEmpty()) << file;
+  for (const fs::path& file : files)
+    EXPECT_THAT(test::load_errors(file), testing::IsEmpty()) << file;
 }
 
 TEST(ShippedConfigs, EveryRunHasItsOwnFolder) {
@@ -42,7 +44,9 @@ TEST(ShippedConfigs, EveryRunHasItsOwnFolder) {
   }
 }
 
-bool is_linear(AttentionKind kind) { return kind != AttentionKind::softmax && kind != AttentionKind::polynomial; }
+bool is_linear(AttentionKind kind) {
+  return kind != AttentionKind::softmax && kind != AttentionKind::polynomial;
+}
 
 std::string attention_name(const AttentionConfig& attention) {
   switch (attention.kind) {
@@ -53,7 +57,8 @@ std::string attention_name(const AttentionConfig& attention) {
     case AttentionKind::performer:
       return "performer";
     case AttentionKind::hedgehog:
-      return attention.features == 0 ? "hedgehog" : "hedgehog-" + std::to_string(attention.features);
+      return attention.features == 0 ? "hedgehog"
+                                     : "hedgehog-" + std::to_string(attention.features);
     case AttentionKind::sliding_window:
       return "sliding-window";
     case AttentionKind::local_polynomial:
@@ -62,10 +67,12 @@ std::string attention_name(const AttentionConfig& attention) {
       break;
   }
   return std::string(attention.sketch == SketchKind::learned ? "learned" : "random") +
-         (attention.local == LocalAttention::exact ? "-local-" : "-") + std::to_string(attention.sketch_size);
+         (attention.local == LocalAttention::exact ? "-local-" : "-") +
+         std::to_string(attention.sketch_size);
 }
 
-/// Name, size, context and attention of a paper's model are in its path: configs/<corpus>/<size>-<context>-<attention>.yaml.
+/// Name, size, context and attention of a paper's model are in its path:
+/// configs/<corpus>/<size>-<context>-<attention>.yaml.
 TEST(ShippedConfigs, NamesSayWhatTheModelIs) {
   int checked = 0;
   for (const fs::path& file : shipped_configs()) {
@@ -74,11 +81,15 @@ TEST(ShippedConfigs, NamesSayWhatTheModelIs) {
     const ResolvedConfig resolved = resolve_config(file);
     const Config& config = resolved.config;
     // Models of linear time have a layer more in twelve.
-    const std::string size = config.model.layers <= 13 ? "small" : config.model.layers <= 26 ? "medium" : "large";
+    const std::string size = config.model.layers <= 13   ? "small"
+                             : config.model.layers <= 26 ? "medium"
+                                                         : "large";
     EXPECT_EQ(config.model.layers % 13 == 0, is_linear(config.attention.kind)) << file;
     const int64_t context = config.data.context;
-    const std::string length = context < 1024 ? std::to_string(context) : std::to_string(context / 1024) + "k";
-    EXPECT_EQ(file.stem().string(), size + "-" + length + "-" + attention_name(config.attention)) << file;
+    const std::string length =
+        context < 1024 ? std::to_string(context) : std::to_string(context / 1024) + "k";
+    EXPECT_EQ(file.stem().string(), size + "-" + length + "-" + attention_name(config.attention))
+        << file;
     EXPECT_EQ(config.run.name, corpus + "-" + file.stem().string());
     EXPECT_EQ(config.data.corpus, corpus) << file;
     EXPECT_EQ(config.attention.degree, 4) << file;
@@ -87,7 +98,8 @@ TEST(ShippedConfigs, NamesSayWhatTheModelIs) {
   EXPECT_EQ(checked, 14 + 14 + 7 + 63);
 }
 
-/// The training recipes of the paper: section 4 and appendix E for PG-19 and Wiki-40B, appendix G for C4.
+/// The training recipes of the paper: section 4 and appendix E for PG-19 and Wiki-40B, appendix G
+/// for C4.
 TEST(ShippedConfigs, PaperRecipes) {
   for (const fs::path& file : shipped_configs()) {
     const std::string corpus = file.parent_path().filename();

@@ -23,7 +23,8 @@ Config configuration(int64_t sequences, Reduce reduce = Reduce::fast, int64_t sh
 TEST(ValidWorlds, AreTheDivisors) {
   EXPECT_THAT(valid_worlds(1), ElementsAre(1));
   EXPECT_THAT(valid_worlds(7), ElementsAre(1, 7));
-  EXPECT_THAT(valid_worlds(36), ElementsAre(1, 2, 3, 4, 6, 9, 12, 18, 36)) << "a square: its root once";
+  EXPECT_THAT(valid_worlds(36), ElementsAre(1, 2, 3, 4, 6, 9, 12, 18, 36))
+      << "a square: its root once";
   EXPECT_THAT(valid_worlds(1 << 11), testing::SizeIs(12));
 }
 
@@ -45,18 +46,21 @@ TEST(ValidWorlds, OthersAreRefusedWithTheList) {
     }
     return "accepted";
   };
-  EXPECT_EQ(
-      refusal(configuration(12), 5),
-      "training.batch_tokens: the 12 sequences of 512 tokens of a step do not divide among 5 processes: use 1, 2, 3, 4, 6 or 12 of them");
-  EXPECT_EQ(
-      refusal(configuration(12), 24),
-      "training.batch_tokens: the 12 sequences of 512 tokens of a step do not divide among 24 processes: use 1, 2, 3, 4, 6 or 12 of them");
+  EXPECT_EQ(refusal(configuration(12), 5),
+            "training.batch_tokens: the 12 sequences of 512 tokens of a step do not divide among 5 "
+            "processes: use 1, 2, 3, 4, 6 or 12 of them");
+  EXPECT_EQ(refusal(configuration(12), 24),
+            "training.batch_tokens: the 12 sequences of 512 tokens of a step do not divide among "
+            "24 processes: use 1, 2, 3, 4, 6 or 12 of them");
   EXPECT_EQ(refusal(configuration(12, Reduce::canonical), 6),
-            "distributed.shards: the 8 shards of canonical reduction do not divide among 6 processes: use 1, 2 or 4 of them");
+            "distributed.shards: the 8 shards of canonical reduction do not divide among 6 "
+            "processes: use 1, 2 or 4 of them");
   EXPECT_EQ(refusal(configuration(12, Reduce::canonical), 8),
-            "training.batch_tokens: the 12 sequences of 512 tokens of a step do not divide among 8 processes: use 1, 2 or 4 of them");
+            "training.batch_tokens: the 12 sequences of 512 tokens of a step do not divide among 8 "
+            "processes: use 1, 2 or 4 of them");
   EXPECT_EQ(refusal(configuration(1), 2),
-            "training.batch_tokens: the 1 sequences of 512 tokens of a step do not divide among 2 processes: use 1 of them");
+            "training.batch_tokens: the 1 sequences of 512 tokens of a step do not divide among 2 "
+            "processes: use 1 of them");
 }
 
 }  // namespace

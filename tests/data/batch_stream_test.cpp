@@ -39,21 +39,27 @@ BatchStream::Options step_of(int64_t sequences, int64_t rows, uint64_t seed = 1)
 }
 
 /// Rows of `batches` batches, keyed by their global number.
-void take(BatchStream& stream, int64_t batches, std::map<int64_t, std::vector<int32_t>>& rows, uint64_t* digest = nullptr) {
+void take(BatchStream& stream, int64_t batches, std::map<int64_t, std::vector<int32_t>>& rows,
+          uint64_t* digest = nullptr) {
   for (int64_t i = 0; i < batches; ++i) {
     const Batch batch = stream.next();
     ASSERT_GT(batch.rows, 0);
     const auto width = static_cast<size_t>(batch.context + 1);
     ASSERT_EQ(batch.ids.size(), static_cast<size_t>(batch.rows) * width);
     for (int64_t row = 0; row < batch.rows; ++row) {
-      const auto begin = batch.ids.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(row) * width);
-      ASSERT_TRUE(rows.emplace(batch.first_sequence + row, std::vector<int32_t>(begin, begin + static_cast<std::ptrdiff_t>(width))).second);
+      const auto begin =
+          batch.ids.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(row) * width);
+      ASSERT_TRUE(
+          rows.emplace(batch.first_sequence + row,
+                       std::vector<int32_t>(begin, begin + static_cast<std::ptrdiff_t>(width)))
+              .second);
     }
     if (digest) *digest += batch.digest;
   }
 }
 
-Rows first_rows(const DataConfig& config, std::shared_ptr<SegmentSource> source, int64_t count, uint64_t seed = 1, int64_t start = 0) {
+Rows first_rows(const DataConfig& config, std::shared_ptr<SegmentSource> source, int64_t count,
+                uint64_t seed = 1, int64_t start = 0) {
   auto options = step_of(1, 1, seed);
   options.start_sequence = start;
   BatchStream stream(config, std::move(source), options);
@@ -69,12 +75,14 @@ Rows first_rows(const DataConfig& config, std::shared_ptr<SegmentSource> source,
 
 int64_t total_tokens(const FakeCorpus& corpus) {
   int64_t tokens = 0;
-  for (const auto& texts : corpus.files()) tokens += static_cast<int64_t>(test::expected_ids(texts).size());
+  for (const auto& texts : corpus.files())
+    tokens += static_cast<int64_t>(test::expected_ids(texts).size());
   return tokens;
 }
 
-/// Puts the windows of an epoch together again: each begins with the id the one before ends with, so chains show the run of tokens.
-/// Here every window is looked up in the documents instead: its inner parts between EOS must be parts of documents.
+/// Puts the windows of an epoch together again: each begins with the id the one before ends with,
+/// so chains show the run of tokens. Here every window is looked up in the documents instead: its
+/// inner parts between EOS must be parts of documents.
 TEST(BatchStream, EveryWindowOfAnEpochComesOnceAndHoldsTheDocuments) {
   TemporaryFolder folder;
   FakeCorpus corpus({25, 4, 0, 12, 1, 9, 30}, 300);
@@ -82,7 +90,8 @@ TEST(BatchStream, EveryWindowOfAnEpochComesOnceAndHoldsTheDocuments) {
   auto config = data_config(context);
   const auto one = first_rows(config, corpus.cache(folder.path()), windows);
 
-  // Tokens that are inputs: all of the epoch but fewer than a window. Counted by document through the unique start of each text.
+  // Tokens that are inputs: all of the epoch but fewer than a window. Counted by document through
+  // the unique start of each text.
   std::map<int32_t, int64_t> count, expected;
   for (const auto& row : one) {
     for (size_t i = 0; i + 1 < row.size(); ++i) ++count[row[i]];
@@ -98,7 +107,8 @@ TEST(BatchStream, EveryWindowOfAnEpochComesOnceAndHoldsTheDocuments) {
   EXPECT_EQ(missing, tokens - windows * context);
   EXPECT_LE(missing, context);
 
-  // Without the permutation of windows the epoch is one run of tokens; documents follow each other whole, EOS between them.
+  // Without the permutation of windows the epoch is one run of tokens; documents follow each other
+  // whole, EOS between them.
   std::set<std::vector<int32_t>> documents;
   for (const auto& texts : corpus.files()) {
     for (const auto& text : texts) documents.insert(test::byte_ids(text));
@@ -119,18 +129,21 @@ TEST(BatchStream, EveryWindowOfAnEpochComesOnceAndHoldsTheDocuments) {
   }
   expected_run.resize(run.size());
   EXPECT_EQ(run, expected_run);
-  const std::multiset<std::vector<int32_t>> shuffled_set(one.begin(), one.end()), plain_set(plain.begin(), plain.end());
+  const std::multiset<std::vector<int32_t>> shuffled_set(one.begin(), one.end()),
+      plain_set(plain.begin(), plain.end());
   EXPECT_NE(shuffled_set, plain_set) << "documents are permuted, so windows hold other tokens";
 }
 
-/// The windows of a shuffled epoch, put back into their order, are the run of tokens that the pools make.
+/// The windows of a shuffled epoch, put back into their order, are the run of tokens that the pools
+/// make.
 TEST(BatchStream, ShuffledWindowsJoinToWholeDocuments) {
   TemporaryFolder folder;
   FakeCorpus corpus({25, 4, 12, 9}, 300);
   const int64_t context = 64, windows = (total_tokens(corpus) - 1) / context;
   const auto rows = first_rows(data_config(context), corpus.cache(folder.path()), windows);
   EXPECT_EQ(std::set<std::vector<int32_t>>(rows.begin(), rows.end()).size(), rows.size());
-  // Texts begin with their own number, so a document can be looked up wherever its start and end lie in one window.
+  // Texts begin with their own number, so a document can be looked up wherever its start and end
+  // lie in one window.
   std::set<std::vector<int32_t>> documents;
   for (const auto& texts : corpus.files()) {
     for (const auto& text : texts) documents.insert(test::byte_ids(text));
@@ -198,7 +211,8 @@ TEST(BatchStream, SeekEqualsStreamingFromTheStart) {
     const int64_t length = windows * 2 + windows / 2 + 2;
     const auto all = first_rows(config, corpus.cache(folder.path()), length);
     for (int64_t start = 0; start < length - 2; start += std::max<int64_t>(1, length / 60)) {
-      EXPECT_EQ(first_rows(config, corpus.cache(folder.path()), 2, 1, start), Rows(all.begin() + start, all.begin() + start + 2))
+      EXPECT_EQ(first_rows(config, corpus.cache(folder.path()), 2, 1, start),
+                Rows(all.begin() + start, all.begin() + start + 2))
           << "context " << context << ", start " << start;
     }
   }
@@ -211,7 +225,8 @@ TEST(BatchStream, SeekTokenisesWhatIsMissing) {
   const int64_t windows = (total_tokens(corpus) - 1) / 16;
   for (const int64_t start : {int64_t{3}, windows / 2, windows, windows * 3 + 5}) {
     TemporaryFolder empty;
-    EXPECT_EQ(first_rows(config, corpus.cache(empty.path()), 3, 1, start), first_rows(config, corpus.cache(folder.path()), 3, 1, start));
+    EXPECT_EQ(first_rows(config, corpus.cache(empty.path()), 3, 1, start),
+              first_rows(config, corpus.cache(folder.path()), 3, 1, start));
   }
 }
 
@@ -274,14 +289,18 @@ TEST(BatchStream, DigestIsTheStatedHash) {
   uint64_t sum = 0;
   for (int64_t row = 0; row < 3; ++row) {
     std::string bytes;
-    for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<char>((batch.first_sequence + row) >> shift & 255));
+    for (int shift = 0; shift < 64; shift += 8)
+      bytes.push_back(static_cast<char>((batch.first_sequence + row) >> shift & 255));
     for (int64_t i = 0; i < 9; ++i) {
       for (int shift = 0; shift < 32; shift += 8)
-        bytes.push_back(static_cast<char>(batch.ids[static_cast<size_t>(row * 9 + i)] >> shift & 255));
+        bytes.push_back(
+            static_cast<char>(batch.ids[static_cast<size_t>(row * 9 + i)] >> shift & 255));
     }
     const std::string hex = sha256_hex(bytes);
     for (int i = 7; i >= 0; --i)
-      sum += static_cast<uint64_t>(std::stoul(hex.substr(static_cast<size_t>(2 * i), 2), nullptr, 16)) << (8 * i);
+      sum +=
+          static_cast<uint64_t>(std::stoul(hex.substr(static_cast<size_t>(2 * i), 2), nullptr, 16))
+          << (8 * i);
   }
   EXPECT_EQ(batch.digest, sum);
 }
@@ -300,7 +319,8 @@ TEST(BatchStream, NumbersDocumentsWhenAsked) {
       if (at % 65 == 0) {
         EXPECT_EQ(batch.documents[at], 0);
       } else {
-        EXPECT_EQ(batch.documents[at] - batch.documents[at - 1], batch.ids[at - 1] == test::kFakeEos ? 1 : 0);
+        EXPECT_EQ(batch.documents[at] - batch.documents[at - 1],
+                  batch.ids[at - 1] == test::kFakeEos ? 1 : 0);
         changes += batch.documents[at] != batch.documents[at - 1];
       }
     }
@@ -335,9 +355,12 @@ TEST(BatchStream, ErrorsOfReadersSurfaceInNext) {
   FakeCorpus corpus({40}, 100);
   auto inputs = corpus.inputs();
   struct Broken : DocumentReader {
-    bool next(Document&) override { throw UserError(ExitCode::bad_data, "file9: record 3, byte 77: invalid UTF-8"); }
+    bool next(Document&) override {
+      throw UserError(ExitCode::bad_data, "file9: record 3, byte 77: invalid UTF-8");
+    }
   };
-  inputs.push_back({"file9", 1, [] { return std::string(64, 'a'); }, [] { return std::make_unique<Broken>(); }});
+  inputs.push_back(
+      {"file9", 1, [] { return std::string(64, 'a'); }, [] { return std::make_unique<Broken>(); }});
   TokenCache::Options options;
   options.folder = folder.path();
   options.segment_bytes = 256;
@@ -382,7 +405,8 @@ TEST(BatchStream, CanBeDestroyedAtAnyMoment) {
 
 TEST(BatchStream, RealBooksGiveTheSameOrderColdAndCached) {
   const auto root = test::shared_folder("data");
-  if (!root) GTEST_SKIP() << "needs real data: ../shared/data/pg19 and ../shared/data/sentencepiece";
+  if (!root)
+    GTEST_SKIP() << "needs real data: ../shared/data/pg19 and ../shared/data/sentencepiece";
   TemporaryFolder folder;
   DataConfig config = data_config(512);
   config.corpus = "pg19";
@@ -402,7 +426,8 @@ TEST(BatchStream, RealBooksGiveTheSameOrderColdAndCached) {
   }
   EXPECT_EQ(cold, cached);
   // Text comes back readable.
-  const std::string text = tokenizer.decode(std::vector<int32_t>(cold[0].begin(), cold[0].begin() + 513));
+  const std::string text =
+      tokenizer.decode(std::vector<int32_t>(cold[0].begin(), cold[0].begin() + 513));
   EXPECT_THAT(text, testing::HasSubstr(" the "));
 }
 

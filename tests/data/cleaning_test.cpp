@@ -7,21 +7,30 @@ namespace polysketch {
 namespace {
 
 const std::string kArticle =
-    "\n_START_ARTICLE_\nTitle\n_START_PARAGRAPH_\nOne._NEWLINE_Two.\n_START_SECTION_\nHeading\n_START_PARAGRAPH_\nThree.";
+    "\n_START_ARTICLE_\nTitle\n_START_PARAGRAPH_\nOne._NEWLINE_Two.\n_START_SECTION_\nHeading\n_"
+    "START_PARAGRAPH_\nThree.";
 
-TEST(Cleaning, NoneLeavesTheMarkup) { EXPECT_EQ(clean_wiki_markup(kArticle, Cleaning::none), kArticle); }
+TEST(Cleaning, NoneLeavesTheMarkup) {
+  EXPECT_EQ(clean_wiki_markup(kArticle, Cleaning::none), kArticle);
+}
 
-TEST(Cleaning, PlainKeepsTheBodies) { EXPECT_EQ(clean_wiki_markup(kArticle, Cleaning::plain), "One.\nTwo.\n\nThree."); }
+TEST(Cleaning, PlainKeepsTheBodies) {
+  EXPECT_EQ(clean_wiki_markup(kArticle, Cleaning::plain), "One.\nTwo.\n\nThree.");
+}
 
 TEST(Cleaning, MarkersLoseTheLineEndsAroundThem) {
   EXPECT_EQ(clean_wiki_markup(kArticle, Cleaning::markers),
-            "_START_ARTICLE_Title_START_PARAGRAPH_One._NEWLINE_Two._START_SECTION_Heading_START_PARAGRAPH_Three.");
+            "_START_ARTICLE_Title_START_PARAGRAPH_One._NEWLINE_Two._START_SECTION_Heading_START_"
+            "PARAGRAPH_Three.");
 }
 
 TEST(Cleaning, OnlyWholeLinesAreMarkers) {
-  const std::string text = "\n_START_PARAGRAPH_\nThe word _START_ARTICLE_ in a text\nand a second line";
-  EXPECT_EQ(clean_wiki_markup(text, Cleaning::plain), "The word _START_ARTICLE_ in a text\nand a second line");
-  EXPECT_EQ(clean_wiki_markup(text, Cleaning::markers), "_START_PARAGRAPH_The word _START_ARTICLE_ in a text\nand a second line");
+  const std::string text =
+      "\n_START_PARAGRAPH_\nThe word _START_ARTICLE_ in a text\nand a second line";
+  EXPECT_EQ(clean_wiki_markup(text, Cleaning::plain),
+            "The word _START_ARTICLE_ in a text\nand a second line");
+  EXPECT_EQ(clean_wiki_markup(text, Cleaning::markers),
+            "_START_PARAGRAPH_The word _START_ARTICLE_ in a text\nand a second line");
 }
 
 TEST(Cleaning, TextWithoutMarkupSurvives) {
@@ -39,8 +48,9 @@ TEST(BytesLiteral, IsUnescaped) {
 }
 
 TEST(BytesLiteral, AnythingElseIsLeftAlone) {
-  for (const std::string text : {"", "b", "b'", "b'no end", "b\"mixed'", "b'it's'", R"(b'bad \q escape')", R"(b'short \x4')",
-                                 "b'real\nline'", " b'x'", "bold 'text'"}) {
+  for (const std::string text :
+       {"", "b", "b'", "b'no end", "b\"mixed'", "b'it's'", R"(b'bad \q escape')", R"(b'short \x4')",
+        "b'real\nline'", " b'x'", "bold 'text'"}) {
     EXPECT_EQ(repair_bytes_literal(text), text);
   }
 }

@@ -27,18 +27,21 @@ inline UserError error_of(const std::function<void()>& action) {
   try {
     action();
   } catch (const UserError& error) {
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << "more than one line: " << error.what();
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos)
+        << "more than one line: " << error.what();
     return error;
   }
   ADD_FAILURE() << "no error";
   return {ExitCode::done, ""};
 }
 
-inline void expect_error(ExitCode code, const std::vector<std::string>& parts, const std::function<void()>& action) {
+inline void expect_error(ExitCode code, const std::vector<std::string>& parts,
+                         const std::function<void()>& action) {
   const UserError error = error_of(action);
   EXPECT_EQ(static_cast<int>(error.code()), static_cast<int>(code)) << error.what();
   for (const auto& part : parts)
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << "'" << part << "' is not in: " << error.what();
+    EXPECT_NE(std::string(error.what()).find(part), std::string::npos)
+        << "'" << part << "' is not in: " << error.what();
 }
 
 inline DataConfig corpus_config(const std::string& corpus, const std::filesystem::path& root) {
@@ -59,7 +62,8 @@ inline std::vector<Document> read_all(const Corpus& corpus, Split split) {
 
 inline std::vector<std::string> texts_of(const DataConfig& config, Split split) {
   std::vector<std::string> texts;
-  for (auto& document : read_all(Corpus::open(config), split)) texts.push_back(std::move(document.text));
+  for (auto& document : read_all(Corpus::open(config), split))
+    texts.push_back(std::move(document.text));
   return texts;
 }
 
@@ -90,7 +94,8 @@ inline std::string wire_bytes(uint32_t field, const std::string& content) {
 /// A tf.train.Example with byte-string features.
 inline std::string example(const std::vector<std::pair<std::string, std::string>>& features) {
   std::string map;
-  for (const auto& [key, value] : features) map += wire_bytes(1, wire_bytes(1, key) + wire_bytes(2, wire_bytes(1, wire_bytes(1, value))));
+  for (const auto& [key, value] : features)
+    map += wire_bytes(1, wire_bytes(1, key) + wire_bytes(2, wire_bytes(1, wire_bytes(1, value))));
   return wire_bytes(1, map);
 }
 
@@ -108,15 +113,22 @@ inline std::string tfrecord(const std::string& payload) {
 
 /// Strings in one column; an empty optional is a null.
 inline void write_parquet(const std::filesystem::path& path, const std::string& column,
-                          const std::vector<std::optional<std::string>>& values, int64_t rows_per_group = 7) {
+                          const std::vector<std::optional<std::string>>& values,
+                          int64_t rows_per_group = 7) {
   arrow::StringBuilder builder;
-  for (const auto& value : values) ASSERT_TRUE((value ? builder.Append(*value) : builder.AppendNull()).ok());
+  for (const auto& value : values)
+    ASSERT_TRUE((value ? builder.Append(*value) : builder.AppendNull()).ok());
   const auto array = builder.Finish().ValueOrDie();
-  const auto schema = arrow::schema({arrow::field("id", arrow::utf8()), arrow::field(column, arrow::utf8())});
+  const auto schema =
+      arrow::schema({arrow::field("id", arrow::utf8()), arrow::field(column, arrow::utf8())});
   std::filesystem::create_directories(path.parent_path());
   const auto file = arrow::io::FileOutputStream::Open(path.string()).ValueOrDie();
-  const auto properties = parquet::WriterProperties::Builder().enable_page_checksum()->compression(parquet::Compression::ZSTD)->build();
-  ASSERT_TRUE(parquet::arrow::WriteTable(*arrow::Table::Make(schema, {array, array}), arrow::default_memory_pool(), file, rows_per_group,
+  const auto properties = parquet::WriterProperties::Builder()
+                              .enable_page_checksum()
+                              ->compression(parquet::Compression::ZSTD)
+                              ->build();
+  ASSERT_TRUE(parquet::arrow::WriteTable(*arrow::Table::Make(schema, {array, array}),
+                                         arrow::default_memory_pool(), file, rows_per_group,
                                          properties)
                   .ok());
   ASSERT_TRUE(file->Close().ok());

@@ -28,7 +28,9 @@ TEST(Corpus, Pg19HoldsTheBooksAndWordsOfItsManifest) {
   NEED_DATA("pg19");
   const Corpus corpus = Corpus::open(corpus_config("pg19", data));
   const std::array<std::pair<Split, std::pair<size_t, int64_t>>, 3> wanted = {
-      {{Split::train, {55, 2960717}}, {Split::validation, {4, 149205}}, {Split::test, {4, 178208}}}};
+      {{Split::train, {55, 2960717}},
+       {Split::validation, {4, 149205}},
+       {Split::test, {4, 178208}}}};
   for (const auto& [split, counts] : wanted) {
     int64_t words = 0;
     const auto books = read_all(corpus, split);
@@ -58,7 +60,8 @@ TEST(Corpus, Pg19BooksAreByteForByteTheFiles) {
 
 TEST(Corpus, C4IsTheSameInJsonAndTfRecord) {
   NEED_DATA("c4");
-  for (const auto& [split, count] : {std::pair{Split::train, size_t{1000}}, std::pair{Split::validation, size_t{200}}}) {
+  for (const auto& [split, count] :
+       {std::pair{Split::train, size_t{1000}}, std::pair{Split::validation, size_t{200}}}) {
     auto json = texts_of(corpus_config("c4", data / "en"), split);
     auto records = texts_of(corpus_config("c4", data / "tfds"), split);
     EXPECT_EQ(json.size(), count);
@@ -74,7 +77,8 @@ TEST(Corpus, C4ParquetRowsAreDocumentsOfTheJsonLines) {
   const auto rows = texts_of(corpus_config("c4", data / "parquet"), Split::validation);
   const auto json = texts_of(corpus_config("c4", data / "en"), Split::validation);
   ASSERT_EQ(rows.size(), 40U);
-  EXPECT_NE(std::find(json.begin(), json.end(), rows.front()), json.end());  // the two samples share this document
+  // the two samples share this document
+  EXPECT_NE(std::find(json.begin(), json.end(), rows.front()), json.end());
 }
 
 TEST(Corpus, TheRootMayBeTheFolderAboveOrTheOneWithTheFiles) {
@@ -85,13 +89,15 @@ TEST(Corpus, TheRootMayBeTheFolderAboveOrTheOneWithTheFiles) {
     return sizes;
   };
   EXPECT_EQ(names(corpus_config("c4", data)), names(corpus_config("c4", data / "en")));
-  EXPECT_EQ(names(corpus_config("c4", data / "tfds")), names(corpus_config("c4", data / "tfds" / "c4" / "en" / "3.1.0")));
+  EXPECT_EQ(names(corpus_config("c4", data / "tfds")),
+            names(corpus_config("c4", data / "tfds" / "c4" / "en" / "3.1.0")));
 }
 
 std::vector<std::string> wiki_texts(const std::filesystem::path& file) {
   std::vector<std::string> texts;
   std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) texts.push_back(nlohmann::json::parse(line).at("text"));
+  for (std::string line; std::getline(in, line);)
+    texts.push_back(nlohmann::json::parse(line).at("text"));
   return texts;
 }
 
@@ -103,7 +109,8 @@ TEST(Corpus, Wiki40bIsTheSameInItsThreeFormatsAndModes) {
   std::string records;
   std::vector<std::optional<std::string>> rows;
   for (const auto& text : real) {
-    records += test::tfrecord(test::example({{"wikidata_id", "Q1"}, {"text", text}, {"version_id", "1"}}));
+    records +=
+        test::tfrecord(test::example({{"wikidata_id", "Q1"}, {"text", text}, {"version_id", "1"}}));
     rows.emplace_back(text);
   }
   write_text(folder / "records" / "wiki40b-train.tfrecord-00000-of-00001", records);
@@ -130,8 +137,10 @@ TEST(Corpus, Wiki40bIsTheSameInItsThreeFormatsAndModes) {
 
 TEST(Corpus, ABytesLiteralIsTheTextItStandsFor) {
   TemporaryFolder folder;
-  write_text(folder / "en-train.jsonl", nlohmann::json{{"text", "b'\\n_START_ARTICLE_\\nCaf\\xc3\\xa9'"}}.dump() + "\n");
-  EXPECT_EQ(texts_of(corpus_config("wiki40b", folder.path()), Split::train), std::vector<std::string>{"\n_START_ARTICLE_\nCaf\xC3\xA9"});
+  write_text(folder / "en-train.jsonl",
+             nlohmann::json{{"text", "b'\\n_START_ARTICLE_\\nCaf\\xc3\\xa9'"}}.dump() + "\n");
+  EXPECT_EQ(texts_of(corpus_config("wiki40b", folder.path()), Split::train),
+            std::vector<std::string>{"\n_START_ARTICLE_\nCaf\xC3\xA9"});
 }
 
 TEST(Corpus, OwnTextAndJsonLines) {
@@ -140,30 +149,40 @@ TEST(Corpus, OwnTextAndJsonLines) {
   write_text(folder / "train" / "a.txt", "first\n");
   write_text(folder / "train" / "notes.md", "not text");
   write_text(folder / "train" / "c.txt.gz", test::gzip("third"));
-  EXPECT_EQ(texts_of(corpus_config("text", folder.path()), Split::train), (std::vector<std::string>{"first\n", "second\n", "third"}));
+  EXPECT_EQ(texts_of(corpus_config("text", folder.path()), Split::train),
+            (std::vector<std::string>{"first\n", "second\n", "third"}));
   write_text(folder / "train.jsonl", "{\"text\": \"one\"}\n\n{\"id\": 3, \"text\": \"two\"}");
   write_text(folder / "train-2.json.gz", test::gzip("{\"text\": \"zero\"}\n"));
-  EXPECT_EQ(texts_of(corpus_config("jsonl", folder.path()), Split::train), (std::vector<std::string>{"zero", "one", "two"}));
+  EXPECT_EQ(texts_of(corpus_config("jsonl", folder.path()), Split::train),
+            (std::vector<std::string>{"zero", "one", "two"}));
 }
 
 TEST(Corpus, ADescriptionOfOnesOwn) {
   TemporaryFolder folder;
-  write_text(folder / "mine.yaml", "name: mine\nlayouts:\n  - format: json_lines\n    field: body\n    train: [\"part-?.json\"]\n");
+  write_text(folder / "mine.yaml",
+             "name: mine\nlayouts:\n  - format: json_lines\n    field: body\n    train: "
+             "[\"part-?.json\"]\n");
   write_text(folder / "part-1.json", "{\"body\": \"hello\"}\n");
   write_text(folder / "part-10.json", "{\"body\": \"not matched\"}\n");
-  EXPECT_EQ(texts_of(corpus_config((folder / "mine.yaml").string(), folder.path()), Split::train), std::vector<std::string>{"hello"});
-  write_text(folder / "wrong.yaml", "name: mine\nlayouts:\n  - format: json_lines\n    feild: body\n");
-  expect_error(ExitCode::config, {"wrong.yaml:4:5", "feild", "did you mean 'field'"},
-               [&] { Corpus::open(corpus_config((folder / "wrong.yaml").string(), folder.path())); });
+  EXPECT_EQ(texts_of(corpus_config((folder / "mine.yaml").string(), folder.path()), Split::train),
+            std::vector<std::string>{"hello"});
+  write_text(folder / "wrong.yaml",
+             "name: mine\nlayouts:\n  - format: json_lines\n    feild: body\n");
+  expect_error(ExitCode::config, {"wrong.yaml:4:5", "feild", "did you mean 'field'"}, [&] {
+    Corpus::open(corpus_config((folder / "wrong.yaml").string(), folder.path()));
+  });
 }
 
 TEST(Corpus, WhatIsMissingIsNamed) {
   TemporaryFolder folder;
-  expect_error(ExitCode::config, {"pg20", "pg19", "wiki40b", "c4", "text", "jsonl", "did you mean 'pg19'"},
+  expect_error(ExitCode::config,
+               {"pg20", "pg19", "wiki40b", "c4", "text", "jsonl", "did you mean 'pg19'"},
                [&] { Corpus::open(corpus_config("pg20", folder.path())); });
-  expect_error(ExitCode::missing_input, {"nowhere", "data.root"}, [&] { Corpus::open(corpus_config("text", folder / "nowhere")); });
-  expect_error(ExitCode::missing_input, {"train/*.txt", "data.root"},
-               [&] { (void)Corpus::open(corpus_config("text", folder.path())).files(Split::train); });
+  expect_error(ExitCode::missing_input, {"nowhere", "data.root"},
+               [&] { Corpus::open(corpus_config("text", folder / "nowhere")); });
+  expect_error(ExitCode::missing_input, {"train/*.txt", "data.root"}, [&] {
+    (void)Corpus::open(corpus_config("text", folder.path())).files(Split::train);
+  });
   expect_error(ExitCode::missing_input, {"no such split"},
                [&] { (void)Corpus::open(corpus_config("c4", folder.path())).files(Split::test); });
   auto config = corpus_config("c4", folder.path());
@@ -189,8 +208,11 @@ TEST(Corpus, TheContentHashIsOfTheBytesAndIsRemembered) {
   const auto file = corpus.files(Split::train).front();
   EXPECT_EQ(corpus.content_hash(file), sha256_hex("some text"));
   const auto remembered = folder / "cache" / "file-hashes";
-  EXPECT_FALSE(std::filesystem::exists(remembered)) << "a file this young may still change within the clock's tick";
-  std::filesystem::last_write_time(folder / "train" / "a.txt", std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+  EXPECT_FALSE(std::filesystem::exists(remembered))
+      << "a file this young may still change within the clock's tick";
+  std::filesystem::last_write_time(
+      folder / "train" / "a.txt",
+      std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
   EXPECT_EQ(corpus.content_hash(file), sha256_hex("some text"));
   ASSERT_TRUE(std::filesystem::exists(remembered));
   // That the note is used shows when it is wrong.

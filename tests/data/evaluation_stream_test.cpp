@@ -29,7 +29,8 @@ std::vector<int32_t> split_ids(const FakeCorpus& corpus) {
   return ids;
 }
 
-EvaluationStream::Options windows(int64_t context, int64_t stride = 0, int64_t max_tokens = 0, int64_t rank = 0, int64_t world = 1) {
+EvaluationStream::Options windows(int64_t context, int64_t stride = 0, int64_t max_tokens = 0,
+                                  int64_t rank = 0, int64_t world = 1) {
   return {context, stride, max_tokens, rank, world};
 }
 
@@ -38,7 +39,8 @@ TEST(EvaluationStream, ScoresEveryTokenButTheFirstOnce) {
   FakeCorpus corpus({12, 0, 3, 7}, 150);
   const auto ids = split_ids(corpus);
   const auto total = static_cast<int64_t>(ids.size());
-  for (const int64_t context : {int64_t{1}, int64_t{5}, int64_t{64}, total - 2, total - 1, total, total + 5}) {
+  for (const int64_t context :
+       {int64_t{1}, int64_t{5}, int64_t{64}, total - 2, total - 1, total, total + 5}) {
     for (const int64_t stride : {int64_t{0}, int64_t{1}, int64_t{3}, context / 2, context}) {
       if (stride > context) continue;
       if (stride > 0 && stride < 3 && context > 64) continue;  // slow
@@ -128,10 +130,12 @@ TEST(EvaluationStream, StopsAfterMaxTokens) {
     for (const int64_t stride : {0, 8}) {
       EvaluationStream stream({}, corpus.cache(folder.path()), windows(32, stride, limit));
       int64_t scored = 0;
-      for (const auto& window : windows_of(stream)) scored += static_cast<int64_t>(window.ids.size()) - window.first_target;
+      for (const auto& window : windows_of(stream))
+        scored += static_cast<int64_t>(window.ids.size()) - window.first_target;
       EXPECT_EQ(scored, limit);
       EXPECT_EQ(stream.counts().scored, limit);
-      EXPECT_EQ(stream.counts().documents, 1 + std::count(ids.begin(), ids.begin() + limit, test::kFakeEos));
+      EXPECT_EQ(stream.counts().documents,
+                1 + std::count(ids.begin(), ids.begin() + limit, test::kFakeEos));
     }
   }
 }
@@ -145,7 +149,8 @@ TEST(EvaluationStream, NumbersDocumentsWhenMasked) {
   for (const auto& window : windows_of(stream)) {
     ASSERT_EQ(window.documents.size(), window.ids.size());
     EXPECT_EQ(window.documents[0], 0);
-    EXPECT_EQ(window.documents.back(), std::count(window.ids.begin(), window.ids.end() - 1, test::kFakeEos));
+    EXPECT_EQ(window.documents.back(),
+              std::count(window.ids.begin(), window.ids.end() - 1, test::kFakeEos));
   }
 }
 
@@ -165,7 +170,8 @@ TEST(EvaluationStream, RefusesAStrideAboveTheContext) {
 
 TEST(EvaluationStream, CountsOfRealBooksAreTheOnesOfTheirList) {
   const auto root = test::shared_folder("data");
-  if (!root) GTEST_SKIP() << "needs real data: ../shared/data/pg19 and ../shared/data/sentencepiece";
+  if (!root)
+    GTEST_SKIP() << "needs real data: ../shared/data/pg19 and ../shared/data/sentencepiece";
   TemporaryFolder folder;
   DataConfig config;
   config.corpus = "pg19";

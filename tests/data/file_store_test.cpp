@@ -30,8 +30,11 @@ TEST(FileStore, NamesThatLeaveTheRootAreNeverOpened) {
   write_text(folder / "secret.txt", "secret");
   write_text(folder / "root" / "train" / "a.txt", "text");
   const Corpus corpus = Corpus::open(corpus_config("text", folder / "root"));
-  for (const std::string name : {"../secret.txt", "train/../../secret.txt", "/etc/passwd", "train//a.txt", "./train/a.txt", ""}) {
-    expect_error(ExitCode::bad_data, {"not a name inside the corpus folder"}, [&] { (void)corpus.read({name, name, 1}); });
+  for (const std::string name : {"../secret.txt", "train/../../secret.txt", "/etc/passwd",
+                                 "train//a.txt", "./train/a.txt", ""}) {
+    expect_error(ExitCode::bad_data, {"not a name inside the corpus folder"}, [&] {
+      (void)corpus.read({name, name, 1});
+    });
   }
 }
 
@@ -61,7 +64,8 @@ TEST(FileStore, PipesAndDevicesAreRefusedWithoutWaiting) {
 }
 
 TEST(FileStore, UnknownSchemesAreNamed) {
-  expect_error(ExitCode::config, {"http", "s3://"}, [] { FileStore::open("http://example.org/x"); });
+  expect_error(ExitCode::config, {"http", "s3://"},
+               [] { FileStore::open("http://example.org/x"); });
 }
 
 }  // namespace

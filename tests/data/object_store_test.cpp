@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Corpora in an object store, against a local S3 server: `moto_server` of the Python package moto, or the program that
-// POLYSKETCH_S3_SERVER names (called with -H 127.0.0.1 -p PORT). scripts/check_object_store brings one.
+// Corpora in an object store, against a local S3 server: `moto_server` of the Python package moto,
+// or the program that POLYSKETCH_S3_SERVER names (called with -H 127.0.0.1 -p PORT).
+// scripts/check_object_store brings one.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -45,7 +46,8 @@ int free_port() {
 bool answers(int port) {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   const sockaddr_in address = loopback(port);
-  const bool connected = connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  const bool connected =
+      connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
   close(fd);
   return connected;
 }
@@ -63,7 +65,8 @@ class ObjectStore : public testing::Test {
       const int null = open("/dev/null", O_WRONLY);
       dup2(null, STDOUT_FILENO);
       dup2(null, STDERR_FILENO);
-      execlp(command.c_str(), command.c_str(), "-H", "127.0.0.1", "-p", std::to_string(port_).c_str(), nullptr);
+      execlp(command.c_str(), command.c_str(), "-H", "127.0.0.1", "-p",
+             std::to_string(port_).c_str(), nullptr);
       _exit(127);
     }
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -74,8 +77,9 @@ class ObjectStore : public testing::Test {
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
-    for (const auto& [name, value] :
-         {std::pair{"AWS_ACCESS_KEY_ID", "test"}, {"AWS_SECRET_ACCESS_KEY", "test"}, {"AWS_EC2_METADATA_DISABLED", "true"}}) {
+    for (const auto& [name, value] : {std::pair{"AWS_ACCESS_KEY_ID", "test"},
+                                      {"AWS_SECRET_ACCESS_KEY", "test"},
+                                      {"AWS_EC2_METADATA_DISABLED", "true"}}) {
       setenv(name, value, 1);
     }
   }
@@ -88,11 +92,14 @@ class ObjectStore : public testing::Test {
   }
 
   void SetUp() override {
-    if (!ready_) GTEST_SKIP() << "no local S3 server: install the Python package moto[server], or run scripts/check_object_store";
+    if (!ready_)
+      GTEST_SKIP() << "no local S3 server: install the Python package moto[server], or run "
+                      "scripts/check_object_store";
   }
 
   static std::string uri(const std::string& path) {
-    return "s3://" + path + "?scheme=http&endpoint_override=127.0.0.1:" + std::to_string(port_) + "&region=us-east-1";
+    return "s3://" + path + "?scheme=http&endpoint_override=127.0.0.1:" + std::to_string(port_) +
+           "&region=us-east-1";
   }
 
   /// A plain PUT: the server does not check signatures.
@@ -102,7 +109,8 @@ class ObjectStore : public testing::Test {
     ASSERT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
     const std::string request =
         "PUT /" + path +
-        " HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, "
+        " HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: AWS4-HMAC-SHA256 "
+        "Credential=test/20260101/us-east-1/s3/aws4_request, "
         "SignedHeaders=host, Signature=0\r\nConnection: close\r\nContent-Length: " +
         std::to_string(content.size()) + "\r\n\r\n" + content;
     for (size_t sent = 0; sent < request.size();) {
@@ -117,7 +125,8 @@ class ObjectStore : public testing::Test {
     ASSERT_EQ(answer.substr(8, 5), " 200 ") << answer.substr(0, static_cast<size_t>(n));
   }
 
-  static void upload(const std::string& bucket, const std::string& name, const std::string& content) {
+  static void upload(const std::string& bucket, const std::string& name,
+                     const std::string& content) {
     put(bucket, "");
     put(bucket + "/" + name, content);
   }
@@ -128,16 +137,19 @@ class ObjectStore : public testing::Test {
 };
 
 TEST_F(ObjectStore, WhatIsMissingIsNamed) {
-  expect_error(ExitCode::missing_input, {"s3://nothing-here", "data.root"}, [] { FileStore::open(uri("nothing-here/at/all")); });
+  expect_error(ExitCode::missing_input, {"s3://nothing-here", "data.root"},
+               [] { FileStore::open(uri("nothing-here/at/all")); });
   upload("empty", "other/file.txt", "x");
-  expect_error(ExitCode::missing_input, {"train/*.txt"},
-               [] { (void)Corpus::open(corpus_config("text", uri("empty/other"))).files(Split::train); });
+  expect_error(ExitCode::missing_input, {"train/*.txt"}, [] {
+    (void)Corpus::open(corpus_config("text", uri("empty/other"))).files(Split::train);
+  });
 }
 
 TEST_F(ObjectStore, EveryFormatReadsAsFromADisk) {
   TemporaryFolder folder;
   const std::string lines = "{\"text\": \"one\"}\n{\"text\": \"two\\nlines\"}\n";
-  const std::string records = test::tfrecord(test::example({{"text", "three"}})) + test::tfrecord(test::example({{"text", "four"}}));
+  const std::string records = test::tfrecord(test::example({{"text", "three"}})) +
+                              test::tfrecord(test::example({{"text", "four"}}));
   test::write_parquet(folder / "train-0.parquet", "text", {{"five"}, {"six"}});
   upload("formats", "json/en/c4-train.00000-of-00001.json.gz", test::gzip(lines));
   upload("formats", "records/3.1.0/c4-train.tfrecord-00000-of-00001", records);
@@ -145,11 +157,16 @@ TEST_F(ObjectStore, EveryFormatReadsAsFromADisk) {
   upload("formats", "texts/train/b.txt", "eight");
   upload("formats", "texts/train/a.txt", "seven");
   upload("formats", "texts/train/deep/c.txt", "not matched");
-  EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/json")), Split::train), (std::vector<std::string>{"one", "two\nlines"}));
-  EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/json/en")), Split::train), (std::vector<std::string>{"one", "two\nlines"}));
-  EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/records/3.1.0")), Split::train), (std::vector<std::string>{"three", "four"}));
-  EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/rows")), Split::train), (std::vector<std::string>{"five", "six"}));
-  EXPECT_EQ(test::texts_of(corpus_config("text", uri("formats/texts")), Split::train), (std::vector<std::string>{"seven", "eight"}));
+  EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/json")), Split::train),
+            (std::vector<std::string>{"one", "two\nlines"}));
+  EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/json/en")), Split::train),
+            (std::vector<std::string>{"one", "two\nlines"}));
+  EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/records/3.1.0")), Split::train),
+            (std::vector<std::string>{"three", "four"}));
+  EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/rows")), Split::train),
+            (std::vector<std::string>{"five", "six"}));
+  EXPECT_EQ(test::texts_of(corpus_config("text", uri("formats/texts")), Split::train),
+            (std::vector<std::string>{"seven", "eight"}));
 }
 
 TEST_F(ObjectStore, FilesAreIdentifiedByTheStoresVersion) {
@@ -163,7 +180,9 @@ TEST_F(ObjectStore, FilesAreIdentifiedByTheStoresVersion) {
   EXPECT_EQ(corpus.content_hash(file), before);
   upload("versions", "train/a.txt", "other");
   EXPECT_NE(corpus.content_hash(file), before);
-  expect_error(ExitCode::bad_data, {"not a name inside"}, [&] { (void)corpus.read({"../versions/train/a.txt", "", 0}); });
+  expect_error(ExitCode::bad_data, {"not a name inside"}, [&] {
+    (void)corpus.read({"../versions/train/a.txt", "", 0});
+  });
 }
 
 TEST_F(ObjectStore, RealBooksAreTheSameFromTheStore) {

@@ -30,7 +30,8 @@ Outcome skip_through(const std::string& corpus_name, const TemporaryFolder& fold
   config.max_bad_fraction = 1;
   const Corpus corpus = Corpus::open(config);
   Outcome outcome;
-  for (auto& document : test::read_all(corpus, Split::train)) outcome.texts.push_back(std::move(document.text));
+  for (auto& document : test::read_all(corpus, Split::train))
+    outcome.texts.push_back(std::move(document.text));
   outcome.counts = corpus.bad_records().counts();
   return outcome;
 }
@@ -48,7 +49,9 @@ const std::vector<BadLine> kBadLines = {
     {"{\"text\": \"a\", \"n\": nul}", "not valid JSON"},
     {"{\"text\": \"tab\there\"}", "not valid JSON"},
     {"{\"text\": \"bad \\q escape\"}", "not valid JSON"},
-    {std::string("{\"text\": \"a\", \"deep\": ") + std::string(100, '[') + std::string(100, ']') + "}", "not valid JSON"},
+    {std::string("{\"text\": \"a\", \"deep\": ") + std::string(100, '[') + std::string(100, ']') +
+         "}",
+     "not valid JSON"},
     {"[\"text\"]", "not a JSON object"},
     {"{\"body\": \"a\"}", "no field 'text'"},
     {"{\"inner\": {\"text\": \"a\"}}", "no field 'text'"},
@@ -67,8 +70,10 @@ TEST(JsonLines, EveryBadLineIsNamedWithFileRecordAndByte) {
   for (const auto& bad : kBadLines) {
     SCOPED_TRACE(bad.line);
     TemporaryFolder folder;
-    write_text(folder / "train.jsonl", "{\"text\": \"good\"}\n" + bad.line + "\n{\"text\": \"also good\"}\n");
-    expect_error(ExitCode::bad_data, {"train.jsonl: record 1, byte 17: ", bad.cause, "data.on_error"},
+    write_text(folder / "train.jsonl",
+               "{\"text\": \"good\"}\n" + bad.line + "\n{\"text\": \"also good\"}\n");
+    expect_error(ExitCode::bad_data,
+                 {"train.jsonl: record 1, byte 17: ", bad.cause, "data.on_error"},
                  [&] { texts_of(corpus_config("jsonl", folder.path()), Split::train); });
     const Outcome outcome = skip_through("jsonl", folder);
     EXPECT_EQ(outcome.texts, (std::vector<std::string>{"good", "also good"}));
@@ -79,8 +84,10 @@ TEST(JsonLines, EveryBadLineIsNamedWithFileRecordAndByte) {
 }
 
 TEST(JsonLines, AgreesWithAnIndependentParserOnHostileLines) {
-  // Every cut and every single changed byte of a line with all kinds of tokens: accepted by both or by none, with the same text.
-  const std::string line = R"({"a": [1, -2.5e+3, true, null, {"x": "\u00e9"}], "text": "t\"\\\/\b\f\n\r\t\ud83d\ude00é", "z": false})";
+  // Every cut and every single changed byte of a line with all kinds of tokens: accepted by both or
+  // by none, with the same text.
+  const std::string line =
+      R"({"a": [1, -2.5e+3, true, null, {"x": "\u00e9"}], "text": "t\"\\\/\b\f\n\r\t\ud83d\ude00é", "z": false})";
   std::vector<std::string> lines;
   for (size_t i = 0; i <= line.size(); ++i) lines.push_back(line.substr(0, i));
   for (size_t i = 0; i < line.size(); ++i) {
@@ -92,14 +99,16 @@ TEST(JsonLines, AgreesWithAnIndependentParserOnHostileLines) {
   int accepted = 0;
   for (const auto& candidate : lines) {
     const auto json = nlohmann::json::parse(candidate, nullptr, false);
-    const bool good = !json.is_discarded() && json.is_object() && json.contains("text") && json["text"].is_string();
+    const bool good = !json.is_discarded() && json.is_object() && json.contains("text") &&
+                      json["text"].is_string();
     std::string text;
     const std::string error = extract_string_member(candidate, "text", text);
     const bool twice = error.find("stands twice") != std::string::npos;
     const bool deliberate = twice || nlohmann::json::accept(candidate) != good;
     // UTF-8 is checked elsewhere, so a line that only breaks it is skipped here.
     bool ascii_broken = false;
-    for (size_t i = 0; i + 1 < candidate.size(); ++i) ascii_broken |= (candidate[i] == '\xC3') != (candidate[i + 1] == '\xA9');
+    for (size_t i = 0; i + 1 < candidate.size(); ++i)
+      ascii_broken |= (candidate[i] == '\xC3') != (candidate[i + 1] == '\xA9');
     if (ascii_broken || deliberate || (!candidate.empty() && candidate.back() == '\xC3')) continue;
     EXPECT_EQ(error.empty(), good) << candidate << " -> " << error;
     if (good && error.empty()) {
@@ -134,7 +143,8 @@ TEST(BadRecordLimits, TooManyOfAllAndTooManyInARow) {
   auto config = corpus_config("jsonl", folder.path());
   config.on_error = OnError::skip;
   config.max_bad_fraction = 0.05;
-  expect_error(ExitCode::bad_data, {"0.05", "data.max_bad_fraction", "no field 'text' (", "train.jsonl ("},
+  expect_error(ExitCode::bad_data,
+               {"0.05", "data.max_bad_fraction", "no field 'text' (", "train.jsonl ("},
                [&] { texts_of(config, Split::train); });
   config.max_bad_fraction = 0.11;
   config.max_bad_in_a_row = 1;  // none stand in a row
@@ -142,7 +152,8 @@ TEST(BadRecordLimits, TooManyOfAllAndTooManyInARow) {
   write_text(folder / "train.jsonl", "{\"text\": \"good\"}\n{}\n{}\n{}\n{}\n");
   config.max_bad_fraction = 1;
   config.max_bad_in_a_row = 3;
-  expect_error(ExitCode::bad_data, {"3", "data.max_bad_in_a_row"}, [&] { texts_of(config, Split::train); });
+  expect_error(ExitCode::bad_data, {"3", "data.max_bad_in_a_row"},
+               [&] { texts_of(config, Split::train); });
 }
 
 TEST(BadRecordLimits, OneBadRecordAmongTheFirstIsNotTooMany) {
@@ -153,7 +164,8 @@ TEST(BadRecordLimits, OneBadRecordAmongTheFirstIsNotTooMany) {
 
 TEST(EmptyDocuments, AreCountedAndNeverDocuments) {
   TemporaryFolder folder;
-  write_text(folder / "train.jsonl", "{\"text\": \"\"}\n{\"text\": \" \\n\\t\"}\n{\"text\": \"a\"}\n");
+  write_text(folder / "train.jsonl",
+             "{\"text\": \"\"}\n{\"text\": \" \\n\\t\"}\n{\"text\": \"a\"}\n");
   const Outcome outcome = skip_through("jsonl", folder);
   EXPECT_EQ(outcome.texts, std::vector<std::string>{"a"});
   EXPECT_EQ(outcome.counts.empty, 2);
@@ -164,27 +176,33 @@ TEST(EmptyDocuments, AreCountedAndNeverDocuments) {
 
 TEST(Gzip, SeveralMembersAreOneStream) {
   TemporaryFolder folder;
-  write_text(folder / "train.jsonl.gz", gzip("{\"text\": \"o") + gzip("") + gzip("ne\"}\n{\"text\": \"two\"}\n"));
-  EXPECT_EQ(texts_of(corpus_config("jsonl", folder.path()), Split::train), (std::vector<std::string>{"one", "two"}));
+  write_text(folder / "train.jsonl.gz",
+             gzip("{\"text\": \"o") + gzip("") + gzip("ne\"}\n{\"text\": \"two\"}\n"));
+  EXPECT_EQ(texts_of(corpus_config("jsonl", folder.path()), Split::train),
+            (std::vector<std::string>{"one", "two"}));
 }
 
 TEST(Gzip, DamageIsAnErrorUnderBothPolicies) {
   std::string lines;
-  for (int i = 0; i < 5000; ++i) lines += "{\"text\": \"document " + std::to_string(i * 7919 % 104729) + "\"}\n";
+  for (int i = 0; i < 5000; ++i)
+    lines += "{\"text\": \"document " + std::to_string(i * 7919 % 104729) + "\"}\n";
   const std::string whole = gzip(lines);
   std::string flipped_crc = whole, flipped_length = whole, flipped_body = whole;
   flipped_crc[whole.size() - 6] ^= 1;
   flipped_length[whole.size() - 2] ^= 1;
   flipped_body[whole.size() / 2] ^= 4;
-  std::vector<std::string> damaged = {flipped_crc, flipped_length, flipped_body, "", "not gzip at all"};
+  std::vector<std::string> damaged = {flipped_crc, flipped_length, flipped_body, "",
+                                      "not gzip at all"};
   for (const size_t cut : {size_t{1}, size_t{4}, size_t{8}, whole.size() / 2, whole.size() - 5})
     damaged.push_back(whole.substr(0, whole.size() - cut));
   for (size_t i = 0; i < damaged.size(); ++i) {
     SCOPED_TRACE(i);
     TemporaryFolder folder;
     write_text(folder / "train.jsonl.gz", damaged[i]);
-    expect_error(ExitCode::bad_data, {"train.jsonl.gz", "gzip"}, [&] { texts_of(corpus_config("jsonl", folder.path()), Split::train); });
-    expect_error(ExitCode::bad_data, {"train.jsonl.gz", "gzip"}, [&] { skip_through("jsonl", folder); });
+    expect_error(ExitCode::bad_data, {"train.jsonl.gz", "gzip"},
+                 [&] { texts_of(corpus_config("jsonl", folder.path()), Split::train); });
+    expect_error(ExitCode::bad_data, {"train.jsonl.gz", "gzip"},
+                 [&] { skip_through("jsonl", folder); });
   }
 }
 
@@ -213,7 +231,8 @@ TEST(Gzip, ABombOfOneLineHitsTheLimitInLittleMemory) {
   auto config = corpus_config("jsonl", folder.path());
   config.max_line_bytes = 1 << 20;
   const int64_t before = peak_kilobytes();
-  expect_error(ExitCode::bad_data, {"longer than 1048576 bytes", "data.max_line_bytes"}, [&] { texts_of(config, Split::train); });
+  expect_error(ExitCode::bad_data, {"longer than 1048576 bytes", "data.max_line_bytes"},
+               [&] { texts_of(config, Split::train); });
   config.on_error = OnError::skip;
   EXPECT_EQ(texts_of(config, Split::train), std::vector<std::string>{"after"});
   EXPECT_LT(peak_kilobytes() - before, 65 * 1024);
@@ -221,13 +240,15 @@ TEST(Gzip, ABombOfOneLineHitsTheLimitInLittleMemory) {
 
 TEST(PlainText, LongFilesComeInPartsThatJoinToTheWhole) {
   std::string text;
-  for (int i = 0; i < 3000; ++i) text += "line " + std::to_string(i) + (i % 3 == 0 ? " with \xC3\xA9\n" : "\n");
+  for (int i = 0; i < 3000; ++i)
+    text += "line " + std::to_string(i) + (i % 3 == 0 ? " with \xC3\xA9\n" : "\n");
   text += std::string(5000, 'x') + "\xE2\x82\xAC\xE2\x82\xAC" + std::string(3001, 'y');
   for (const char* kind : {"text", "jsonl"}) {
     for (const int64_t limit : {64, 1000, 1001, 4096}) {
       TemporaryFolder folder;
       const bool lines = std::string(kind) == "jsonl";
-      write_text(folder / (lines ? "train/a.jsonl" : "train/a.txt"), lines ? nlohmann::json{{"text", text}}.dump() : text);
+      write_text(folder / (lines ? "train/a.jsonl" : "train/a.txt"),
+                 lines ? nlohmann::json{{"text", text}}.dump() : text);
       auto config = corpus_config(kind, folder.path());
       config.max_document_bytes = limit;
       const Corpus corpus = Corpus::open(config);
@@ -247,28 +268,34 @@ TEST(PlainText, LongFilesComeInPartsThatJoinToTheWhole) {
 }
 
 TEST(PlainText, BrokenEncodingsAreBadDocuments) {
-  for (const auto& text : {std::string("bad \xFF byte"), std::string("nul \0 here", 10), std::string("surrogate \xED\xA0\x80")}) {
+  for (const auto& text : {std::string("bad \xFF byte"), std::string("nul \0 here", 10),
+                           std::string("surrogate \xED\xA0\x80")}) {
     TemporaryFolder folder;
     write_text(folder / "train" / "a.txt", text);
     write_text(folder / "train" / "b.txt", "\xEF\xBB\xBFgood");
-    expect_error(ExitCode::bad_data, {"a.txt: record 0, byte 0"}, [&] { texts_of(corpus_config("text", folder.path()), Split::train); });
+    expect_error(ExitCode::bad_data, {"a.txt: record 0, byte 0"},
+                 [&] { texts_of(corpus_config("text", folder.path()), Split::train); });
     EXPECT_EQ(skip_through("text", folder).texts, std::vector<std::string>{"good"});
   }
 }
 
 class TfRecordFile : public testing::Test {
  protected:
-  void write(const std::string& content) { write_text(folder_ / "c4-train.tfrecord-00000-of-00001", content); }
+  void write(const std::string& content) {
+    write_text(folder_ / "c4-train.tfrecord-00000-of-00001", content);
+  }
   void expect_fatal(const std::string& cause) {
     expect_error(ExitCode::bad_data, {"c4-train.tfrecord-00000-of-00001", cause},
                  [&] { texts_of(corpus_config("c4", folder_.path()), Split::train); });
-    expect_error(ExitCode::bad_data, {"c4-train.tfrecord-00000-of-00001", cause}, [&] { skip_through("c4", folder_); });
+    expect_error(ExitCode::bad_data, {"c4-train.tfrecord-00000-of-00001", cause},
+                 [&] { skip_through("c4", folder_); });
   }
   void expect_skippable(const std::string& record, const std::string& cause) {
     SCOPED_TRACE(cause);
     write(good_ + record + good_);
     const std::string place = "record 1, byte " + std::to_string(good_.size());
-    expect_error(ExitCode::bad_data, {place, cause}, [&] { texts_of(corpus_config("c4", folder_.path()), Split::train); });
+    expect_error(ExitCode::bad_data, {place, cause},
+                 [&] { texts_of(corpus_config("c4", folder_.path()), Split::train); });
     const Outcome outcome = skip_through("c4", folder_);
     EXPECT_EQ(outcome.texts, (std::vector<std::string>{"a page", "a page"}));
     EXPECT_EQ(outcome.counts.by_cause.count(cause), 1U);
@@ -283,16 +310,19 @@ TEST_F(TfRecordFile, BadRecordsAreNamed) {
   expect_skippable(damaged, "the CRC of the record's payload is wrong");
   expect_skippable(test::tfrecord("no protocol buffer"), "not a tf.train.Example");
   expect_skippable(test::tfrecord(test::example({{"url", "u"}})), "no feature 'text'");
-  expect_skippable(test::tfrecord(test::wire_bytes(
-                       1, test::wire_bytes(1, test::wire_bytes(1, "text") + test::wire_bytes(2, test::wire_bytes(3, "\x01"))))),
-                   "feature 'text' is not a byte string");
+  expect_skippable(
+      test::tfrecord(test::wire_bytes(
+          1, test::wire_bytes(1, test::wire_bytes(1, "text") +
+                                     test::wire_bytes(2, test::wire_bytes(3, "\x01"))))),
+      "feature 'text' is not a byte string");
   expect_skippable(test::tfrecord(test::example({{"text", "bad \xFF"}})), "invalid UTF-8");
 }
 
 TEST_F(TfRecordFile, EveryTruncationAndADamagedLengthAreFatal) {
   for (size_t size = good_.size() + 1; size < 2 * good_.size(); ++size) {
     write((good_ + good_).substr(0, size));
-    expect_error(ExitCode::bad_data, {"record 1", "truncated"}, [&] { texts_of(corpus_config("c4", folder_.path()), Split::train); });
+    expect_error(ExitCode::bad_data, {"record 1", "truncated"},
+                 [&] { texts_of(corpus_config("c4", folder_.path()), Split::train); });
   }
   expect_fatal("truncated");
   std::string damaged = good_;
@@ -304,7 +334,8 @@ TEST_F(TfRecordFile, EveryTruncationAndADamagedLengthAreFatal) {
 TEST(Parquet, MissingAndWrongColumnsListWhatThereIs) {
   TemporaryFolder folder;
   test::write_parquet(folder / "train-0.parquet", "body", {{"a"}});
-  expect_error(ExitCode::bad_data, {"train-0.parquet", "no column 'text'", "id string, body string"},
+  expect_error(ExitCode::bad_data,
+               {"train-0.parquet", "no column 'text'", "id string, body string"},
                [&] { texts_of(corpus_config("c4", folder.path()), Split::train); });
   expect_error(ExitCode::bad_data, {"no column 'text'"}, [&] { skip_through("c4", folder); });
 }
@@ -320,7 +351,8 @@ TEST(Parquet, NullsAreBadRecords) {
 TEST(Parquet, DamageIsFoundOrHarmless) {
   TemporaryFolder folder;
   std::vector<std::optional<std::string>> values;
-  for (int i = 0; i < 50; ++i) values.emplace_back("document number " + std::to_string(i * 7919 % 1000));
+  for (int i = 0; i < 50; ++i)
+    values.emplace_back("document number " + std::to_string(i * 7919 % 1000));
   const auto path = folder / "train-0.parquet";
   test::write_parquet(path, "text", values);
   const std::string whole = test::read_text(path);
@@ -332,9 +364,11 @@ TEST(Parquet, DamageIsFoundOrHarmless) {
     damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
     write_text(path, damaged);
     try {
-      // Some bytes (statistics, the other column) do not concern the text; whatever is read must be the text.
+      // Some bytes (statistics, the other column) do not concern the text; whatever is read must be
+      // the text.
       const auto texts = texts_of(corpus_config("c4", folder.path()), Split::train);
-      for (const auto& text : texts) EXPECT_NE(std::find(good.begin(), good.end(), text), good.end()) << "damaged byte " << at;
+      for (const auto& text : texts)
+        EXPECT_NE(std::find(good.begin(), good.end(), text), good.end()) << "damaged byte " << at;
     } catch (const UserError& error) {
       EXPECT_EQ(error.code(), ExitCode::bad_data) << error.what();
       ++found;
@@ -343,7 +377,8 @@ TEST(Parquet, DamageIsFoundOrHarmless) {
   EXPECT_GT(found, 20);
   for (const size_t cut : {size_t{0}, size_t{3}, whole.size() / 2, whole.size() - 1}) {
     write_text(path, whole.substr(0, cut));
-    expect_error(ExitCode::bad_data, {"train-0.parquet"}, [&] { texts_of(corpus_config("c4", folder.path()), Split::train); });
+    expect_error(ExitCode::bad_data, {"train-0.parquet"},
+                 [&] { texts_of(corpus_config("c4", folder.path()), Split::train); });
   }
 }
 

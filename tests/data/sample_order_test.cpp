@@ -12,10 +12,13 @@
 namespace polysketch {
 namespace {
 
-ShuffleConfig shuffle(int64_t files, int64_t segments, bool enabled = true) { return {enabled, files, segments}; }
+ShuffleConfig shuffle(int64_t files, int64_t segments, bool enabled = true) {
+  return {enabled, files, segments};
+}
 
 /// Walks an epoch over files with the given numbers of segments.
-std::vector<SegmentRef> walk(const ShuffleConfig& config, uint64_t seed, int64_t epoch, const std::vector<int64_t>& segments) {
+std::vector<SegmentRef> walk(const ShuffleConfig& config, uint64_t seed, int64_t epoch,
+                             const std::vector<int64_t>& segments) {
   SegmentWalk walk(config, seed, epoch, static_cast<int64_t>(segments.size()));
   std::vector<SegmentRef> order;
   while (const auto ref = walk.peek()) {
@@ -86,7 +89,8 @@ TEST(WindowsWithin, CountsWindowsThatEndInTime) {
     for (int64_t tokens = 0; tokens < 40; ++tokens) {
       int64_t windows = 0;
       while (windows * context + context < tokens) ++windows;
-      EXPECT_EQ(windows_within(tokens, context), windows) << tokens << " tokens, context " << context;
+      EXPECT_EQ(windows_within(tokens, context), windows)
+          << tokens << " tokens, context " << context;
     }
   }
 }
@@ -121,7 +125,8 @@ TEST(TokenPool, HoldsEveryDocumentWholeInAnotherOrder) {
     Philox random(5, RandomPurpose::test);
     for (int round = 0; round < 300; ++round) {
       const auto begin = static_cast<int64_t>(random.bounded(ids.size()));
-      const auto count = static_cast<int64_t>(random.bounded(ids.size() - static_cast<size_t>(begin) + 1));
+      const auto count =
+          static_cast<int64_t>(random.bounded(ids.size() - static_cast<size_t>(begin) + 1));
       std::vector<int32_t> part(static_cast<size_t>(count));
       pool.copy(begin, count, part.data());
       EXPECT_TRUE(std::equal(part.begin(), part.end(), ids.begin() + begin));

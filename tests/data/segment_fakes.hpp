@@ -20,8 +20,10 @@ inline constexpr int32_t kFakeEos = 1, kFakeUnknown = 2;
 
 /// One id a byte, from 3 on, so that ids tell the text exactly; '?' is unknown.
 inline TokenCache::Encoder byte_encoder(int32_t vocabulary = 300) {
-  return {"byte encoder", vocabulary, kFakeEos, kFakeUnknown, [](std::string_view text, std::vector<int32_t>& ids) {
-            for (const char c : text) ids.push_back(c == '?' ? kFakeUnknown : 3 + static_cast<unsigned char>(c));
+  return {"byte encoder", vocabulary, kFakeEos, kFakeUnknown,
+          [](std::string_view text, std::vector<int32_t>& ids) {
+            for (const char c : text)
+              ids.push_back(c == '?' ? kFakeUnknown : 3 + static_cast<unsigned char>(c));
           }};
 }
 
@@ -43,7 +45,8 @@ class FakeCorpus {
       for (int i = 0; i < documents[file]; ++i) {
         std::string text = "f" + std::to_string(file) + "d" + std::to_string(i) + " ";
         for (auto n = random.bounded(static_cast<uint64_t>(most)); n > 0; --n) {
-          text.push_back(random.bounded(6) == 0 ? ' ' : static_cast<char>('a' + random.bounded(26)));
+          text.push_back(random.bounded(6) == 0 ? ' '
+                                                : static_cast<char>('a' + random.bounded(26)));
         }
         texts.push_back(text);
       }
@@ -58,7 +61,8 @@ class FakeCorpus {
     for (size_t file = 0; file < files_.size(); ++file) {
       std::string all;
       for (const auto& text : files_[file]) all += text + "\n\n";
-      inputs.push_back({"file" + std::to_string(file), all.size(), [hash = sha256_hex(all)] { return hash; },
+      inputs.push_back({"file" + std::to_string(file), all.size(),
+                        [hash = sha256_hex(all)] { return hash; },
                         [this, file]() -> std::unique_ptr<DocumentReader> {
                           ++opened_;
                           return std::make_unique<Reader>(files_[file]);
@@ -67,7 +71,8 @@ class FakeCorpus {
     return inputs;
   }
 
-  std::shared_ptr<TokenCache> cache(const std::filesystem::path& folder, int64_t segment_bytes = 512,
+  std::shared_ptr<TokenCache> cache(const std::filesystem::path& folder,
+                                    int64_t segment_bytes = 512,
                                     TokenCache::Encoder encoder = byte_encoder()) {
     TokenCache::Options options;
     options.folder = folder;

@@ -34,14 +34,16 @@ class Quiet {
 
 void expect_whole(FakeCorpus& corpus, SegmentSource& cache) {
   for (size_t file = 0; file < corpus.files().size(); ++file) {
-    ASSERT_EQ(all_ids(cache, static_cast<int64_t>(file)), expected_ids(corpus.files()[file])) << "file " << file;
+    ASSERT_EQ(all_ids(cache, static_cast<int64_t>(file)), expected_ids(corpus.files()[file]))
+        << "file " << file;
   }
 }
 
 std::vector<fs::path> files_named(const fs::path& folder, const std::string& part) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (entry.path().filename().string().find(part) != std::string::npos) found.push_back(entry.path());
+    if (entry.path().filename().string().find(part) != std::string::npos)
+      found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end());
   return found;
@@ -76,9 +78,11 @@ TEST(Segment, RefusesEveryChangedByteAndEveryLength) {
     for (int bit = 0; bit < 8; ++bit) {
       std::string bad = good;
       bad[at] = static_cast<char>(bad[at] ^ (1 << bit));
-      EXPECT_THROW(Segment::parse(bad, {9, 4}, 300), SegmentDamaged) << "byte " << at << " bit " << bit;
+      EXPECT_THROW(Segment::parse(bad, {9, 4}, 300), SegmentDamaged)
+          << "byte " << at << " bit " << bit;
     }
-    EXPECT_THROW(Segment::parse(good.substr(0, at), {9, 4}, 300), SegmentDamaged) << "cut at " << at;
+    EXPECT_THROW(Segment::parse(good.substr(0, at), {9, 4}, 300), SegmentDamaged)
+        << "cut at " << at;
   }
   EXPECT_THROW(Segment::parse(good + "x", {9, 4}, 300), SegmentDamaged);
   EXPECT_THROW(Segment::parse(good, {9, 5}, 300), SegmentDamaged) << "another segment's number";
@@ -130,7 +134,8 @@ TEST(TokenCache, OtherTokenizerCleaningOrSegmentSizeIsAnotherCache) {
   FakeCorpus corpus({3}, 30);
   auto other = test::byte_encoder();
   other.sha256 = "another";
-  EXPECT_NE(corpus.cache(folder.path())->folder(), corpus.cache(folder.path(), 512, other)->folder());
+  EXPECT_NE(corpus.cache(folder.path())->folder(),
+            corpus.cache(folder.path(), 512, other)->folder());
   EXPECT_NE(corpus.cache(folder.path())->folder(), corpus.cache(folder.path(), 1024)->folder());
 }
 
@@ -141,7 +146,8 @@ TEST(TokenCache, ThreadsShareOneReaderAndMakeEachSegmentOnce) {
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) threads.emplace_back([&] { expect_whole(corpus, *cache); });
   for (auto& thread : threads) thread.join();
-  EXPECT_EQ(cache->work().segments, cache->file_summary(0)->segments + cache->file_summary(1)->segments);
+  EXPECT_EQ(cache->work().segments,
+            cache->file_summary(0)->segments + cache->file_summary(1)->segments);
   EXPECT_EQ(corpus.opened(), 2);
 }
 
@@ -212,7 +218,8 @@ TEST(TokenCache, WhatAReaderThrowsReachesTheCaller) {
   options.folder = folder.path();
   options.segment_bytes = 160;
   TokenCache cache(options, test::byte_encoder(),
-                   {{"broken", 1, [] { return std::string(64, 'a'); }, [] { return std::make_unique<Broken>(); }}});
+                   {{"broken", 1, [] { return std::string(64, 'a'); },
+                     [] { return std::make_unique<Broken>(); }}});
   EXPECT_THROW(all_ids(cache, 0), UserError);
   EXPECT_THROW(all_ids(cache, 0), UserError) << "and again, not an end of the file";
   EXPECT_FALSE(cache.file_summary(0));
@@ -220,7 +227,8 @@ TEST(TokenCache, WhatAReaderThrowsReachesTheCaller) {
 
 TEST(TokenCache, CountsRecordsThatGaveNoDocument) {
   TemporaryFolder folder;
-  struct Gaps : DocumentReader {  // records 0, 3 and 4, where 3 is so long that it comes in two parts
+  // records 0, 3 and 4, where 3 is so long that it comes in two parts
+  struct Gaps : DocumentReader {
     bool next(Document& document) override {
       const std::vector<uint64_t> records{0, 3, 3, 4};
       if (at == records.size()) return false;
@@ -232,8 +240,9 @@ TEST(TokenCache, CountsRecordsThatGaveNoDocument) {
   TokenCache::Options options;
   options.folder = folder.path();
   options.segment_bytes = 1;
-  TokenCache cache(options, test::byte_encoder(),
-                   {{"gaps", 1, [] { return std::string(64, 'a'); }, [] { return std::make_unique<Gaps>(); }}});
+  TokenCache cache(
+      options, test::byte_encoder(),
+      {{"gaps", 1, [] { return std::string(64, 'a'); }, [] { return std::make_unique<Gaps>(); }}});
   all_ids(cache, 0);
   EXPECT_EQ(cache.file_summary(0)->counts.skipped, 2);
   EXPECT_EQ(cache.file_summary(0)->counts.documents, 4);
@@ -244,7 +253,8 @@ TEST(TokenCache, ClearsAwayWhatKilledWritersLeft) {
   FakeCorpus corpus({20}, 300);
   expect_whole(corpus, *corpus.cache(folder.path()));
   const auto segment = files_named(folder.path(), "seg-").at(1);
-  const fs::path old_one = segment.string() + ".tmp-4711-0", young_one = segment.string() + ".tmp-4711-1";
+  const fs::path old_one = segment.string() + ".tmp-4711-0",
+                 young_one = segment.string() + ".tmp-4711-1";
   test::write_text(old_one, "half a segment");
   test::write_text(young_one, "half a segment");
   fs::last_write_time(old_one, fs::file_time_type::clock::now() - std::chrono::minutes(5));
@@ -254,12 +264,14 @@ TEST(TokenCache, ClearsAwayWhatKilledWritersLeft) {
   EXPECT_TRUE(fs::exists(young_one)) << "may still be written";
 }
 
-/// Tokenises everything in a child process; the child sleeps a little in each document so that kills land everywhere.
+/// Tokenises everything in a child process; the child sleeps a little in each document so that
+/// kills land everywhere.
 pid_t start_writer(FakeCorpus& corpus, const fs::path& folder, int microseconds) {
   const pid_t child = fork();
   if (child != 0) return child;
   auto encoder = test::byte_encoder();
-  encoder.encode = [inner = encoder.encode, microseconds](std::string_view text, std::vector<int32_t>& ids) {
+  encoder.encode = [inner = encoder.encode, microseconds](std::string_view text,
+                                                          std::vector<int32_t>& ids) {
     usleep(static_cast<useconds_t>(microseconds));
     inner(text, ids);
   };
@@ -267,7 +279,8 @@ pid_t start_writer(FakeCorpus& corpus, const fs::path& folder, int microseconds)
   try {
     auto cache = corpus.cache(folder, 512, encoder);
     for (size_t file = 0; file < corpus.files().size(); ++file) {
-      if (all_ids(*cache, static_cast<int64_t>(file)) != expected_ids(corpus.files()[file])) code = 3;
+      if (all_ids(*cache, static_cast<int64_t>(file)) != expected_ids(corpus.files()[file]))
+        code = 3;
     }
   } catch (...) {
     code = 4;
@@ -289,7 +302,8 @@ TEST(TokenCache, SurvivesKillsAtAnyMoment) {
     ASSERT_EQ(waitpid(child, &status, 0), child);
     killed += WIFSIGNALED(status);
     // Everything visible is whole, at any time.
-    for (int64_t file = 0; file < 2; ++file) EXPECT_THAT(corpus.cache(folder.path())->verify(file).damaged, testing::IsEmpty());
+    for (int64_t file = 0; file < 2; ++file)
+      EXPECT_THAT(corpus.cache(folder.path())->verify(file).damaged, testing::IsEmpty());
     // Every third time starts from nothing, so that kills meet all stages.
     if (round % 3 == 2) {
       expect_whole(corpus, *corpus.cache(folder.path()));

@@ -27,13 +27,15 @@ using test::write_text;
 
 /// Invented prose with repeated words, for tests that must run without the real corpora.
 std::vector<std::string> invented_lines(int count) {
-  const std::vector<std::string> words = {"the",     "river",     "sailor", "quickly", "over",      "mountain",     "caf\xC3\xA9",
-                                          "lantern", "whispered", "and",    "1824",    "(perhaps)", "old-fashioned"};
+  const std::vector<std::string> words = {
+      "the",     "river",     "sailor", "quickly", "over",      "mountain",     "caf\xC3\xA9",
+      "lantern", "whispered", "and",    "1824",    "(perhaps)", "old-fashioned"};
   Philox random(7, RandomPurpose::test);
   std::vector<std::string> lines;
   for (int i = 0; i < count; ++i) {
     std::string line;
-    for (uint64_t w = 0; w < 8 + random.bounded(8); ++w) line += words[random.bounded(words.size())] + " ";
+    for (uint64_t w = 0; w < 8 + random.bounded(8); ++w)
+      line += words[random.bounded(words.size())] + " ";
     lines.push_back(line + "end.");
   }
   return lines;
@@ -50,7 +52,8 @@ TokenizerTraining small_training(TokenizerRecipe recipe, int64_t vocabulary) {
 /// A byte-fallback BPE model of 330 pieces in `folder`.
 std::string small_model(const TemporaryFolder& folder) {
   const auto path = folder / "small.model";
-  write_text(path, train_tokenizer(small_training(TokenizerRecipe::bpe_bytes, 330), invented_lines(200)));
+  write_text(path,
+             train_tokenizer(small_training(TokenizerRecipe::bpe_bytes, 330), invented_lines(200)));
   return path.string();
 }
 
@@ -59,7 +62,8 @@ struct Difference {
   double library = 0, ours = 0;
 };
 
-std::vector<Difference> differences(const ModelSummary& model, const std::vector<int>& library, const std::vector<int32_t>& ours) {
+std::vector<Difference> differences(const ModelSummary& model, const std::vector<int>& library,
+                                    const std::vector<int32_t>& ours) {
   std::vector<Difference> found;
   size_t i = 0, j = 0;
   while (i < library.size() && j < ours.size()) {
@@ -82,9 +86,11 @@ std::vector<Difference> differences(const ModelSummary& model, const std::vector
   return found;
 }
 
-/// The library's result for the whole text is the yardstick. BPE gives the same ids. A unigram model picks the best sum of scores, which
-/// the library adds up in single precision from the start of the text: far into a book, ways that differ by less than the rounding of a
-/// sum of 10^5 (0.008) come out by chance. Ours are sums of short stretches, so there they may be better, never worse.
+/// The library's result for the whole text is the yardstick. BPE gives the same ids. A unigram
+/// model picks the best sum of scores, which the library adds up in single precision from the start
+/// of the text: far into a book, ways that differ by less than the rounding of a sum of 10^5
+/// (0.008) come out by chance. Ours are sums of short stretches, so there they may be better, never
+/// worse.
 void expect_same_as_whole(const std::string& path, const std::vector<std::string>& documents) {
   const Tokenizer tokenizer(path);
   sentencepiece::SentencePieceProcessor library;
@@ -96,7 +102,8 @@ void expect_same_as_whole(const std::string& path, const std::vector<std::string
     const auto ids = tokenizer.encode(document);
     tokens += static_cast<int64_t>(ids.size());
     if (std::equal(ids.begin(), ids.end(), wanted.begin(), wanted.end())) continue;
-    ASSERT_EQ(tokenizer.model().type, TokenizerType::unigram) << "ids differ from those of the whole document";
+    ASSERT_EQ(tokenizer.model().type, TokenizerType::unigram)
+        << "ids differ from those of the whole document";
     for (const auto& difference : differences(tokenizer.model(), wanted, ids)) {
       ++different;
       EXPECT_GE(difference.ours, difference.library - 1e-5);
@@ -111,8 +118,10 @@ TEST(Tokenizer, PiecesOfADocumentGiveTheIdsOfTheWhole) {
   const auto data = test::shared_folder("data");
   if (!data) GTEST_SKIP() << "no folder ../shared/data with real books and models";
   auto documents = test::texts_of(corpus_config("pg19", *data / "pg19"), Split::test);
-  for (auto& text : test::texts_of(corpus_config("c4", *data / "c4" / "en"), Split::validation)) documents.push_back(std::move(text));
-  for (auto& text : test::texts_of(corpus_config("wiki40b", *data / "wikipedia"), Split::test)) documents.push_back(std::move(text));
+  for (auto& text : test::texts_of(corpus_config("c4", *data / "c4" / "en"), Split::validation))
+    documents.push_back(std::move(text));
+  for (auto& text : test::texts_of(corpus_config("wiki40b", *data / "wikipedia"), Split::test))
+    documents.push_back(std::move(text));
   expect_same_as_whole((*data / "sentencepiece" / "t5-base.model").string(), documents);
   expect_same_as_whole((*data / "sentencepiece" / "bpe_32k_c4.model").string(), documents);
 }
@@ -122,7 +131,8 @@ TEST(Tokenizer, PiecesGiveTheIdsOfTheWholeForFreshModelsToo) {
   if (!data) GTEST_SKIP() << "no folder ../shared/data with real books";
   const auto books = test::texts_of(corpus_config("pg19", *data / "pg19"), Split::validation);
   TemporaryFolder folder;
-  for (const auto recipe : {TokenizerRecipe::paper, TokenizerRecipe::t5, TokenizerRecipe::bpe_bytes}) {
+  for (const auto recipe :
+       {TokenizerRecipe::paper, TokenizerRecipe::t5, TokenizerRecipe::bpe_bytes}) {
     LineSample sample(600'000, 1, keeps_line_ends(recipe));
     sample.begin_file(0);
     for (const auto& book : books) sample.add(book);
@@ -133,19 +143,23 @@ TEST(Tokenizer, PiecesGiveTheIdsOfTheWholeForFreshModelsToo) {
 }
 
 TEST(Tokenizer, HostileTextsAreSplitSafely) {
-  // Unknown characters in runs, blanks in runs, text that looks like pieces, the blank mark itself, invalid UTF-8.
-  const std::vector<std::string> texts = {"\xE6\xBC\xA2\xE5\xAD\x97\xE6\xBC\xA2 river \xE6\xBC\xA2\xE5\xAD\x97 the\xE5\xAD\x97\xE6\xBC\xA2",
-                                          "  the   river \n\n\t sailor  ",
-                                          "<s> </s> <unk> <pad> <0x0A>",
-                                          "\xE2\x96\x81the\xE2\x96\x81\xE2\x96\x81river",
-                                          "the \xFF\xFE river",
-                                          "",
-                                          " ",
-                                          "\n",
-                                          std::string("a\0b", 3),
-                                          "_NEWLINE_the_NEWLINE_"};
+  // Unknown characters in runs, blanks in runs, text that looks like pieces, the blank mark itself,
+  // invalid UTF-8.
+  const std::vector<std::string> texts = {
+      "\xE6\xBC\xA2\xE5\xAD\x97\xE6\xBC\xA2 river \xE6\xBC\xA2\xE5\xAD\x97 "
+      "the\xE5\xAD\x97\xE6\xBC\xA2",
+      "  the   river \n\n\t sailor  ",
+      "<s> </s> <unk> <pad> <0x0A>",
+      "\xE2\x96\x81the\xE2\x96\x81\xE2\x96\x81river",
+      "the \xFF\xFE river",
+      "",
+      " ",
+      "\n",
+      std::string("a\0b", 3),
+      "_NEWLINE_the_NEWLINE_"};
   TemporaryFolder folder;
-  for (const auto recipe : {TokenizerRecipe::paper, TokenizerRecipe::t5, TokenizerRecipe::bpe_bytes}) {
+  for (const auto recipe :
+       {TokenizerRecipe::paper, TokenizerRecipe::t5, TokenizerRecipe::bpe_bytes}) {
     for (const auto type : {TokenizerType::unigram, TokenizerType::bpe}) {
       for (const bool bytes : {false, true}) {
         auto settings = small_training(recipe, bytes ? 300 : 45);
@@ -160,7 +174,8 @@ TEST(Tokenizer, HostileTextsAreSplitSafely) {
         for (const auto& text : texts) {
           std::vector<int> wanted;
           ASSERT_TRUE(library.Encode(text, &wanted).ok());
-          EXPECT_EQ(tokenizer.encode(text), std::vector<int32_t>(wanted.begin(), wanted.end())) << recipe_name(recipe) << ": " << text;
+          EXPECT_EQ(tokenizer.encode(text), std::vector<int32_t>(wanted.begin(), wanted.end()))
+              << recipe_name(recipe) << ": " << text;
         }
       }
     }
@@ -171,7 +186,8 @@ TEST(Tokenizer, TheSameIdsFromManyThreadsAndAfterOtherTokenizers) {
   TemporaryFolder folder;
   const auto path = small_model(folder);
   const auto other = (folder / "other.model").string();
-  write_text(other, train_tokenizer(small_training(TokenizerRecipe::paper, 45), invented_lines(200)));
+  write_text(other,
+             train_tokenizer(small_training(TokenizerRecipe::paper, 45), invented_lines(200)));
   const Tokenizer tokenizer(path), second(other);
   const auto lines = invented_lines(300);
   std::vector<std::vector<int32_t>> wanted;
@@ -214,8 +230,10 @@ TEST(Tokenizer, MustFitTheModelAndTheCleaning) {
   const Tokenizer plain(small_model(folder));
   plain.require_fits(330, Cleaning::none);
   plain.require_fits(512, Cleaning::plain);
-  expect_error(ExitCode::config, {"330 pieces", "model.vocabulary: 329"}, [&] { plain.require_fits(329, Cleaning::none); });
-  expect_error(ExitCode::config, {"data.cleaning", "_START_ARTICLE_"}, [&] { plain.require_fits(330, Cleaning::markers); });
+  expect_error(ExitCode::config, {"330 pieces", "model.vocabulary: 329"},
+               [&] { plain.require_fits(329, Cleaning::none); });
+  expect_error(ExitCode::config, {"data.cleaning", "_START_ARTICLE_"},
+               [&] { plain.require_fits(330, Cleaning::markers); });
   auto settings = small_training(TokenizerRecipe::bpe_bytes, 340);
   settings.user_pieces = {"_START_ARTICLE_", "_START_SECTION_", "_START_PARAGRAPH_", "_NEWLINE_"};
   write_text(folder / "markers.model", train_tokenizer(settings, invented_lines(200)));
@@ -223,13 +241,16 @@ TEST(Tokenizer, MustFitTheModelAndTheCleaning) {
   markers.require_fits(340, Cleaning::markers);
   const auto ids = markers.encode("_START_ARTICLE_the river_START_PARAGRAPH_the_NEWLINE_sailor");
   for (const auto& piece : settings.user_pieces)
-    EXPECT_EQ(std::count(ids.begin(), ids.end(), markers.id_of(piece)), piece == "_START_SECTION_" ? 0 : 1);
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), markers.id_of(piece)),
+              piece == "_START_SECTION_" ? 0 : 1);
 }
 
 TEST(Tokenizer, IdsOutsideTheVocabularyAreNotDecoded) {
   TemporaryFolder folder;
   const Tokenizer tokenizer(small_model(folder));
-  expect_error(ExitCode::bad_data, {"id 330", "330 pieces"}, [&] { (void)tokenizer.decode({5, 330}); });
+  expect_error(ExitCode::bad_data, {"id 330", "330 pieces"}, [&] {
+    (void)tokenizer.decode({5, 330});
+  });
   expect_error(ExitCode::bad_data, {"id -1"}, [&] { (void)tokenizer.decode({-1}); });
 }
 
@@ -245,8 +266,9 @@ class ModelFile : public testing::Test {
   static std::string piece(const std::string& text, float score = 0, int type = 1) {
     std::string bits(4, '\0');
     std::memcpy(bits.data(), &score, 4);
-    return test::wire_bytes(
-        1, test::wire_bytes(1, text) + test::varint(2 << 3 | 5) + bits + test::varint(3 << 3) + test::varint(static_cast<uint64_t>(type)));
+    return test::wire_bytes(1, test::wire_bytes(1, text) + test::varint(2 << 3 | 5) + bits +
+                                   test::varint(3 << 3) +
+                                   test::varint(static_cast<uint64_t>(type)));
   }
   TemporaryFolder folder_;
   std::string good_;
@@ -267,14 +289,19 @@ TEST_F(ModelFile, HostileModelsAreRefusedBeforeSentencePieceSeesThem) {
   expect_refused(good_ + piece("new unknown", 0, 2), "2 unknown pieces");
   expect_refused(good_ + piece("odd", 0, 9), "unknown type");
   // A later field of the same number is merged into the first by protocol buffers.
-  const auto charsmap = [](const std::string& map) { return test::wire_bytes(3, test::wire_bytes(2, map)); };
+  const auto charsmap = [](const std::string& map) {
+    return test::wire_bytes(3, test::wire_bytes(2, map));
+  };
   expect_refused(good_ + charsmap("abc"), "character map");
-  expect_refused(good_ + charsmap(test::little_endian(1 << 20, 4) + std::string(100, '\0')), "character map");
-  expect_refused(good_ + charsmap(test::little_endian(4096, 4) + std::string(5000, '\xFF') + '\0'), "");
+  expect_refused(good_ + charsmap(test::little_endian(1 << 20, 4) + std::string(100, '\0')),
+                 "character map");
+  expect_refused(good_ + charsmap(test::little_endian(4096, 4) + std::string(5000, '\xFF') + '\0'),
+                 "");
 }
 
 TEST_F(ModelFile, AMissingModelSaysSo) {
-  expect_error(ExitCode::missing_input, {"none.model"}, [&] { const Tokenizer tokenizer((folder_ / "none.model").string()); });
+  expect_error(ExitCode::missing_input, {"none.model"},
+               [&] { const Tokenizer tokenizer((folder_ / "none.model").string()); });
 }
 
 TEST_F(ModelFile, NoCutAndNoChangedByteBringsTheProgramDown) {
@@ -286,7 +313,8 @@ TEST_F(ModelFile, NoCutAndNoChangedByteBringsTheProgramDown) {
     if (i % 3 == 0) {
       damaged.resize(random.bounded(damaged.size()));
     } else {
-      for (int k = 0; k < (i % 3 == 1 ? 1 : 20); ++k) damaged[random.bounded(damaged.size())] = static_cast<char>(random.next_u32());
+      for (int k = 0; k < (i % 3 == 1 ? 1 : 20); ++k)
+        damaged[random.bounded(damaged.size())] = static_cast<char>(random.next_u32());
     }
     write_text(path, damaged);
     try {
@@ -311,7 +339,8 @@ TEST(Probe, NamesTheSignalAndTheDelay) {
                 10)
                 .find("signal 11"),
             std::string::npos);
-  EXPECT_NE(probe_in_child([]() -> std::string { abort(); }, 10).find("signal 6"), std::string::npos);
+  EXPECT_NE(probe_in_child([]() -> std::string { abort(); }, 10).find("signal 6"),
+            std::string::npos);
   EXPECT_NE(probe_in_child(
                 []() -> std::string {
                   while (true) pause();
@@ -336,8 +365,10 @@ TEST(SafeCuts, NoPieceLiesAcrossACut) {
   EXPECT_EQ(found.back(), text.size());
   EXPECT_GT(found.size(), 3U);
   for (const auto& piece : tokenizer.model().pieces) {
-    for (size_t at = text.find(piece.text); at != std::string::npos; at = text.find(piece.text, at + 1)) {
-      for (const size_t cut : found) EXPECT_FALSE(at < cut && cut < at + piece.text.size()) << piece.text << " at " << at;
+    for (size_t at = text.find(piece.text); at != std::string::npos;
+         at = text.find(piece.text, at + 1)) {
+      for (const size_t cut : found)
+        EXPECT_FALSE(at < cut && cut < at + piece.text.size()) << piece.text << " at " << at;
     }
   }
 }

@@ -18,7 +18,8 @@ using test::write_text;
 
 std::string numbered_lines(int file, int count) {
   std::string text;
-  for (int i = 0; i < count; ++i) text += "file " + std::to_string(file) + " line " + std::to_string(1000 + i) + "\n";
+  for (int i = 0; i < count; ++i)
+    text += "file " + std::to_string(file) + " line " + std::to_string(1000 + i) + "\n";
   return text;
 }
 
@@ -99,11 +100,13 @@ TokenizerTraining settings_of(TokenizerRecipe recipe, int64_t vocabulary) {
 std::vector<std::string> shakespeare_like() {
   std::vector<std::string> lines;
   Philox random(5, RandomPurpose::test);
-  const std::vector<std::string> words = {"thou",  "art",   "more",    "lovely", "and",   "temperate", "summer",
-                                          "winds", "shake", "darling", "buds",   "lease", "hath",      "date"};
+  const std::vector<std::string> words = {"thou",      "art",    "more",  "lovely", "and",
+                                          "temperate", "summer", "winds", "shake",  "darling",
+                                          "buds",      "lease",  "hath",  "date"};
   for (int i = 0; i < 400; ++i) {
     std::string line;
-    for (int w = 0; w < 9; ++w) line += words[random.bounded(words.size())] + (w == 8 ? ".\n" : " ");
+    for (int w = 0; w < 9; ++w)
+      line += words[random.bounded(words.size())] + (w == 8 ? ".\n" : " ");
     lines.push_back(line);
   }
   return lines;
@@ -112,8 +115,10 @@ std::vector<std::string> shakespeare_like() {
 TEST(TrainTokenizer, EveryRecipeHasItsIdsAndAnEndOfDocument) {
   TemporaryFolder folder;
   const auto lines = shakespeare_like();
-  for (const auto recipe : {TokenizerRecipe::paper, TokenizerRecipe::t5, TokenizerRecipe::bpe_bytes}) {
-    const bool paper = recipe == TokenizerRecipe::paper, bytes = recipe == TokenizerRecipe::bpe_bytes;
+  for (const auto recipe :
+       {TokenizerRecipe::paper, TokenizerRecipe::t5, TokenizerRecipe::bpe_bytes}) {
+    const bool paper = recipe == TokenizerRecipe::paper,
+               bytes = recipe == TokenizerRecipe::bpe_bytes;
     const auto path = (folder / "m.model").string();
     write_text(path, train_tokenizer(settings_of(recipe, bytes ? 320 : 36), lines));
     const Tokenizer tokenizer(path);
@@ -137,7 +142,8 @@ TEST(TrainTokenizer, EveryRecipeHasItsIdsAndAnEndOfDocument) {
 TEST(TrainTokenizer, TheSameInputGivesTheSameModel) {
   for (const auto recipe : {TokenizerRecipe::paper, TokenizerRecipe::bpe_bytes}) {
     const auto settings = settings_of(recipe, recipe == TokenizerRecipe::paper ? 36 : 320);
-    EXPECT_EQ(sha256_hex(train_tokenizer(settings, shakespeare_like())), sha256_hex(train_tokenizer(settings, shakespeare_like())));
+    EXPECT_EQ(sha256_hex(train_tokenizer(settings, shakespeare_like())),
+              sha256_hex(train_tokenizer(settings, shakespeare_like())));
   }
 }
 
@@ -151,7 +157,8 @@ TEST(TrainTokenizer, AVocabularyThatCannotBeSaysWhichCan) {
     const std::string text = error.what(), words = "gives at most ";
     ASSERT_NE(text.find(words), std::string::npos) << text;
     settings.vocabulary = std::stoll(text.substr(text.find(words) + words.size()));
-    EXPECT_NO_THROW(train_tokenizer(settings, lines)) << "the size that the message names: " << settings.vocabulary;
+    EXPECT_NO_THROW(train_tokenizer(settings, lines))
+        << "the size that the message names: " << settings.vocabulary;
   }
   expect_error(ExitCode::bad_data, {"--vocab-size 10", "--coverage"},
                [&] { train_tokenizer(settings_of(TokenizerRecipe::paper, 10), lines); });
@@ -172,9 +179,11 @@ TEST(LooseFiles, FoldersFilesAndKinds) {
     for (Document document; reader->next(document);) texts.push_back(document.text);
   }
   EXPECT_EQ(texts, (std::vector<std::string>{"plain", "json", "markdown"}));
-  expect_error(ExitCode::missing_input, {"nowhere"}, [&] { find_loose_files({(folder / "nowhere").string()}); });
+  expect_error(ExitCode::missing_input, {"nowhere"},
+               [&] { find_loose_files({(folder / "nowhere").string()}); });
   std::filesystem::create_directories(folder / "empty");
-  expect_error(ExitCode::missing_input, {"empty", ".txt"}, [&] { find_loose_files({(folder / "empty").string()}); });
+  expect_error(ExitCode::missing_input, {"empty", ".txt"},
+               [&] { find_loose_files({(folder / "empty").string()}); });
 }
 
 }  // namespace

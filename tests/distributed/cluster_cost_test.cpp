@@ -16,13 +16,18 @@ namespace {
 
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
 
-Cluster cluster(int64_t nodes, int64_t gpus, Link inside, Link between, Route route = Route::hierarchical) {
+Cluster cluster(int64_t nodes, int64_t gpus, Link inside, Link between,
+                Route route = Route::hierarchical) {
   return {.nodes = nodes, .gpus = gpus, .inside = inside, .between = between, .route = route};
 }
 
 /// A head, three blocks and an embedding: 10 gradients of 100 numbers and one of 300.
 std::vector<BackwardPiece> backward() {
-  return {{1.0, {100}}, {2.0, {100, 100, 100}}, {2.0, {100, 100, 100}}, {2.0, {100, 100, 100}}, {0.0, {300}}};
+  return {{1.0, {100}},
+          {2.0, {100, 100, 100}},
+          {2.0, {100, 100, 100}},
+          {2.0, {100, 100, 100}},
+          {0.0, {300}}};
 }
 
 ReductionPlan plan(int64_t bucket_elements) {
@@ -44,7 +49,8 @@ TEST(Exchanges, OfOneNode) {
   EXPECT_DOUBLE_EQ(reduce_scatter_seconds(one, 1000), 16.5);
   EXPECT_DOUBLE_EQ(all_gather_seconds(one, 1000), 16.5);
   EXPECT_DOUBLE_EQ(all_reduce_seconds(one, 1000), 33);
-  EXPECT_DOUBLE_EQ(all_reduce_seconds(cluster(1, 4, {0.5, 50}, {100, 1e-3}, Route::ring), 1000), 33) << "no other node to wait for";
+  EXPECT_DOUBLE_EQ(all_reduce_seconds(cluster(1, 4, {0.5, 50}, {100, 1e-3}, Route::ring), 1000), 33)
+      << "no other node to wait for";
 }
 
 TEST(Exchanges, OfNodesOfOneGpu) {
@@ -54,18 +60,22 @@ TEST(Exchanges, OfNodesOfOneGpu) {
 }
 
 TEST(Exchanges, OfTwoNodesOfTwo) {
-  // Inside: one message of 500 bytes at 100 bytes/s. Between: each of two GPUs sends half of its 500 bytes, both over the node's 20
-  // bytes/s.
+  // Inside: one message of 500 bytes at 100 bytes/s. Between: each of two GPUs sends half of its
+  // 500 bytes, both over the node's 20 bytes/s.
   const Cluster two = cluster(2, 2, {0.25, 100}, {1, 20});
   EXPECT_DOUBLE_EQ(reduce_scatter_seconds(two, 1000), (0.25 + 5) + (1 + 500 / 20.0));
   EXPECT_DOUBLE_EQ(all_reduce_seconds(two, 1000), 2 * (0.25 + 5 + 1 + 25));
   // One ring of four: three messages of 250 bytes, each as slow as the link between nodes.
-  EXPECT_DOUBLE_EQ(reduce_scatter_seconds(cluster(2, 2, {0.25, 100}, {1, 20}, Route::ring), 1000), 3 * (1 + 250 / 20.0));
-  EXPECT_DOUBLE_EQ(reduce_scatter_seconds(cluster(2, 2, {3, 10}, {1, 20}, Route::ring), 1000), 3 * (3 + 250 / 10.0)) << "slower inside";
+  EXPECT_DOUBLE_EQ(reduce_scatter_seconds(cluster(2, 2, {0.25, 100}, {1, 20}, Route::ring), 1000),
+                   3 * (1 + 250 / 20.0));
+  EXPECT_DOUBLE_EQ(reduce_scatter_seconds(cluster(2, 2, {3, 10}, {1, 20}, Route::ring), 1000),
+                   3 * (3 + 250 / 10.0))
+      << "slower inside";
 }
 
 TEST(Exchanges, OfOneProcessCostNothing) {
-  for (const Route route : {Route::hierarchical, Route::ring}) EXPECT_EQ(all_reduce_seconds(cluster(1, 1, {1, 1}, {1, 1}, route), 1e12), 0);
+  for (const Route route : {Route::hierarchical, Route::ring})
+    EXPECT_EQ(all_reduce_seconds(cluster(1, 1, {1, 1}, {1, 1}, route), 1e12), 0);
 }
 
 struct Cut {
@@ -83,8 +93,10 @@ Cut cut(const ReductionPlan& made) {
 
 TEST(Reduction, BucketsInOrderOfReadiness) {
   const Cut even = cut(plan(250));
-  EXPECT_EQ(even.elements, (std::vector<int64_t>{250, 250, 250, 250, 250, 50})) << "cut in the middle of gradients";
-  EXPECT_EQ(even.ready, (std::vector<double>{3, 5, 7, 7, 7, 7})) << "numbers 1-100 at 1, to 400 at 3, to 700 at 5, the rest at 7";
+  EXPECT_EQ(even.elements, (std::vector<int64_t>{250, 250, 250, 250, 250, 50}))
+      << "cut in the middle of gradients";
+  EXPECT_EQ(even.ready, (std::vector<double>{3, 5, 7, 7, 7, 7}))
+      << "numbers 1-100 at 1, to 400 at 3, to 700 at 5, the rest at 7";
   ReductionPlan padded = plan(250);
   padded.unit = 128;  // 1300 becomes 1408: 108 more in the first bucket
   const Cut more = cut(padded);
@@ -108,11 +120,13 @@ TEST(Reduction, BucketsAreThoseOfTheModel) {
     options.sharding = {.rank = 0, .world = world, .bucket_elements = 200'000, .masters = false};
     const Transformer model(options);
     std::vector<BackwardPiece> pieces;
-    for (const WorkPiece& piece : work_order(options.model, options.attention, 64).backward) pieces.push_back({1, piece.gradients});
+    for (const WorkPiece& piece : work_order(options.model, options.attention, 64).backward)
+      pieces.push_back({1, piece.gradients});
     ReductionPlan made = plan(bucket_step(200'000, world));
     made.unit = bucket_unit(world);
     std::vector<int64_t> planned, real;
-    for (const Bucket& bucket : simulate_reduction(pieces, made, Cluster{})) planned.push_back(bucket.elements);
+    for (const Bucket& bucket : simulate_reduction(pieces, made, Cluster{}))
+      planned.push_back(bucket.elements);
     for (const FlatRange& bucket : model.parameters().buckets()) real.push_back(bucket.count());
     EXPECT_EQ(planned, real) << world;
     EXPECT_GT(real.size(), 3u);
@@ -124,15 +138,19 @@ TEST(Reduction, CanonicalTravelsAfterBackward) {
   ReductionPlan made = plan(1'000'000);
   made.canonical_shards = 8;
   const StepCost cost = step_cost({.before = 0, .backward = backward(), .optimizer = 0}, made, two);
-  EXPECT_DOUBLE_EQ(cost.communication, 8 * 1300 * 4 / 2 / 100.0) << "half of eight gradients in one message";
+  EXPECT_DOUBLE_EQ(cost.communication, 8 * 1300 * 4 / 2 / 100.0)
+      << "half of eight gradients in one message";
   EXPECT_DOUBLE_EQ(cost.exposed, cost.communication);
   made.bucket_elements = 100;
-  EXPECT_DOUBLE_EQ(step_cost({.before = 0, .backward = backward(), .optimizer = 0}, made, two).exposed, cost.communication);
+  EXPECT_DOUBLE_EQ(
+      step_cost({.before = 0, .backward = backward(), .optimizer = 0}, made, two).exposed,
+      cost.communication);
 }
 
 TEST(Reduction, OneBucketIsExposedWhole) {
   const Cluster two = cluster(1, 2, {0, 100}, {});
-  const StepCost cost = step_cost({.before = 10, .backward = backward(), .optimizer = 4}, plan(1'000'000), two);
+  const StepCost cost =
+      step_cost({.before = 10, .backward = backward(), .optimizer = 4}, plan(1'000'000), two);
   ASSERT_EQ(cost.buckets.size(), 1u);
   EXPECT_EQ(cost.buckets[0].elements, 1300);
   EXPECT_DOUBLE_EQ(cost.communication, 52) << "two messages of 2600 bytes at 100 bytes/s";
@@ -143,10 +161,12 @@ TEST(Reduction, OneBucketIsExposedWhole) {
 }
 
 TEST(Reduction, WaitsForTheChannelAndForBackward) {
-  // 400 bytes a gradient of 100 numbers; all-reduce of n bytes between two at 400 bytes/s takes n/400 s: 1 s for 100 numbers.
+  // 400 bytes a gradient of 100 numbers; all-reduce of n bytes between two at 400 bytes/s takes
+  // n/400 s: 1 s for 100 numbers.
   const Cluster two = cluster(1, 2, {0, 400}, {});
   const std::vector<BackwardPiece> pieces{{1, {100}}, {0.5, {100}}, {2, {100}}, {0.25, {100}}};
-  const StepCost cost = step_cost({.before = 0, .backward = pieces, .optimizer = 0}, plan(100), two);
+  const StepCost cost =
+      step_cost({.before = 0, .backward = pieces, .optimizer = 0}, plan(100), two);
   ASSERT_EQ(cost.buckets.size(), 4u);
   const double starts[] = {1, 2, 3.5, 4.5}, ends[] = {2, 3, 4.5, 5.5};
   for (size_t i = 0; i < 4; ++i) {
@@ -187,13 +207,15 @@ TEST(Reduction, LimitsOfTheLink) {
   EXPECT_EQ(alone.exposed, 0);
   // Without latency the bytes alone count, however many buckets there are.
   const Cluster bytes_only = cluster(2, 2, {0, 100}, {0, 20});
-  EXPECT_DOUBLE_EQ(step_cost(work, plan(100), bytes_only).communication, step_cost(work, plan(1'000'000), bytes_only).communication);
+  EXPECT_DOUBLE_EQ(step_cost(work, plan(100), bytes_only).communication,
+                   step_cost(work, plan(1'000'000), bytes_only).communication);
 }
 
 TEST(Reduction, NinetyPercentHiddenWhereBackwardIsLonger) {
   // 40 blocks of 0.1 s, each with a bucket of 0.09 s: only the last one's exchange stands out.
   std::vector<BackwardPiece> pieces(40, {0.1, {36}});
-  const StepCost cost = step_cost({.before = 0, .backward = pieces, .optimizer = 0}, plan(36), cluster(1, 2, {0, 1600}, {}));
+  const StepCost cost = step_cost({.before = 0, .backward = pieces, .optimizer = 0}, plan(36),
+                                  cluster(1, 2, {0, 1600}, {}));
   EXPECT_DOUBLE_EQ(cost.communication, 40 * 0.09);
   EXPECT_NEAR(cost.exposed, 0.09, 1e-12);
   EXPECT_GT(cost.hidden / cost.communication, 0.9);
@@ -204,12 +226,15 @@ TEST(Reduction, ShardedGathersParametersInsteadOfGradients) {
   const StepWork work{.before = 0, .backward = backward(), .optimizer = 1};
   ReductionPlan sharded = plan(1'000'000);
   sharded.sharded = true;
-  const StepCost whole = step_cost(work, plan(1'000'000), two), parts = step_cost(work, sharded, two);
-  EXPECT_DOUBLE_EQ(parts.communication + parts.gather, whole.communication) << "fp32 both ways: the same bytes";
+  const StepCost whole = step_cost(work, plan(1'000'000), two),
+                 parts = step_cost(work, sharded, two);
+  EXPECT_DOUBLE_EQ(parts.communication + parts.gather, whole.communication)
+      << "fp32 both ways: the same bytes";
   EXPECT_DOUBLE_EQ(parts.step, 7 + parts.exposed + 1 + parts.gather);
   sharded.element_bytes = 2;  // the masters travel in fp32 nevertheless
   EXPECT_DOUBLE_EQ(step_cost(work, sharded, two).gather, all_gather_seconds(two, 5200));
-  sharded.bucket_elements = 130;  // bucket by bucket: the latency of each, 0.25 inside and 1 between
+  // bucket by bucket: the latency of each, 0.25 inside and 1 between
+  sharded.bucket_elements = 130;
   EXPECT_DOUBLE_EQ(step_cost(work, sharded, two).gather, all_gather_seconds(two, 5200) + 9 * 1.25);
   EXPECT_EQ(step_cost(work, sharded, Cluster{}).gather, 0);
 }
@@ -223,7 +248,8 @@ TEST(Reduction, NeverBetterForLess) {
     const StepCost cost = step_cost(work, made, c);
     EXPECT_NEAR(cost.hidden + cost.exposed, cost.communication, 1e-9);
     EXPECT_GE(cost.hidden, 0);
-    EXPECT_GE(cost.exposed, all_reduce_seconds(c, 50 * element) * (1 - 1e-12)) << "the last bucket, all of the embedding";
+    EXPECT_GE(cost.exposed, all_reduce_seconds(c, 50 * element) * (1 - 1e-12))
+        << "the last bucket, all of the embedding";
     for (size_t i = 0; i < cost.buckets.size(); ++i) {
       EXPECT_GE(cost.buckets[i].start, cost.buckets[i].ready);
       if (i > 0) {
@@ -256,15 +282,20 @@ TEST(Reduction, NeverBetterForLess) {
     EXPECT_LT(now, last) << overlap;
     last = now;
   }
-  EXPECT_LT(exposed(cluster(4, 2, {1e-3, 1e5}, {1e-2, 1e3}), 1, 2), exposed(cluster(4, 2, {1e-3, 1e5}, {1e-2, 1e3})));
+  EXPECT_LT(exposed(cluster(4, 2, {1e-3, 1e5}, {1e-2, 1e3}), 1, 2),
+            exposed(cluster(4, 2, {1e-3, 1e5}, {1e-2, 1e3})));
 }
 
-std::vector<MeasuredExchange> made_up(int64_t members, const Link& link, double noise, unsigned seed = 1) {
+std::vector<MeasuredExchange> made_up(int64_t members, const Link& link, double noise,
+                                      unsigned seed = 1) {
   std::mt19937 random(seed);
   std::vector<MeasuredExchange> all;
   for (double bytes = 1024; bytes <= 1 << 28; bytes *= 4) {
     for (const int passes : {1, 2}) {
-      const double off = 1 + noise * (2.0 * static_cast<double>(random()) / static_cast<double>(std::mt19937::max()) - 1);
+      const double off =
+          1 +
+          noise *
+              (2.0 * static_cast<double>(random()) / static_cast<double>(std::mt19937::max()) - 1);
       all.push_back({passes, bytes, passes * ring_pass_seconds(members, link, bytes) * off});
     }
   }
@@ -278,7 +309,8 @@ TEST(Fit, RecoversTheLink) {
       EXPECT_NEAR(exact.link.latency / link.latency, 1, 1e-9);
       EXPECT_NEAR(exact.link.bandwidth / link.bandwidth, 1, 1e-9);
       EXPECT_LT(exact.error, 1e-9);
-      // Each exchange up to 5 % off: the mean of some ten that are ruled by latency, and as many by bandwidth, is closer than that.
+      // Each exchange up to 5 % off: the mean of some ten that are ruled by latency, and as many by
+      // bandwidth, is closer than that.
       const LinkFit noisy = fit_link(members, made_up(members, link, 0.05));
       EXPECT_NEAR(noisy.link.latency / link.latency, 1, 0.05);
       EXPECT_NEAR(noisy.link.bandwidth / link.bandwidth, 1, 0.05);
@@ -299,17 +331,21 @@ TEST(Fit, NoNegativeLatency) {
 }
 
 TEST(Optimizer, BytesByHand) {
-  EXPECT_DOUBLE_EQ(optimizer_bytes(1000, false, 1), 36'000) << "4 norm, 16 read, 12 written, 4 cleared";
+  EXPECT_DOUBLE_EQ(optimizer_bytes(1000, false, 1), 36'000)
+      << "4 norm, 16 read, 12 written, 4 cleared";
   EXPECT_DOUBLE_EQ(optimizer_bytes(1000, true, 1), 42'000);
-  EXPECT_DOUBLE_EQ(optimizer_bytes(1000, true, 4), 32'000 / 4.0 + 10'000) << "every gradient is cleared, every copy made";
+  EXPECT_DOUBLE_EQ(optimizer_bytes(1000, true, 4), 32'000 / 4.0 + 10'000)
+      << "every gradient is cleared, every copy made";
 }
 
 TEST(Memory, WithAndWithoutShards) {
-  const GpuMemory whole = gpu_memory(1000, true, 77, 1), parts = gpu_memory(1000, true, 77, 8), single = gpu_memory(1000, false, 77, 8);
+  const GpuMemory whole = gpu_memory(1000, true, 77, 1), parts = gpu_memory(1000, true, 77, 8),
+                  single = gpu_memory(1000, false, 77, 8);
   EXPECT_EQ(whole.total(), 6000 + 4000 + 8000 + 77);
   EXPECT_EQ(parts.total(), 2000 + 500 + 4000 + 1000 + 77);
   EXPECT_EQ(single.total(), 4000 + 4000 + 1000 + 77) << "the masters compute";
-  EXPECT_EQ(gpu_memory(1000, true, 77, 1, 4).total(), whole.total() + 4 * 4000) << "canonical reduction keeps its shards' gradients";
+  EXPECT_EQ(gpu_memory(1000, true, 77, 1, 4).total(), whole.total() + 4 * 4000)
+      << "canonical reduction keeps its shards' gradients";
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several real processes in one test: each is a fork that meets the others on the loopback interface.
+// Several real processes in one test: each is a fork that meets the others on the loopback
+// interface.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -50,9 +51,11 @@ struct RankResults {
   }
 };
 
-/// Runs body(rank, port) in `world` processes. A process exits with 1 if an expectation failed in it, with the error's code for a UserError
-/// (whose text goes to standard error), else with 0. Ends all that have not ended by themselves after `patience`, which fails the test.
-inline RankResults run_ranks(int64_t world, const std::function<void(int64_t rank, int64_t port)>& body,
+/// Runs body(rank, port) in `world` processes. A process exits with 1 if an expectation failed in
+/// it, with the error's code for a UserError (whose text goes to standard error), else with 0. Ends
+/// all that have not ended by themselves after `patience`, which fails the test.
+inline RankResults run_ranks(int64_t world,
+                             const std::function<void(int64_t rank, int64_t port)>& body,
                              std::chrono::seconds patience = std::chrono::seconds(60)) {
   const int64_t port = free_port();
   std::vector<pid_t> processes;
@@ -68,7 +71,8 @@ inline RankResults run_ranks(int64_t world, const std::function<void(int64_t ran
         body(rank, port);
         code = testing::Test::HasFailure() ? 1 : 0;
       } catch (const UserError& error) {
-        std::fprintf(stderr, "[%d] ERROR %d: %s\n", static_cast<int>(rank), static_cast<int>(error.code()), error.what());
+        std::fprintf(stderr, "[%d] ERROR %d: %s\n", static_cast<int>(rank),
+                     static_cast<int>(error.code()), error.what());
         code = static_cast<int>(error.code());
       } catch (const std::exception& error) {
         std::fprintf(stderr, "[%d] %s\n", static_cast<int>(rank), error.what());
@@ -105,7 +109,8 @@ inline RankResults run_ranks(int64_t world, const std::function<void(int64_t ran
 }
 
 /// Joins the world of run_ranks.
-inline std::unique_ptr<World> join(int64_t rank, int64_t world, int64_t port, const DistributedConfig& config = quick_config()) {
+inline std::unique_ptr<World> join(int64_t rank, int64_t world, int64_t port,
+                                   const DistributedConfig& config = quick_config()) {
   return World::join({.place = place_of(rank, world, port), .config = config, .device = at::kCPU});
 }
 

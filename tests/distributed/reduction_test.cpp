@@ -27,14 +27,16 @@ namespace {
 using testing::HasSubstr;
 
 /// Parameters of many sizes, cut into buckets of about `bucket` elements.
-std::unique_ptr<Parameters> make_parameters(int64_t rank, int64_t world, int64_t bucket, bool sharded = false,
+std::unique_ptr<Parameters> make_parameters(int64_t rank, int64_t world, int64_t bucket,
+                                            bool sharded = false,
                                             at::ScalarType compute = at::kFloat) {
   auto parameters = std::make_unique<Parameters>();
   parameters->add("embedding", {300, 64}, Initializer::embedding, true);
   for (int i = 0; i < 6; ++i) {
     const std::string name = std::to_string(i);
     parameters->add("gain" + name, {64}, Initializer::ones, false);
-    parameters->add("matrix" + name, {192, 64}, Initializer::lecun_normal, true, /*forward_wide=*/false);
+    parameters->add("matrix" + name, {192, 64}, Initializer::lecun_normal, true,
+                    /*forward_wide=*/false);
   }
   parameters->allocate(at::kCPU, compute, at::kFloat, {rank, world, bucket, sharded});
   parameters->initialize(5);
@@ -45,7 +47,10 @@ std::unique_ptr<Parameters> make_parameters(int64_t rank, int64_t world, int64_t
 void fill_gradients(Parameters& parameters, int64_t seed) {
   for (size_t i = 0; i < parameters.infos().size(); ++i) {
     at::Tensor g = parameters.gradient(i);
-    g.copy_((at::arange(g.numel(), at::kDouble) * 0.731 + static_cast<double>(17 * seed) + static_cast<double>(i)).sin().view(g.sizes()));
+    g.copy_((at::arange(g.numel(), at::kDouble) * 0.731 + static_cast<double>(17 * seed) +
+             static_cast<double>(i))
+                .sin()
+                .view(g.sizes()));
   }
 }
 
@@ -80,22 +85,24 @@ TEST(Buckets, CoverEverythingOnceAndDivideEvenly) {
 TEST(GradientReducer, AddsUpWhatAllHaveInAnyNumberOfBuckets) {
   for (const auto type : {ReduceType::fp32, ReduceType::bf16}) {
     for (const int64_t bucket : {int64_t{1}, int64_t{50'000}, int64_t{1} << 30}) {
-      EXPECT_TRUE(run_ranks(3, [&](int64_t rank, int64_t port) {
-                    const auto world = join(rank, 3, port);
-                    const auto parameters = make_parameters(rank, 3, bucket);
-                    GradientReducer reducer(*parameters, world->collectives(), type, /*scatter=*/false);
-                    at::Tensor want = at::zeros_like(parameters->flat_gradient(), at::kDouble);
-                    for (int64_t r = 0; r < 3; ++r) {
-                      fill_gradients(*parameters, r);
-                      want += parameters->flat_gradient();
-                    }
-                    fill_gradients(*parameters, rank);
-                    say_all_ready(reducer, *parameters);
-                    const double worst = (parameters->flat_gradient() - want).abs().max().item<double>();
-                    EXPECT_LT(worst, type == ReduceType::bf16 ? tolerance::kBrain : tolerance::kThreeSums);
-                    EXPECT_EQ(reducer.bytes(), parameters->flat_gradient().numel() * (type == ReduceType::bf16 ? 2 : 4));
-                    EXPECT_GT(reducer.times().communication, 0);
-                  }).all_succeeded());
+      EXPECT_TRUE(
+          run_ranks(3, [&](int64_t rank, int64_t port) {
+            const auto world = join(rank, 3, port);
+            const auto parameters = make_parameters(rank, 3, bucket);
+            GradientReducer reducer(*parameters, world->collectives(), type, /*scatter=*/false);
+            at::Tensor want = at::zeros_like(parameters->flat_gradient(), at::kDouble);
+            for (int64_t r = 0; r < 3; ++r) {
+              fill_gradients(*parameters, r);
+              want += parameters->flat_gradient();
+            }
+            fill_gradients(*parameters, rank);
+            say_all_ready(reducer, *parameters);
+            const double worst = (parameters->flat_gradient() - want).abs().max().item<double>();
+            EXPECT_LT(worst, type == ReduceType::bf16 ? tolerance::kBrain : tolerance::kThreeSums);
+            EXPECT_EQ(reducer.bytes(),
+                      parameters->flat_gradient().numel() * (type == ReduceType::bf16 ? 2 : 4));
+            EXPECT_GT(reducer.times().communication, 0);
+          }).all_succeeded());
     }
   }
 }
@@ -105,14 +112,17 @@ TEST(GradientReducer, ScatteredSumsAreThoseOfTheOwnedPartsBitForBit) {
                 const auto world = join(rank, 3, port);
                 const auto parameters = make_parameters(rank, 3, 50'000);
                 GradientReducer whole(*parameters, world->collectives(), ReduceType::fp32, false);
-                GradientReducer scattered(*parameters, world->collectives(), ReduceType::fp32, true);
+                GradientReducer scattered(*parameters, world->collectives(), ReduceType::fp32,
+                                          true);
                 fill_gradients(*parameters, rank);
                 say_all_ready(whole, *parameters);
                 const at::Tensor want = parameters->flat_gradient().clone();
                 fill_gradients(*parameters, rank);
                 say_all_ready(scattered, *parameters);
                 for (const FlatRange& range : parameters->owned()) {
-                  const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.count()); };
+                  const auto part = [&](const at::Tensor& flat) {
+                    return flat.narrow(0, range.begin, range.count());
+                  };
                   EXPECT_TRUE(part(parameters->flat_gradient()).equal(part(want)));
                 }
               }).all_succeeded());
@@ -141,7 +151,8 @@ TEST(GradientReducer, ABucketWaitsForAllItsParametersAndForThoseBeforeIt) {
               }).all_succeeded());
 }
 
-// Gradients come one by one, as from a backward pass: one that travelled before its bucket is complete would be added up as zeros.
+// Gradients come one by one, as from a backward pass: one that travelled before its bucket is
+// complete would be added up as zeros.
 TEST(GradientReducer, NothingTravelsBeforeItIsComplete) {
   EXPECT_TRUE(run_ranks(2, [&](int64_t rank, int64_t port) {
                 const auto world = join(rank, 2, port);
@@ -149,12 +160,14 @@ TEST(GradientReducer, NothingTravelsBeforeItIsComplete) {
                 GradientReducer reducer(*parameters, world->collectives(), ReduceType::fp32, false);
                 reducer.begin();
                 for (size_t i = parameters->infos().size(); i-- > 0;) {
-                  std::this_thread::sleep_for(std::chrono::milliseconds(5));  // time for what has been begun too early
+                  // time for what has been begun too early
+                  std::this_thread::sleep_for(std::chrono::milliseconds(5));
                   parameters->gradient(i).fill_(static_cast<double>(rank + 1));
                   reducer.ready(i);
                 }
                 reducer.finish();
-                for (size_t i = 0; i < parameters->infos().size(); ++i) EXPECT_TRUE(parameters->gradient(i).eq(3).all().item<bool>()) << i;
+                for (size_t i = 0; i < parameters->infos().size(); ++i)
+                  EXPECT_TRUE(parameters->gradient(i).eq(3).all().item<bool>()) << i;
               }).all_succeeded());
 }
 
@@ -165,10 +178,12 @@ TEST(GradientReducer, EqualsTheReducerOfLibTorchBitForBit) {
   EXPECT_TRUE(
       run_ranks(kWorld, [&](int64_t rank, int64_t port) {
         const auto world = join(rank, kWorld, port);
-        // Two buckets, each with whole parameters of whole blocks, so that both layouts can be the same.
+        // Two buckets, each with whole parameters of whole blocks, so that both layouts can be the
+        // same.
         Parameters parameters;
         std::vector<int64_t> sizes{32768, 65536, 98304, 131072};
-        for (size_t i = 0; i < sizes.size(); ++i) parameters.add(std::to_string(i), {sizes[i]}, Initializer::zeros, false);
+        for (size_t i = 0; i < sizes.size(); ++i)
+          parameters.add(std::to_string(i), {sizes[i]}, Initializer::zeros, false);
         parameters.allocate(at::kCPU, at::kFloat, at::kFloat, {rank, kWorld, 229'376, false});
         ASSERT_EQ(parameters.buckets().size(), 2u);
         ASSERT_EQ(parameters.buckets()[0].begin, 32768 + 65536);
@@ -179,10 +194,13 @@ TEST(GradientReducer, EqualsTheReducerOfLibTorchBitForBit) {
         options.waitWorkers = false;
         auto store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
         auto gloo_options = c10d::ProcessGroupGloo::Options::create();
-        gloo_options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
+        gloo_options->devices.push_back(
+            c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
         const int r = static_cast<int>(rank), w = static_cast<int>(kWorld);
-        auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("gloo", store), r, w, gloo_options);
-        auto group = c10::make_intrusive<c10d::ProcessGroup>(c10::make_intrusive<c10d::PrefixStore>("group", store), r, w);
+        auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(
+            c10::make_intrusive<c10d::PrefixStore>("gloo", store), r, w, gloo_options);
+        auto group = c10::make_intrusive<c10d::ProcessGroup>(
+            c10::make_intrusive<c10d::PrefixStore>("group", store), r, w);
         group->setBackend(at::kCPU, c10d::ProcessGroup::GLOO, gloo);
         group->setDefaultBackend(c10d::ProcessGroup::GLOO);
         group->setGroupName("cross-check");
@@ -190,20 +208,25 @@ TEST(GradientReducer, EqualsTheReducerOfLibTorchBitForBit) {
         std::vector<at::Tensor> leaves, gradients;
         for (size_t i = 0; i < sizes.size(); ++i) {
           leaves.push_back(at::zeros({sizes[i]}).set_requires_grad(true));
-          gradients.push_back(
-              (at::arange(sizes[i], at::kDouble) * 0.731 + 17.0 * static_cast<double>(rank) + static_cast<double>(i)).sin().to(at::kFloat));
+          gradients.push_back((at::arange(sizes[i], at::kDouble) * 0.731 +
+                               17.0 * static_cast<double>(rank) + static_cast<double>(i))
+                                  .sin()
+                                  .to(at::kFloat));
         }
-        c10d::Reducer reducer(leaves, {{3, 2}, {1, 0}}, group, std::vector<bool>(4, false), 1 << 20, false, false, {}, 1 << 20, false,
-                              false, {1 << 20});
+        c10d::Reducer reducer(leaves, {{3, 2}, {1, 0}}, group, std::vector<bool>(4, false), 1 << 20,
+                              false, false, {}, 1 << 20, false, false, {1 << 20});
         reducer.prepare_for_backward({});
         at::Tensor loss = at::zeros({});
         for (size_t i = 0; i < sizes.size(); ++i) loss = loss + (leaves[i] * gradients[i]).sum();
         loss.backward();
 
         GradientReducer own(parameters, world->collectives(), ReduceType::fp32, false);
-        for (size_t i = 0; i < sizes.size(); ++i) parameters.gradient(i).copy_(gradients[i] / kWorld);  // it averages
+        // it averages
+        for (size_t i = 0; i < sizes.size(); ++i)
+          parameters.gradient(i).copy_(gradients[i] / kWorld);
         say_all_ready(own, parameters);
-        for (size_t i = 0; i < sizes.size(); ++i) EXPECT_TRUE(parameters.gradient(i).equal(leaves[i].grad())) << i;
+        for (size_t i = 0; i < sizes.size(); ++i)
+          EXPECT_TRUE(parameters.gradient(i).equal(leaves[i].grad())) << i;
         world->collectives().all_gather_text("", "both are done");
       }).all_succeeded());
 }
@@ -232,7 +255,9 @@ at::Tensor canonical_sum(int64_t world_size, int64_t shards) {
                 write_text(folder / "sum", text);
               }).all_succeeded());
   const std::string bytes = read_text(folder / "sum");
-  return at::from_blob(const_cast<char*>(bytes.data()), {static_cast<int64_t>(bytes.size() / 4)}, at::kFloat).clone();
+  return at::from_blob(const_cast<char*>(bytes.data()), {static_cast<int64_t>(bytes.size() / 4)},
+                       at::kFloat)
+      .clone();
 }
 
 TEST(CanonicalReduction, IsTheSameOnAnyNumberOfProcessesThatDividesTheShards) {
@@ -243,55 +268,59 @@ TEST(CanonicalReduction, IsTheSameOnAnyNumberOfProcessesThatDividesTheShards) {
 
 TEST(ShardedAdamW, UpdatesAsTheWholeOneBitForBit) {
   for (const auto compute : {at::kFloat, at::kBFloat16}) {
-    EXPECT_TRUE(
-        run_ranks(3, [&](int64_t rank, int64_t port) {
-          const auto world = join(rank, 3, port);
-          const auto whole = make_parameters(rank, 3, 50'000, false, compute), parts = make_parameters(rank, 3, 50'000, true, compute);
-          EXPECT_EQ(parts->masters_sharded(), compute == at::kBFloat16);
-          OptimizerConfig config;
-          config.clip = 0.5;
-          AdamW one(*whole, config), other(*parts, config, &world->collectives());
-          EXPECT_EQ(other.first_moment().numel() * 3, one.first_moment().numel());
-          for (int64_t update = 1; update <= 3; ++update) {
-            fill_gradients(*whole, update);
-            fill_gradients(*parts, update);
-            const auto a = one.step(1e-2, update), b = other.step(1e-2, update);
-            EXPECT_TRUE(a.gradient_norm.equal(b.gradient_norm));
-            EXPECT_EQ(parts->flat_gradient().count_nonzero().item<int64_t>(), 0);
-          }
-          EXPECT_TRUE(whole->flat_compute().equal(parts->flat_compute()));
-          for (size_t i = 0; i < whole->infos().size(); ++i) {
-            if (!whole->infos()[i].forward_wide) continue;
-            EXPECT_TRUE(whole->master(i).equal(parts->master(i))) << i;
-          }
-          int64_t kept = 0;
-          for (size_t i = 0; i < parts->owned().size(); ++i) {
-            const FlatRange& range = parts->owned()[i];
-            EXPECT_TRUE(whole->flat_master().narrow(0, range.begin, range.count()).equal(parts->owned_master(i)));
-            EXPECT_TRUE(
-                one.second_moment().narrow(0, range.begin, range.count()).equal(other.second_moment().narrow(0, kept, range.count())));
-            kept += range.count();
-          }
-        }).all_succeeded());
+    EXPECT_TRUE(run_ranks(3, [&](int64_t rank, int64_t port) {
+                  const auto world = join(rank, 3, port);
+                  const auto whole = make_parameters(rank, 3, 50'000, false, compute),
+                             parts = make_parameters(rank, 3, 50'000, true, compute);
+                  EXPECT_EQ(parts->masters_sharded(), compute == at::kBFloat16);
+                  OptimizerConfig config;
+                  config.clip = 0.5;
+                  AdamW one(*whole, config), other(*parts, config, &world->collectives());
+                  EXPECT_EQ(other.first_moment().numel() * 3, one.first_moment().numel());
+                  for (int64_t update = 1; update <= 3; ++update) {
+                    fill_gradients(*whole, update);
+                    fill_gradients(*parts, update);
+                    const auto a = one.step(1e-2, update), b = other.step(1e-2, update);
+                    EXPECT_TRUE(a.gradient_norm.equal(b.gradient_norm));
+                    EXPECT_EQ(parts->flat_gradient().count_nonzero().item<int64_t>(), 0);
+                  }
+                  EXPECT_TRUE(whole->flat_compute().equal(parts->flat_compute()));
+                  for (size_t i = 0; i < whole->infos().size(); ++i) {
+                    if (!whole->infos()[i].forward_wide) continue;
+                    EXPECT_TRUE(whole->master(i).equal(parts->master(i))) << i;
+                  }
+                  int64_t kept = 0;
+                  for (size_t i = 0; i < parts->owned().size(); ++i) {
+                    const FlatRange& range = parts->owned()[i];
+                    EXPECT_TRUE(whole->flat_master()
+                                    .narrow(0, range.begin, range.count())
+                                    .equal(parts->owned_master(i)));
+                    EXPECT_TRUE(one.second_moment()
+                                    .narrow(0, range.begin, range.count())
+                                    .equal(other.second_moment().narrow(0, kept, range.count())));
+                    kept += range.count();
+                  }
+                }).all_succeeded());
   }
 }
 
 TEST(StepAgreement, AddsDigestsModulo2To64AndKeepsSlotsApart) {
-  EXPECT_TRUE(run_ranks(3, [&](int64_t rank, int64_t port) {
-                const auto world = join(rank, 3, port);
-                StepFacts own(3, 6);
-                own.nats[static_cast<size_t>(2 * rank)] = 0.1 * static_cast<double>(rank + 1);
-                own.nats[static_cast<size_t>(2 * rank + 1)] = 1e9;
-                own.digest = 0xfedcba9876543210u + static_cast<uint64_t>(rank);
-                own.stop = rank == 2;
-                own.computing[static_cast<size_t>(rank)] = static_cast<double>(rank);
-                const StepFacts all = agree(world->collectives(), own);
-                EXPECT_EQ(all.nats, (std::vector<double>{0.1 * 1.0, 1e9, 0.1 * 2.0, 1e9, 0.1 * 3.0, 1e9}));
-                EXPECT_EQ(all.digest, 3 * 0xfedcba9876543210u + 3);
-                EXPECT_TRUE(all.stop);
-                EXPECT_FALSE(all.save);
-                EXPECT_EQ(all.computing, (std::vector<double>{0, 1, 2}));
-              }).all_succeeded());
+  EXPECT_TRUE(
+      run_ranks(3, [&](int64_t rank, int64_t port) {
+        const auto world = join(rank, 3, port);
+        StepFacts own(3, 6);
+        own.nats[static_cast<size_t>(2 * rank)] = 0.1 * static_cast<double>(rank + 1);
+        own.nats[static_cast<size_t>(2 * rank + 1)] = 1e9;
+        own.digest = 0xfedcba9876543210u + static_cast<uint64_t>(rank);
+        own.stop = rank == 2;
+        own.computing[static_cast<size_t>(rank)] = static_cast<double>(rank);
+        const StepFacts all = agree(world->collectives(), own);
+        EXPECT_EQ(all.nats, (std::vector<double>{0.1 * 1.0, 1e9, 0.1 * 2.0, 1e9, 0.1 * 3.0, 1e9}));
+        EXPECT_EQ(all.digest, 3 * 0xfedcba9876543210u + 3);
+        EXPECT_TRUE(all.stop);
+        EXPECT_FALSE(all.save);
+        EXPECT_EQ(all.computing, (std::vector<double>{0, 1, 2}));
+      }).all_succeeded());
 }
 
 TEST(ReplicaCheck, ASingleWrongBitIsFoundAndItsProcessNamed) {
@@ -323,14 +352,16 @@ TEST(Affinity, SharesAreConsecutiveAndCoverAll) {
     }
     EXPECT_EQ(together, processors);
   }
-  EXPECT_EQ(share_of_processors({3, 4}, 2, 5), std::vector<int>{3});  // more processes than processors
+  // more processes than processors
+  EXPECT_EQ(share_of_processors({3, 4}, 2, 5), std::vector<int>{3});
 }
 
 TEST(Stragglers, TheOneThatComputesLongestIsNamedAfterAWhile) {
   EXPECT_TRUE(run_ranks(3, [&](int64_t rank, int64_t port) {
                 const auto world = join(rank, 3, port);
                 Stragglers stragglers(*world, 1.5);
-                for (int step = 0; step < 20; ++step) EXPECT_FALSE(stragglers.look({1.0, 1.1, 1.2}, 0.01));
+                for (int step = 0; step < 20; ++step)
+                  EXPECT_FALSE(stragglers.look({1.0, 1.1, 1.2}, 0.01));
                 int named = 0;
                 for (int step = 0; step < 50; ++step) {
                   const auto who = stragglers.look({1.0, 1.1, 2.0}, 0.01);

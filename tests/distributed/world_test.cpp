@@ -39,7 +39,8 @@ TEST(World, AFileOnASharedDiskWillDoToMeet) {
   EXPECT_TRUE(run_ranks(3, [&](int64_t rank, int64_t) {
                 Place place = place_of(rank, 3, 0);
                 place.file = (folder / "store").string();
-                const auto world = World::join({.place = place, .config = quick_config(), .device = at::kCPU});
+                const auto world =
+                    World::join({.place = place, .config = quick_config(), .device = at::kCPU});
                 std::vector<double> one{1};
                 world->collectives().all_reduce(one, ReduceOperation::sum, "one");
                 EXPECT_EQ(one[0], 3);
@@ -53,7 +54,8 @@ TEST(World, ALaterAttemptDoesNotMeetTheTracesOfAnEarlierOne) {
                   Place place = place_of(rank, 2, 0);
                   place.file = (folder / "store").string();
                   place.attempt = attempt;
-                  const auto world = World::join({.place = place, .config = quick_config(), .device = at::kCPU});
+                  const auto world =
+                      World::join({.place = place, .config = quick_config(), .device = at::kCPU});
                   if (attempt == 0) ::_exit(0);  // leaves everything in the store
                 }).all_succeeded());
   }
@@ -64,7 +66,8 @@ TEST(World, WhoIsAbsentIsNamed) {
     DistributedConfig config = quick_config();
     config.timeout = 2;
     if (rank == 1) rank = 2;
-    EXPECT_THAT(error_of([&] { join(rank, 4, port, config); }), HasSubstr("ranks 1, 3 of 4 did not come"));
+    EXPECT_THAT(error_of([&] { join(rank, 4, port, config); }),
+                HasSubstr("ranks 1, 3 of 4 did not come"));
   });
   EXPECT_TRUE(results.all_succeeded());
 }
@@ -76,7 +79,8 @@ TEST(World, ARankTakenTwiceIsNamed) {
     const std::string error = error_of([&] { join(std::min<int64_t>(rank, 1), 3, port, config); });
     EXPECT_TRUE(error.starts_with("76 "));
     EXPECT_THAT(error,
-                testing::AnyOf(HasSubstr("rank 1 is taken twice"), HasSubstr("rank 2 of 3 did not come"), HasSubstr("lost the place")));
+                testing::AnyOf(HasSubstr("rank 1 is taken twice"),
+                               HasSubstr("rank 2 of 3 did not come"), HasSubstr("lost the place")));
   });
   EXPECT_TRUE(results.all_succeeded());
 }
@@ -87,7 +91,8 @@ TEST(World, AnotherNumberOfProcessesIsNoticed) {
     config.timeout = 3;
     const std::string error = error_of([&] { join(rank, rank == 0 ? 2 : 3, port, config); });
     EXPECT_TRUE(error.starts_with("76 ")) << error;
-    EXPECT_THAT(error, testing::AnyOf(HasSubstr("WORLD_SIZE"), HasSubstr("did not come"), HasSubstr("lost the place")));
+    EXPECT_THAT(error, testing::AnyOf(HasSubstr("WORLD_SIZE"), HasSubstr("did not come"),
+                                      HasSubstr("lost the place")));
   });
   EXPECT_TRUE(results.all_succeeded());
 }
@@ -101,10 +106,13 @@ TEST(World, APortThatIsTakenAndAHostThatDoesNotExistAreErrorsOfTheirOwn) {
     ::inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
     ASSERT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
     ASSERT_EQ(::listen(fd, 1), 0);
-    EXPECT_THAT(error_of([&] { join(0, 2, port); }), HasSubstr("another process has the port: choose another MASTER_PORT"));
+    EXPECT_THAT(error_of([&] { join(0, 2, port); }),
+                HasSubstr("another process has the port: choose another MASTER_PORT"));
     Place place = place_of(0, 2, port);
     place.host = "no-such-host.invalid";
-    EXPECT_THAT(error_of([&] { World::join({.place = place, .config = quick_config(), .device = at::kCPU}); }),
+    EXPECT_THAT(error_of([&] {
+                  World::join({.place = place, .config = quick_config(), .device = at::kCPU});
+                }),
                 HasSubstr("cannot be resolved"));
   });
   EXPECT_TRUE(results.all_succeeded());
@@ -130,7 +138,9 @@ TEST(World, WhatMustBeAlikeIsComparedAndTheOddOneNamed) {
   const auto results = run_ranks(3, [&](int64_t rank, int64_t port) {
     const auto world = join(rank, 3, port);
     world->require_alike({{"configuration", "a"}, {"tokenizer", "b"}});
-    const std::string error = error_of([&] { world->require_alike({{"configuration", rank == 1 ? "other" : "a"}, {"tokenizer", "b"}}); });
+    const std::string error = error_of([&] {
+      world->require_alike({{"configuration", rank == 1 ? "other" : "a"}, {"tokenizer", "b"}});
+    });
     EXPECT_THAT(error, HasSubstr("78 the processes are not alike: configuration of rank 1 ("));
     EXPECT_THAT(error, HasSubstr("is other, that of ranks 0, 2 is a"));
   });
@@ -138,7 +148,8 @@ TEST(World, WhatMustBeAlikeIsComparedAndTheOddOneNamed) {
 }
 
 /// One process does `fault` in its fifth step; the others must end with 76 and name it.
-void expect_survivors_to_blame(int64_t faulty, const std::function<void(World&)>& fault, const std::string& blame, int faulty_code) {
+void expect_survivors_to_blame(int64_t faulty, const std::function<void(World&)>& fault,
+                               const std::string& blame, int faulty_code) {
   const auto start = std::chrono::steady_clock::now();
   const auto results = run_ranks(3, [&](int64_t rank, int64_t port) {
     DistributedConfig config = quick_config();
@@ -166,10 +177,13 @@ void expect_survivors_to_blame(int64_t faulty, const std::function<void(World&)>
     }
   });
   for (int64_t rank = 0; rank < 3; ++rank) {
-    EXPECT_EQ(results.codes[static_cast<size_t>(rank)], rank == faulty ? faulty_code : 76) << "rank " << rank;
+    EXPECT_EQ(results.codes[static_cast<size_t>(rank)], rank == faulty ? faulty_code : 76)
+        << "rank " << rank;
   }
-  // The limit is 3 s, and 5 s more are allowed; the rest is for starting three processes on a loaded machine.
-  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 3 + 5 + 10);
+  // The limit is 3 s, and 5 s more are allowed; the rest is for starting three processes on a
+  // loaded machine.
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+            3 + 5 + 10);
 }
 
 TEST(World, AKilledProcessIsNamedByTheSurvivors) {

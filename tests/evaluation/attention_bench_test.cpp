@@ -21,10 +21,13 @@ namespace {
 using testing::HasSubstr;
 
 constexpr const char* every_kind =
-    "softmax,polynomial,polynomial:p=2,polysketch:learned,polysketch:learned-local:16,polysketch:random,polysketch:random-local,performer,"
+    "softmax,polynomial,polynomial:p=2,polysketch:learned,polysketch:learned-local:16,polysketch:"
+    "random,polysketch:random-local,performer,"
     "hedgehog,sliding_window,local_polynomial";
 
-AttentionVariant parse_one(const std::string& name) { return parse_attention_variants(name, {}).at(0); }
+AttentionVariant parse_one(const std::string& name) {
+  return parse_attention_variants(name, {}).at(0);
+}
 
 std::string refusal_of(const std::function<void()>& work) {
   try {
@@ -42,8 +45,9 @@ TEST(AttentionVariants, SayWhatDiffersFromTheConfiguration) {
   base.block = 256;
   base.sketch = SketchKind::random;
   base.local = LocalAttention::none;
-  const auto variants =
-      parse_attention_variants("polynomial,polynomial:p=2,polysketch,polysketch:learned-local:64:p=4,polysketch:random", base);
+  const auto variants = parse_attention_variants(
+      "polynomial,polynomial:p=2,polysketch,polysketch:learned-local:64:p=4,polysketch:random",
+      base);
   ASSERT_EQ(variants.size(), 5u);
   EXPECT_EQ(variants[0].config.kind, AttentionKind::polynomial);
   EXPECT_EQ(variants[0].config.degree, 8);
@@ -57,19 +61,24 @@ TEST(AttentionVariants, SayWhatDiffersFromTheConfiguration) {
   EXPECT_EQ(variants[3].config.sketch_size, 64);
   EXPECT_EQ(variants[3].config.degree, 4);
   EXPECT_EQ(variants[3].config.block, 256);
-  EXPECT_EQ(parse_one("polysketch:random").config.local, LocalAttention::none) << "the configuration's default is exact";
+  EXPECT_EQ(parse_one("polysketch:random").config.local, LocalAttention::none)
+      << "the configuration's default is exact";
 }
 
 TEST(AttentionVariants, RefuseWhatTheyDoNotKnow) {
-  const auto refusal = [](const std::string& text) { return refusal_of([&] { parse_attention_variants(text, {}); }); };
+  const auto refusal = [](const std::string& text) {
+    return refusal_of([&] { parse_attention_variants(text, {}); });
+  };
   EXPECT_THAT(refusal("softmax,polysktch"),
-              testing::AllOf(HasSubstr("'polysktch'"), HasSubstr("did you mean 'polysketch'?"), HasSubstr("hedgehog")));
+              testing::AllOf(HasSubstr("'polysktch'"), HasSubstr("did you mean 'polysketch'?"),
+                             HasSubstr("hedgehog")));
   EXPECT_THAT(refusal("polysketch:learnd"), HasSubstr("did you mean 'learned'?"));
   EXPECT_THAT(refusal("polynomial:p=3"), HasSubstr("even"));
   EXPECT_THAT(refusal("polysketch:learned:0"), HasSubstr("got '0'"));
   EXPECT_THAT(refusal("softmax,softmax"), HasSubstr("twice"));
-  for (const char* text : {"", ",", "softmax,", "softmax:p=2", "performer:64", "polysketch:64", "polysketch:learned:random",
-                           "polysketch:", "polysketch:-local", "polynomial:p=", "polysketch:learned:99999"})
+  for (const char* text : {"", ",", "softmax,", "softmax:p=2", "performer:64", "polysketch:64",
+                           "polysketch:learned:random", "polysketch:", "polysketch:-local",
+                           "polynomial:p=", "polysketch:learned:99999"})
     EXPECT_THAT(refusal(text), HasSubstr("--kinds: ")) << text;
 }
 
@@ -104,7 +113,8 @@ TEST(Crossovers, AreWhereTheLinesMeetOnLogarithmicAxes) {
     figures.push_back(timed("fast", static_cast<int64_t>(t), 0.5 * t * t));
     figures.push_back(timed("slow", static_cast<int64_t>(t), 2 * t * t));
     figures.push_back(timed("wavering", static_cast<int64_t>(t), (t == 2048 ? 2 : 0.5) * t * t));
-    figures.push_back(t < 10'000 ? timed("short", static_cast<int64_t>(t), 3000 * t) : left_out("short", 16384));
+    figures.push_back(t < 10'000 ? timed("short", static_cast<int64_t>(t), 3000 * t)
+                                 : left_out("short", 16384));
     figures.push_back(left_out("never", static_cast<int64_t>(t)));
   }
   const auto crossovers = find_crossovers(figures);
@@ -117,7 +127,8 @@ TEST(Crossovers, AreWhereTheLinesMeetOnLogarithmicAxes) {
   EXPECT_EQ(crossovers[2].found, Crossover::Found::not_reached);
   EXPECT_EQ(crossovers[2].longest, 16384);
   EXPECT_EQ(crossovers[3].found, Crossover::Found::between);
-  EXPECT_NEAR(crossovers[3].length, std::sqrt(2048.0 * 4096.0), 1e-6) << "the last time it gets ahead counts";
+  EXPECT_NEAR(crossovers[3].length, std::sqrt(2048.0 * 4096.0), 1e-6)
+      << "the last time it gets ahead counts";
   EXPECT_NEAR(crossovers[4].length, 3000, 1e-6);
   EXPECT_EQ(crossovers[4].longest, 4096);
   EXPECT_EQ(crossovers[5].found, Crossover::Found::unknown);
@@ -129,8 +140,9 @@ TEST(Crossovers, AreWhereTheLinesMeetOnLogarithmicAxes) {
   ASSERT_EQ(plot.series.size(), 6u);
   EXPECT_EQ(plot.series[0].points.size(), 4u);
   EXPECT_TRUE(plot.series[5].points.empty());
-  EXPECT_THAT(plot.x_ticks, testing::ElementsAre(testing::Pair(512, "512"), testing::Pair(2048, "2Ki"), testing::Pair(4096, "4Ki"),
-                                                 testing::Pair(16384, "16Ki")));
+  EXPECT_THAT(plot.x_ticks,
+              testing::ElementsAre(testing::Pair(512, "512"), testing::Pair(2048, "2Ki"),
+                                   testing::Pair(4096, "4Ki"), testing::Pair(16384, "16Ki")));
 }
 
 TEST(AllocationMeter, CountsEveryTensorOfEveryThread) {
@@ -186,8 +198,9 @@ TEST_P(EveryKind, HasFiguresThatArePositiveNumbers) {
     EXPECT_EQ(f.left_out, "");
     EXPECT_EQ(f.tokens, 128);
     for (const double value :
-         {f.forward.median, f.forward.least, f.forward.most, f.both.median, f.both.least, f.both.most, f.tokens_per_second(),
-          f.microseconds_per_token(), f.flops_per_second(), f.forward_flops.causal, f.forward_flops.full, f.flops.causal, f.flops.full,
+         {f.forward.median, f.forward.least, f.forward.most, f.both.median, f.both.least,
+          f.both.most, f.tokens_per_second(), f.microseconds_per_token(), f.flops_per_second(),
+          f.forward_flops.causal, f.forward_flops.full, f.flops.causal, f.flops.full,
           static_cast<double>(f.forward_peak_bytes), static_cast<double>(f.peak_bytes)}) {
       EXPECT_TRUE(std::isfinite(value));
       EXPECT_GT(value, 0);
@@ -227,7 +240,8 @@ TEST(AttentionBench, JsonAndTablesHoldTheSameNumbers) {
   const auto json = crossover_json(options, figures);
   EXPECT_EQ(json["heads"], 2);
   EXPECT_EQ(json["precision"], "fp32");
-  EXPECT_THAT(attention_bench_heading(options), HasSubstr(json["softmax_backend"].get<std::string>()));
+  EXPECT_THAT(attention_bench_heading(options),
+              HasSubstr(json["softmax_backend"].get<std::string>()));
   EXPECT_EQ(json["crossovers"].size(), 2u);
 
   std::istringstream table(attention_bench_table(figures));
@@ -237,10 +251,17 @@ TEST(AttentionBench, JsonAndTablesHoldTheSameNumbers) {
     std::getline(table, line);
     EXPECT_THAT(line, HasSubstr(row["kind"].get<std::string>()));
     const auto shown = numbers(line);
-    const std::vector<std::pair<const char*, double>> columns{
-        {"forward_seconds", 1e3},         {"seconds", 1e3},  {"seconds_min", 1e3},   {"seconds_max", 1e3},       {"tokens_per_second", 1},
-        {"forward_peak_bytes", 1},        {"peak_bytes", 1}, {"flops_causal", 1e-9}, {"flops_per_second", 1e-9}, {"speed_over_softmax", 1},
-        {"forward_speed_over_softmax", 1}};
+    const std::vector<std::pair<const char*, double>> columns{{"forward_seconds", 1e3},
+                                                              {"seconds", 1e3},
+                                                              {"seconds_min", 1e3},
+                                                              {"seconds_max", 1e3},
+                                                              {"tokens_per_second", 1},
+                                                              {"forward_peak_bytes", 1},
+                                                              {"peak_bytes", 1},
+                                                              {"flops_causal", 1e-9},
+                                                              {"flops_per_second", 1e-9},
+                                                              {"speed_over_softmax", 1},
+                                                              {"forward_speed_over_softmax", 1}};
     ASSERT_EQ(shown.size(), columns.size()) << line;
     for (size_t i = 0; i < columns.size(); ++i) {
       const double exact = row[columns[i].first].get<double>() * columns[i].second;
@@ -268,8 +289,10 @@ TEST(AttentionBench, LeavesOutWhatWouldTakeTooLongOrTooMuch) {
   options.lengths = {2048, 1 << 20};
   int64_t last = 0;
   options.progress = [&](int64_t done, const std::string&) { last = done; };
-  for (const AttentionFigures& f : bench_attention(options)) EXPECT_THAT(f.left_out, HasSubstr("would take about")) << f.kind << f.length;
-  EXPECT_EQ(last, progress_steps(options) - options.rounds - 1) << "what is left out counts as done";
+  for (const AttentionFigures& f : bench_attention(options))
+    EXPECT_THAT(f.left_out, HasSubstr("would take about")) << f.kind << f.length;
+  EXPECT_EQ(last, progress_steps(options) - options.rounds - 1)
+      << "what is left out counts as done";
 
   options.limit_seconds = 0;
   options.memory_limit = 1 << 20;

@@ -30,7 +30,8 @@ DecodeBenchOptions tiny(const std::string& kinds) {
 }
 
 constexpr const char* every_kind =
-    "softmax,polynomial,polysketch:learned,polysketch:learned-local,polysketch:random-local,performer,hedgehog,sliding_window,"
+    "softmax,polynomial,polysketch:learned,polysketch:learned-local,polysketch:random-local,"
+    "performer,hedgehog,sliding_window,"
     "local_polynomial";
 
 TEST(DecodeBench, EveryKindHasPositiveFiguresAndStatesThatGrowAsTheySay) {
@@ -95,7 +96,8 @@ TEST(DecodeBench, LeavesOutWhatHasNoStateOrTakesTooLong) {
   const auto figures = bench_decode(options);
   EXPECT_THAT(figures[0].left_out, HasSubstr("no recurrent form"));
   EXPECT_THAT(figures[2].left_out, HasSubstr("took more than"));
-  EXPECT_EQ(last, progress_steps(options) - options.common.rounds - 1) << "what is left out counts as done";
+  EXPECT_EQ(last, progress_steps(options) - options.common.rounds - 1)
+      << "what is left out counts as done";
   EXPECT_THAT(decode_bench_table(figures), HasSubstr("- has no recurrent form"));
   EXPECT_EQ(decode_bench_json(options, figures)["figures"][0]["left_out"], figures[0].left_out);
 }

@@ -31,7 +31,8 @@ TEST(Sample, FrequenciesFollowTheSoftmax) {
   double whole = 0;
   for (const float x : logits) whole += std::exp(x);
   for (size_t i = 0; i < logits.size(); ++i) {
-    EXPECT_NEAR(seen.at(static_cast<int32_t>(i)) / 1e5, std::exp(logits[i]) / whole, 0.006);  // four standard deviations
+    // four standard deviations
+    EXPECT_NEAR(seen.at(static_cast<int32_t>(i)) / 1e5, std::exp(logits[i]) / whole, 0.006);
   }
 }
 
@@ -63,8 +64,14 @@ TEST(Sample, LowTemperatureSharpens) {
 
 TEST(Generate, TheSameSeedGivesTheSameText) {
   Transformer::Options model_options;
-  model_options.model = {
-      .size = ModelSize::custom, .layers = 1, .width = 16, .heads = 1, .hidden = 16, .vocabulary = 40, .dropout = 0, .recompute = false};
+  model_options.model = {.size = ModelSize::custom,
+                         .layers = 1,
+                         .width = 16,
+                         .heads = 1,
+                         .hidden = 16,
+                         .vocabulary = 40,
+                         .dropout = 0,
+                         .recompute = false};
   Transformer model(model_options);
   SamplingOptions options;
   options.tokens = 20;
@@ -79,11 +86,18 @@ TEST(Generate, TheSameSeedGivesTheSameText) {
   EXPECT_TRUE(generate(model, {1, 2, 3}, options).empty());
 }
 
-/// The recurrent form against reading everything anew, for a kind that goes on past the length of training.
+/// The recurrent form against reading everything anew, for a kind that goes on past the length of
+/// training.
 TEST(Generate, EqualsReadingTheWholeTextForEachToken) {
   Transformer::Options model_options;
-  model_options.model = {
-      .size = ModelSize::custom, .layers = 2, .width = 16, .heads = 1, .hidden = 16, .vocabulary = 40, .dropout = 0, .recompute = false};
+  model_options.model = {.size = ModelSize::custom,
+                         .layers = 2,
+                         .width = 16,
+                         .heads = 1,
+                         .hidden = 16,
+                         .vocabulary = 40,
+                         .dropout = 0,
+                         .recompute = false};
   model_options.attention.kind = AttentionKind::polysketch;
   model_options.attention.block = 4;
   model_options.attention.sketch_size = 4;

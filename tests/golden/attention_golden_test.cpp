@@ -18,35 +18,46 @@ using test::Tensors;
 /// METHOD §1, from LibTorch calls: interleaved pairs in, halves out. x: [B, T, H, D].
 at::Tensor rotate(const at::Tensor& x) {
   const int64_t length = x.size(1), half = x.size(3) / 2;
-  const at::Tensor frequency = at::pow(10000.0, at::arange(half, at::kFloat) * (-2.0 / static_cast<double>(x.size(3))));
-  const at::Tensor angle = (at::arange(length, at::kFloat).unsqueeze(1) * frequency).view({1, length, 1, half});
+  const at::Tensor frequency =
+      at::pow(10000.0, at::arange(half, at::kFloat) * (-2.0 / static_cast<double>(x.size(3))));
+  const at::Tensor angle =
+      (at::arange(length, at::kFloat).unsqueeze(1) * frequency).view({1, length, 1, half});
   const at::Tensor even = x.slice(3, 0, std::nullopt, 2), odd = x.slice(3, 1, std::nullopt, 2);
-  return at::cat({even * angle.cos() - odd * angle.sin(), odd * angle.cos() + even * angle.sin()}, 3);
+  return at::cat({even * angle.cos() - odd * angle.sin(), odd * angle.cos() + even * angle.sin()},
+                 3);
 }
 
 std::unique_ptr<Attention> attention_of(const GoldenCase& c, const Tensors& golden) {
-  auto attention = make_attention(test::golden_attention(c), {c.number("heads"), c.number("head_dim")});
+  auto attention =
+      make_attention(test::golden_attention(c), {c.number("heads"), c.number("head_dim")});
   const at::NoGradGuard no_grad;
   for (auto& parameter : attention->parameters()) {
-    parameter.value.copy_(test::flax_transposed(golden.at("param." + test::flax_attention_name(parameter.name))));
+    parameter.value.copy_(
+        test::flax_transposed(golden.at("param." + test::flax_attention_name(parameter.name))));
   }
   test::set_constants(attention->constants(), golden, "sketch.");
   return attention;
 }
 
-at::Tensor gradient_or_zero(const at::Tensor& x) { return x.grad().defined() ? x.grad() : at::zeros_like(x); }
+at::Tensor gradient_or_zero(const at::Tensor& x) {
+  return x.grad().defined() ? x.grad() : at::zeros_like(x);
+}
 
 /// x -> q, k, v -> rotary -> attention -> output projection, with gradients.
 Tensors run_layer(const GoldenCase& c, const Tensors& golden) {
-  const int64_t batch = c.number("batch"), length = c.number("length"), heads = c.number("heads"), width = c.number("head_dim");
+  const int64_t batch = c.number("batch"), length = c.number("length"), heads = c.number("heads"),
+                width = c.number("head_dim");
   const at::Tensor x = golden.at("in.x").clone().requires_grad_();
   const at::Tensor in = golden.at("param.Dense_0.kernel").clone().requires_grad_();
   const at::Tensor out = golden.at("param.Dense_1.kernel").clone().requires_grad_();
   const auto attention = attention_of(c, golden);
   const auto qkv = at::matmul(x, in).chunk(3, 2);
-  const auto split = [&](const at::Tensor& part) { return part.reshape({batch, length, heads, width}); };
+  const auto split = [&](const at::Tensor& part) {
+    return part.reshape({batch, length, heads, width});
+  };
   const at::Tensor q = rotate(split(qkv[0])), k = rotate(split(qkv[1]));
-  const at::Tensor o = attention->forward(q.transpose(1, 2), k.transpose(1, 2), split(qkv[2]).transpose(1, 2));
+  const at::Tensor o =
+      attention->forward(q.transpose(1, 2), k.transpose(1, 2), split(qkv[2]).transpose(1, 2));
   const at::Tensor y = at::matmul(o.transpose(1, 2).reshape({batch, length, heads * width}), out);
   y.backward(golden.at("cot.y"));
   Tensors computed{{"out.y", y.detach()},
@@ -56,10 +67,12 @@ Tensors run_layer(const GoldenCase& c, const Tensors& golden) {
                    {"grad.param.Dense_0.kernel", in.grad()},
                    {"grad.param.Dense_1.kernel", out.grad()}};
   for (const auto& parameter : attention->parameters()) {
-    computed["grad.param." + test::flax_attention_name(parameter.name)] = test::flax_transposed(gradient_or_zero(parameter.value));
+    computed["grad.param." + test::flax_attention_name(parameter.name)] =
+        test::flax_transposed(gradient_or_zero(parameter.value));
   }
   for (const auto& [name, tensor] : golden) {
-    if (name.rfind("grad.", 0) == 0 && test::is_unused(c, name)) computed[name] = at::zeros_like(tensor);
+    if (name.rfind("grad.", 0) == 0 && test::is_unused(c, name))
+      computed[name] = at::zeros_like(tensor);
   }
   return computed;
 }
@@ -69,7 +82,8 @@ Tensors run_sketch(const GoldenCase& c, const Tensors& golden) {
   const at::Tensor x = golden.at("in.x").clone().requires_grad_();
   const auto sketch = make_learned_sketch(x.size(3), c.number("sketch"), 2, at::kFloat);
   const auto flax = [](const AttentionParameter& parameter) {
-    return "param." + test::flax_attention_name("sketch." + parameter.name).substr(std::string("pre_attn_layer.").size());
+    return "param." + test::flax_attention_name("sketch." + parameter.name)
+                          .substr(std::string("pre_attn_layer.").size());
   };
   for (auto& parameter : sketch->parameters()) {
     const at::NoGradGuard no_grad;
@@ -78,45 +92,63 @@ Tensors run_sketch(const GoldenCase& c, const Tensors& golden) {
   const at::Tensor y = (*sketch)(x);
   y.backward(golden.at("cot.y"));
   Tensors computed{{"out.y", y.detach()}, {"grad.in.x", x.grad()}};
-  for (const auto& parameter : sketch->parameters()) computed["grad." + flax(parameter)] = test::flax_transposed(parameter.value.grad());
+  for (const auto& parameter : sketch->parameters())
+    computed["grad." + flax(parameter)] = test::flax_transposed(parameter.value.grad());
   return computed;
 }
 
 struct BetweenBlocks : public torch::autograd::Function<BetweenBlocks> {
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& a, const at::Tensor& b, const at::Tensor& v,
-                            int64_t power, int64_t block) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& a,
+                            const at::Tensor& b, const at::Tensor& v, int64_t power,
+                            int64_t block) {
     context->save_for_backward({a, b, v});
     context->saved_data["power"] = power;
     context->saved_data["block"] = block;
     return causal_blocks_forward({a, b, v, power, block, {}, {}}).sum;
   }
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
     const auto kept = context->get_saved_variables();
-    const CausalBlocks call{kept[0], kept[1], kept[2], context->saved_data.at("power").toInt(), context->saved_data.at("block").toInt(),
-                            {},      {}};
-    const CausalBlocksGradients back = causal_blocks_backward(call, gradients[0], at::zeros(gradients[0].sizes().slice(0, 3)));
+    const CausalBlocks call{kept[0],
+                            kept[1],
+                            kept[2],
+                            context->saved_data.at("power").toInt(),
+                            context->saved_data.at("block").toInt(),
+                            {},
+                            {}};
+    const CausalBlocksGradients back =
+        causal_blocks_backward(call, gradients[0], at::zeros(gradients[0].sizes().slice(0, 3)));
     return {back.a, back.b, back.v, at::Tensor(), at::Tensor()};
   }
 };
 
-/// Lower-triangular products: what lies between blocks by the engine, what lies inside them densely, here. The cache, the sum over all
-/// rows, is what queries would read that follow behind all blocks: unit vectors, and sums of two of them for products of two entries.
+/// Lower-triangular products: what lies between blocks by the engine, what lies inside them
+/// densely, here. The cache, the sum over all rows, is what queries would read that follow behind
+/// all blocks: unit vectors, and sums of two of them for products of two entries.
 Tensors run_products(const GoldenCase& c, const Tensors& golden) {
   std::map<std::string, at::Tensor> in;
   for (const char* name : {"a", "b", "c", "a_prime", "b_prime"}) {
-    if (golden.count(std::string("in.") + name)) in[name] = golden.at(std::string("in.") + name).clone().requires_grad_();
+    if (golden.count(std::string("in.") + name))
+      in[name] = golden.at(std::string("in.") + name).clone().requires_grad_();
   }
   const at::Tensor &a = in["a"], &b = in["b"], &v = in["c"];
-  const int64_t power = c.mechanism == "lt_multiply" ? 1 : 2, block = c.number("block"), length = a.size(2), rank = a.size(3);
+  const int64_t power = c.mechanism == "lt_multiply" ? 1 : 2, block = c.number("block"),
+                length = a.size(2), rank = a.size(3);
   const at::Tensor unit = at::eye(rank);
   at::Tensor reading = unit;
-  if (power == 2) reading = (unit.unsqueeze(0) + unit.unsqueeze(1)).flatten(0, 1);  // row i·R + j: e_i + e_j
+  // row i·R + j: e_i + e_j
+  if (power == 2) reading = (unit.unsqueeze(0) + unit.unsqueeze(1)).flatten(0, 1);
   reading = reading.expand({a.size(0), a.size(1), reading.size(0), rank});
-  const auto padded = [&](const at::Tensor& x) { return at::constant_pad_nd(x, {0, 0, 0, reading.size(2)}); };
-  const at::Tensor all = BetweenBlocks::apply(at::cat({a, reading}, 2), padded(b), padded(v), power, block);
+  const auto padded = [&](const at::Tensor& x) {
+    return at::constant_pad_nd(x, {0, 0, 0, reading.size(2)});
+  };
+  const at::Tensor all =
+      BetweenBlocks::apply(at::cat({a, reading}, 2), padded(b), padded(v), power, block);
   const bool mixed = in.count("a_prime") > 0;
-  const at::Tensor scores = at::matmul(mixed ? in["a_prime"] : a, (mixed ? in["b_prime"] : b).transpose(2, 3));
-  const at::Tensor number = at::arange(length), same = number.div(block, "floor").unsqueeze(1).eq(number.div(block, "floor"));
+  const at::Tensor scores =
+      at::matmul(mixed ? in["a_prime"] : a, (mixed ? in["b_prime"] : b).transpose(2, 3));
+  const at::Tensor number = at::arange(length),
+                   same = number.div(block, "floor").unsqueeze(1).eq(number.div(block, "floor"));
   const at::Tensor near = scores.pow(mixed ? c.number("power") : power).tril() * same;
   const at::Tensor y = all.narrow(2, 0, length) + at::matmul(near, v);
   at::Tensor whole = (y * golden.at("cot.y")).sum();
@@ -148,8 +180,11 @@ Tensors run_performer(const GoldenCase& c, const Tensors& golden) {
   attention->constants()[0].value.copy_(golden.at("sketch.projection"));
   std::array<at::Tensor, 3> in;
   const std::array names{"q", "k", "v"};
-  for (size_t i = 0; i < 3; ++i) in[i] = golden.at(std::string("in.") + names[i]).clone().requires_grad_();
-  const at::Tensor y = attention->forward(in[0].transpose(1, 2), in[1].transpose(1, 2), in[2].transpose(1, 2)).transpose(1, 2);
+  for (size_t i = 0; i < 3; ++i)
+    in[i] = golden.at(std::string("in.") + names[i]).clone().requires_grad_();
+  const at::Tensor y =
+      attention->forward(in[0].transpose(1, 2), in[1].transpose(1, 2), in[2].transpose(1, 2))
+          .transpose(1, 2);
   y.backward(golden.at("cot.y"));
   Tensors computed{{"out.y", y.detach()}};
   for (size_t i = 0; i < 3; ++i) computed[std::string("grad.in.") + names[i]] = in[i].grad();
@@ -158,25 +193,32 @@ Tensors run_performer(const GoldenCase& c, const Tensors& golden) {
 
 /// Attention alone, on given q, k, v.
 Tensors run_function(const GoldenCase& c, const Tensors& golden) {
-  const at::Tensor q = golden.at("in.q").clone().requires_grad_(), k = golden.at("in.k").clone().requires_grad_();
+  const at::Tensor q = golden.at("in.q").clone().requires_grad_(),
+                   k = golden.at("in.k").clone().requires_grad_();
   const at::Tensor v = golden.at("in.v").clone().requires_grad_();
   PolynomialOptions options;
   options.degree = c.number("power");
   const at::Tensor y = polynomial_attention(q, k, v, options);
   y.backward(golden.at("cot.y"));
-  return {{"out.y", y.detach()}, {"grad.in.q", q.grad()}, {"grad.in.k", k.grad()}, {"grad.in.v", v.grad()}};
+  return {{"out.y", y.detach()},
+          {"grad.in.q", q.grad()},
+          {"grad.in.k", k.grad()},
+          {"grad.in.v", v.grad()}};
 }
 
 Tensors run(const GoldenCase& c, const Tensors& golden) {
   if (c.kind == "attn") return run_layer(c, golden);
   if (c.kind == "layer") return run_sketch(c, golden);
   if (c.mechanism == "performer_favor") return run_performer(c, golden);
-  return c.mechanism.find("lt_multiply") != std::string::npos ? run_products(c, golden) : run_function(c, golden);
+  return c.mechanism.find("lt_multiply") != std::string::npos ? run_products(c, golden)
+                                                              : run_function(c, golden);
 }
 
 class GoldenAttention : public testing::TestWithParam<GoldenCase> {};
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GoldenAttention);
-INSTANTIATE_TEST_SUITE_P(All, GoldenAttention, testing::ValuesIn(test::golden_cases_of(GoldenRunner::attention)), test::golden_test_name);
+INSTANTIATE_TEST_SUITE_P(All, GoldenAttention,
+                         testing::ValuesIn(test::golden_cases_of(GoldenRunner::attention)),
+                         test::golden_test_name);
 
 TEST_P(GoldenAttention, OutputsAndGradients) {
   const GoldenCase& c = GetParam();
@@ -186,10 +228,12 @@ TEST_P(GoldenAttention, OutputsAndGradients) {
 
 TEST(Golden, EveryCaseIsRun) {
   const auto cases = test::golden_cases();
-  if (!cases) GTEST_SKIP() << "no golden values: set POLYSKETCH_GOLDEN or put them into ../shared/golden";
+  if (!cases)
+    GTEST_SKIP() << "no golden values: set POLYSKETCH_GOLDEN or put them into ../shared/golden";
   EXPECT_FALSE(cases->empty());
   for (const GoldenCase& c : *cases) {
-    EXPECT_TRUE(test::golden_runner(c).has_value()) << c.name << ": no test knows this case (tests/helpers/golden.hpp)";
+    EXPECT_TRUE(test::golden_runner(c).has_value())
+        << c.name << ": no test knows this case (tests/helpers/golden.hpp)";
   }
 }
 

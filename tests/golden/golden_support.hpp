@@ -39,7 +39,8 @@ inline Tensors read_tensors(const std::filesystem::path& path) {
         type = at::kLong;
         break;
       default:
-        throw std::runtime_error(path.string() + ": " + info.name + ": unexpected type " + safetensors_name(info.type));
+        throw std::runtime_error(path.string() + ": " + info.name + ": unexpected type " +
+                                 safetensors_name(info.type));
     }
     at::Tensor tensor = at::empty(info.shape, type);
     file.read(info, tensor.mutable_data_ptr());
@@ -59,8 +60,9 @@ inline Tensors golden_tensors(const GoldenCase& c) {
   return tensors;
 }
 
-/// Compares what was computed with the golden tensors, each within its own bound, and prints the one that came nearest to its bound.
-/// Every out. and grad. tensor of the case must be there; mid. tensors may be left out. Nothing that the case lacks may be given.
+/// Compares what was computed with the golden tensors, each within its own bound, and prints the
+/// one that came nearest to its bound. Every out. and grad. tensor of the case must be there; mid.
+/// tensors may be left out. Nothing that the case lacks may be given.
 inline void expect_golden(const GoldenCase& c, const Tensors& golden, const Tensors& computed) {
   double worst = -1;
   std::string worst_name = "nothing";
@@ -74,7 +76,8 @@ inline void expect_golden(const GoldenCase& c, const Tensors& golden, const Tens
     ASSERT_EQ(found->second.sizes(), want.sizes()) << c.name << ": " << name;
     const at::Tensor difference = (found->second.to(at::kDouble) - want.to(at::kDouble)).abs();
     const double max_abs = difference.numel() == 0 ? 0 : difference.max().item<double>();
-    const double rms = difference.numel() == 0 ? 0 : std::sqrt(difference.square().mean().item<double>());
+    const double rms =
+        difference.numel() == 0 ? 0 : std::sqrt(difference.square().mean().item<double>());
     const auto check = [&](double error, const std::optional<double>& bound, const char* what) {
       if (!bound) return;
       EXPECT_LE(error, *bound) << c.name << ": " << name << ", " << what;  // a NaN fails too
@@ -89,11 +92,14 @@ inline void expect_golden(const GoldenCase& c, const Tensors& golden, const Tens
     check(rms, tolerance.rms, "rms");
   }
   for (const auto& entry : computed)
-    EXPECT_TRUE(c.tolerances.count(entry.first)) << c.name << ": computed " << entry.first << ", which the case lacks";
-  std::printf("%s: worst tensor %s at %.2f of its bound\n", c.name.c_str(), worst_name.c_str(), worst);
+    EXPECT_TRUE(c.tolerances.count(entry.first))
+        << c.name << ": computed " << entry.first << ", which the case lacks";
+  std::printf("%s: worst tensor %s at %.2f of its bound\n", c.name.c_str(), worst_name.c_str(),
+              worst);
 }
 
-/// Flax's name of a parameter of one of our attention layers: "sketch.left.0.up" -> "pre_attn_layer.ff1_0.Dense_0.kernel".
+/// Flax's name of a parameter of one of our attention layers: "sketch.left.0.up" ->
+/// "pre_attn_layer.ff1_0.Dense_0.kernel".
 inline std::string flax_attention_name(const std::string& name) {
   static const std::vector<std::pair<std::regex, std::string>> rules{
       {std::regex("^norm\\."), "pre_attn_layer."},  {std::regex("^query_norm\\."), "LayerNorm_0."},
@@ -103,12 +109,15 @@ inline std::string flax_attention_name(const std::string& name) {
       {std::regex("\\.down$"), ".Dense_1.kernel"},  {std::regex("\\.gain$"), ".scale"},
   };
   std::string flax = name;
-  for (const auto& [pattern, replacement] : rules) flax = std::regex_replace(flax, pattern, replacement);
+  for (const auto& [pattern, replacement] : rules)
+    flax = std::regex_replace(flax, pattern, replacement);
   return flax;
 }
 
 /// Matrices are [in, out] there, [out, in] here.
-inline at::Tensor flax_transposed(const at::Tensor& x) { return x.dim() == 2 ? x.t().contiguous() : x; }
+inline at::Tensor flax_transposed(const at::Tensor& x) {
+  return x.dim() == 2 ? x.t().contiguous() : x;
+}
 
 /// The mechanism of a case, as the authors' code has it.
 inline AttentionConfig golden_attention(const GoldenCase& c) {
@@ -129,21 +138,27 @@ inline AttentionConfig golden_attention(const GoldenCase& c) {
   return config;
 }
 
-/// Puts the case's random matrices into a layer: "sketch.s1" of a layer alone, "sketch.0.s1" of layer 0 of a model.
-inline void set_constants(std::vector<AttentionParameter> constants, const Tensors& golden, const std::string& prefix) {
+/// Puts the case's random matrices into a layer: "sketch.s1" of a layer alone, "sketch.0.s1" of
+/// layer 0 of a model.
+inline void set_constants(std::vector<AttentionParameter> constants, const Tensors& golden,
+                          const std::string& prefix) {
   for (AttentionParameter& constant : constants) {
     const bool left = constant.name == "sketch.left";
-    if (!left && constant.name != "sketch.right") throw std::runtime_error("no golden tensor for " + constant.name);
+    if (!left && constant.name != "sketch.right")
+      throw std::runtime_error("no golden tensor for " + constant.name);
     constant.value.copy_(golden.at(prefix + (left ? "s1" : "s2")));
   }
 }
 
-/// Two norms that the authors' random sketch with local attention has and does not use (its shim 1).
+/// Two norms that the authors' random sketch with local attention has and does not use (its shim
+/// 1).
 inline bool is_unused(const GoldenCase& c, const std::string& tensor) {
   return c.mechanism == "random_sketch_mixed" && tensor.find("LayerNorm_") != std::string::npos;
 }
 
 /// For INSTANTIATE_TEST_SUITE_P.
-inline std::string golden_test_name(const testing::TestParamInfo<GoldenCase>& parameter) { return parameter.param.name; }
+inline std::string golden_test_name(const testing::TestParamInfo<GoldenCase>& parameter) {
+  return parameter.param.name;
+}
 
 }  // namespace polysketch::test

@@ -14,7 +14,8 @@ using test::GoldenCase;
 using test::GoldenRunner;
 using test::Tensors;
 
-/// Flax's name of one of our parameters: "blocks.0.glu.up.weight" -> "Block_0.ff.Dense_0.kernel". Dense kernels are [in, out] there.
+/// Flax's name of one of our parameters: "blocks.0.glu.up.weight" -> "Block_0.ff.Dense_0.kernel".
+/// Dense kernels are [in, out] there.
 std::string flax_name(const std::string& name) {
   static const std::vector<std::pair<std::regex, std::string>> rules{
       {std::regex("^embedding\\.weight$"), "wte.embedding"},
@@ -58,11 +59,13 @@ Transformer golden_model(const GoldenCase& c, const Tensors& golden) {
   for (size_t i = 0; i < parameters.infos().size(); ++i) {
     const ParameterInfo& info = parameters.infos()[i];
     const at::Tensor value = golden.at("param." + flax_name(info.name));
-    parameters.master(i).copy_(value.dim() == 2 && info.name != "embedding.weight" ? value.t() : value);
+    parameters.master(i).copy_(value.dim() == 2 && info.name != "embedding.weight" ? value.t()
+                                                                                   : value);
   }
   parameters.refresh_compute();
   for (int64_t layer = 0; layer < model.layers(); ++layer) {
-    test::set_constants(model.attention(layer).constants(), golden, "sketch." + std::to_string(layer) + ".");
+    test::set_constants(model.attention(layer).constants(), golden,
+                        "sketch." + std::to_string(layer) + ".");
   }
   return model;
 }
@@ -86,10 +89,12 @@ Tensors run_model(const GoldenCase& c, const Tensors& golden) {
   computed["out.loss"] = (model.forward_backward(input, scale) * scale).view({1});
   const auto& infos = model.parameters().infos();
   for (size_t i = 0; i < infos.size(); ++i) {
-    computed["grad.param." + flax_name(infos[i].name)] = as_flax(infos[i], model.parameters().gradient(i));
+    computed["grad.param." + flax_name(infos[i].name)] =
+        as_flax(infos[i], model.parameters().gradient(i));
   }
   for (const auto& [name, tensor] : golden) {
-    if (name.rfind("grad.", 0) == 0 && test::is_unused(c, name)) computed[name] = at::zeros_like(tensor);
+    if (name.rfind("grad.", 0) == 0 && test::is_unused(c, name))
+      computed[name] = at::zeros_like(tensor);
   }
   return computed;
 }
@@ -105,11 +110,14 @@ Tensors run_training(const GoldenCase& c, const Tensors& golden) {
   AdamW optimizer(model.parameters(), config);
   const at::Tensor batches = golden.at("in.tokens");  // [S, B, T + 1]
   std::vector<float> losses;
-  const auto mean = [&](const at::Tensor& tokens) { return model.losses(input_of(tokens)).mean().item<float>(); };
+  const auto mean = [&](const at::Tensor& tokens) {
+    return model.losses(input_of(tokens)).mean().item<float>();
+  };
   for (int64_t step = 0; step < c.number("steps"); ++step) {
     const ModelInput input = input_of(batches[step]);
     const double scale = 1.0 / static_cast<double>(input.ids.numel());
-    losses.push_back(static_cast<float>(model.forward_backward(input, scale).item<double>() * scale));
+    losses.push_back(
+        static_cast<float>(model.forward_backward(input, scale).item<double>() * scale));
     optimizer.step(c.config.at("learning_rate").get<double>(), step + 1);
   }
   losses.push_back(mean(batches[0]));
@@ -119,27 +127,34 @@ Tensors run_training(const GoldenCase& c, const Tensors& golden) {
     const std::string name = flax_name(infos[i].name);
     const at::Tensor value = as_flax(infos[i], model.parameters().master(i));
     if (c.tolerances.count("out.final." + name)) computed["out.final." + name] = value;
-    if (c.tolerances.count("out.final_norm." + name)) computed["out.final_norm." + name] = value.norm().view({1});
+    if (c.tolerances.count("out.final_norm." + name))
+      computed["out.final_norm." + name] = value.norm().view({1});
   }
   for (const auto& [name, tensor] : golden) {
     if (name.rfind("param.", 0) != 0 || !test::is_unused(c, name)) continue;
     const std::string bare = name.substr(std::string("param.").size());
     if (c.tolerances.count("out.final." + bare)) computed["out.final." + bare] = tensor;
-    if (c.tolerances.count("out.final_norm." + bare)) computed["out.final_norm." + bare] = tensor.norm().view({1});
+    if (c.tolerances.count("out.final_norm." + bare))
+      computed["out.final_norm." + bare] = tensor.norm().view({1});
   }
   return computed;
 }
 
 Tensors run_rope(const GoldenCase& c, const Tensors& golden) {
-  const int64_t batch = c.number("batch"), length = c.number("length"), heads = c.number("heads"), width = c.number("head_dim");
-  const ops::RotaryTable table = ops::rotary_table(length, width, at::TensorOptions().dtype(at::kFloat));
-  // The operation takes q, k, v side by side; the case rotates one tensor, so it is given as q and as k.
+  const int64_t batch = c.number("batch"), length = c.number("length"), heads = c.number("heads"),
+                width = c.number("head_dim");
+  const ops::RotaryTable table =
+      ops::rotary_table(length, width, at::TensorOptions().dtype(at::kFloat));
+  // The operation takes q, k, v side by side; the case rotates one tensor, so it is given as q and
+  // as k.
   const auto rows = [&](const at::Tensor& x) { return x.reshape({batch * length, heads * width}); };
   const at::Tensor x = rows(golden.at("in.x"));
   const auto parts = ops::split_rotate(at::cat({x, x, x}, 1), batch, heads, table);
   EXPECT_TRUE(parts[0].equal(parts[1]));
-  const at::Tensor cotangent = golden.at("cot.y").transpose(1, 2).contiguous(), none = at::zeros_like(cotangent);
-  const at::Tensor gradient = ops::merge_rotate_backward(cotangent, none, none, table).narrow(1, 0, heads * width);
+  const at::Tensor cotangent = golden.at("cot.y").transpose(1, 2).contiguous(),
+                   none = at::zeros_like(cotangent);
+  const at::Tensor gradient =
+      ops::merge_rotate_backward(cotangent, none, none, table).narrow(1, 0, heads * width);
   return {{"mid.cos", table.cos},
           {"mid.sin", table.sin},
           {"out.y", parts[0].transpose(1, 2)},
@@ -147,7 +162,8 @@ Tensors run_rope(const GoldenCase& c, const Tensors& golden) {
 }
 
 Tensors run_sinusoidal(const GoldenCase& c, const Tensors& golden) {
-  const at::Tensor table = ops::sinusoidal_table(c.number("length"), c.number("emb_dim"), at::TensorOptions().dtype(at::kFloat));
+  const at::Tensor table = ops::sinusoidal_table(c.number("length"), c.number("emb_dim"),
+                                                 at::TensorOptions().dtype(at::kFloat));
   for (const auto& [name, tensor] : golden) {
     if (name.rfind("out.", 0) == 0) return {{name, table.view(tensor.sizes())}};
   }
@@ -156,10 +172,12 @@ Tensors run_sinusoidal(const GoldenCase& c, const Tensors& golden) {
 
 Tensors run_norm(const GoldenCase&, const Tensors& golden) {
   const at::Tensor in = golden.at("in.x");
-  const at::Tensor x = in.reshape({-1, in.size(-1)}).contiguous(), gain = golden.at("param.scale"), bias = golden.at("param.bias");
+  const at::Tensor x = in.reshape({-1, in.size(-1)}).contiguous(), gain = golden.at("param.scale"),
+                   bias = golden.at("param.bias");
   const ops::Normalized normalized = ops::layer_norm(x, gain, bias, at::kFloat);
   at::Tensor dx = at::zeros_like(x), d_gain = at::zeros_like(gain), d_bias = at::zeros_like(bias);
-  ops::layer_norm_backward(golden.at("cot.y").reshape(x.sizes()).contiguous(), x, normalized, gain, dx, d_gain, d_bias);
+  ops::layer_norm_backward(golden.at("cot.y").reshape(x.sizes()).contiguous(), x, normalized, gain,
+                           dx, d_gain, d_bias);
   return {{"out.y", normalized.y.view(in.sizes())},
           {"grad.in.x", dx.view(in.sizes())},
           {"grad.param.scale", d_gain},
@@ -167,8 +185,10 @@ Tensors run_norm(const GoldenCase&, const Tensors& golden) {
 }
 
 Tensors run_glu(const GoldenCase&, const Tensors& golden) {
-  const at::Tensor in = golden.at("in.x"), up = golden.at("param.Dense_0.kernel"), down = golden.at("param.Dense_1.kernel");
-  const at::Tensor x = in.reshape({-1, in.size(-1)}), cotangent = golden.at("cot.y").reshape({-1, in.size(-1)});
+  const at::Tensor in = golden.at("in.x"), up = golden.at("param.Dense_0.kernel"),
+                   down = golden.at("param.Dense_1.kernel");
+  const at::Tensor x = in.reshape({-1, in.size(-1)}),
+                   cotangent = golden.at("cot.y").reshape({-1, in.size(-1)});
   at::Tensor pre = at::mm(x, up);
   const at::Tensor y = at::mm(ops::glu(pre), down);
   at::Tensor d_out = at::mm(cotangent, down.t());
@@ -190,7 +210,9 @@ Tensors run(const GoldenCase& c, const Tensors& golden) {
 
 class GoldenModel : public testing::TestWithParam<GoldenCase> {};
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GoldenModel);
-INSTANTIATE_TEST_SUITE_P(All, GoldenModel, testing::ValuesIn(test::golden_cases_of(GoldenRunner::model)), test::golden_test_name);
+INSTANTIATE_TEST_SUITE_P(All, GoldenModel,
+                         testing::ValuesIn(test::golden_cases_of(GoldenRunner::model)),
+                         test::golden_test_name);
 
 TEST_P(GoldenModel, OutputsAndGradients) {
   const at::NoGradGuard no_grad;

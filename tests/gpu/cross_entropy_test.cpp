@@ -77,17 +77,22 @@ TEST_P(CudaCrossEntropyTest, EqualsDoublePrecision) {
   gradient.scatter_add_(1, safe, at::full({c.rows, 1}, -1.0, at::kDouble));
   gradient *= mask.unsqueeze(1) * static_cast<double>(kScale);
 
-  EXPECT_LE((f.loss.cpu().to(at::kDouble) - loss).abs().max().item<double>(), 2e-5 * (1 + loss.abs().max().item<double>()));
+  EXPECT_LE((f.loss.cpu().to(at::kDouble) - loss).abs().max().item<double>(),
+            2e-5 * (1 + loss.abs().max().item<double>()));
   const at::Tensor got = f.gpu_logits.cpu().narrow(1, 0, c.vocabulary).to(at::kDouble);
   const double rounding = c.bf16 ? 1.0 / 256 : 1e-5;
-  // A probability near 1 leaves of its difference to 1 no more than the fp32 roundings of its exponential and its division.
+  // A probability near 1 leaves of its difference to 1 no more than the fp32 roundings of its
+  // exponential and its division.
   const at::Tensor apart = (got - gradient).abs() - rounding * gradient.abs();
-  EXPECT_LE(apart.max().item<double>(), kScale * 0x1p-22) << "gradient there " << gradient.flatten()[apart.argmax()].item<double>();
+  EXPECT_LE(apart.max().item<double>(), kScale * 0x1p-22)
+      << "gradient there " << gradient.flatten()[apart.argmax()].item<double>();
   // The sums are of the stored gradient, on top of the ones that were there.
   EXPECT_TRUE(at::allclose(f.bias_gradient.cpu().to(at::kDouble), got.sum(0) + 1, 1e-5, 1e-6));
   // What lies between the rows is untouched.
   const int64_t padding = c.row_stride - c.vocabulary;
-  EXPECT_TRUE(f.gpu_logits.cpu().narrow(1, c.vocabulary, padding).equal(f.logits.narrow(1, c.vocabulary, padding)));
+  EXPECT_TRUE(f.gpu_logits.cpu()
+                  .narrow(1, c.vocabulary, padding)
+                  .equal(f.logits.narrow(1, c.vocabulary, padding)));
 }
 
 TEST_P(CudaCrossEntropyTest, WithoutGradientTheLogitsAreOnlyRead) {
@@ -120,8 +125,9 @@ TEST_P(CudaCrossEntropyTest, NotANumberShows) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaCrossEntropyTest,
-                         testing::Values(Case{6, 1001, 1001, false}, Case{6, 1001, 1008, true}, Case{33, 1001, 1001, true},
-                                         Case{64, 50257, 50304, true}, Case{17, 32000, 32000, false}, Case{2, 3, 3, true}));
+                         testing::Values(Case{6, 1001, 1001, false}, Case{6, 1001, 1008, true},
+                                         Case{33, 1001, 1001, true}, Case{64, 50257, 50304, true},
+                                         Case{17, 32000, 32000, false}, Case{2, 3, 3, true}));
 
 }  // namespace
 }  // namespace polysketch

@@ -23,14 +23,19 @@ namespace {
 std::unique_ptr<Parameters> parameters_on_gpu(int64_t rank, int64_t world, bool sharded) {
   auto parameters = std::make_unique<Parameters>();
   parameters->add("embedding", {300, 64}, Initializer::embedding, true);
-  for (int i = 0; i < 4; ++i) parameters->add("matrix" + std::to_string(i), {192, 64}, Initializer::lecun_normal, true, false);
-  parameters->allocate(at::Device(at::kCUDA, 0), at::kBFloat16, at::kFloat, {rank, world, 50'000, sharded});
+  for (int i = 0; i < 4; ++i)
+    parameters->add("matrix" + std::to_string(i), {192, 64}, Initializer::lecun_normal, true,
+                    false);
+  parameters->allocate(at::Device(at::kCUDA, 0), at::kBFloat16, at::kFloat,
+                       {rank, world, 50'000, sharded});
   parameters->initialize(5);
   return parameters;
 }
 
 at::Tensor gradient_of(int64_t rank, int64_t count) {
-  return (at::arange(count, at::kDouble) * 0.731 + 17.0 * static_cast<double>(rank)).sin().to(at::kFloat);
+  return (at::arange(count, at::kDouble) * 0.731 + 17.0 * static_cast<double>(rank))
+      .sin()
+      .to(at::kFloat);
 }
 
 void exercise(World& world) {
@@ -49,7 +54,8 @@ void exercise(World& world) {
     EXPECT_TRUE(parts.cpu().view({w, 3}).eq(at::arange(w).view({w, 1}) + 7).all().item<bool>());
     at::Tensor scatter = at::arange(2 * w, options);
     all.reduce_scatter(scatter, "scatter")->wait();
-    EXPECT_TRUE(scatter.narrow(0, 2 * r, 2).cpu().eq(at::arange(2 * r, 2 * r + 2) * w).all().item<bool>());
+    EXPECT_TRUE(
+        scatter.narrow(0, 2 * r, 2).cpu().eq(at::arange(2 * r, 2 * r + 2) * w).all().item<bool>());
   }
   EXPECT_EQ(all.all_gather_text(std::to_string(r), "texts").size(), static_cast<size_t>(w));
 
@@ -57,7 +63,8 @@ void exercise(World& world) {
   const auto whole = parameters_on_gpu(r, w, false), parts = parameters_on_gpu(r, w, true);
   OptimizerConfig config;
   AdamW one(*whole, config), other(*parts, config, &all);
-  for (const auto& [parameters, scatter, optimizer] : {std::tuple{whole.get(), false, &one}, std::tuple{parts.get(), true, &other}}) {
+  for (const auto& [parameters, scatter, optimizer] :
+       {std::tuple{whole.get(), false, &one}, std::tuple{parts.get(), true, &other}}) {
     GradientReducer reducer(*parameters, all, ReduceType::fp32, scatter);
     parameters->flat_gradient().copy_(gradient_of(r, parameters->flat_gradient().numel()));
     reducer.begin();
@@ -66,12 +73,18 @@ void exercise(World& world) {
     at::Tensor want = at::zeros({parameters->flat_gradient().numel()});
     for (int64_t rank = 0; rank < w; ++rank) want += gradient_of(rank, want.numel());
     for (const FlatRange& range : parameters->owned()) {
-      const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.count()); };
-      EXPECT_LT((part(parameters->flat_gradient().cpu()) - part(want)).abs().max().item<double>(), test::tolerance::kThreeSums);
+      const auto part = [&](const at::Tensor& flat) {
+        return flat.narrow(0, range.begin, range.count());
+      };
+      EXPECT_LT((part(parameters->flat_gradient().cpu()) - part(want)).abs().max().item<double>(),
+                test::tolerance::kThreeSums);
     }
     optimizer->step(1e-2, 1);
   }
-  const double apart = (whole->flat_compute().to(at::kFloat) - parts->flat_compute().to(at::kFloat)).abs().max().item<double>();
+  const double apart = (whole->flat_compute().to(at::kFloat) - parts->flat_compute().to(at::kFloat))
+                           .abs()
+                           .max()
+                           .item<double>();
   EXPECT_LE(apart, test::tolerance::kReorderedBrain);
   require_equal_replicas(world, *whole);
   require_equal_replicas(world, *parts);
@@ -86,7 +99,9 @@ DistributedConfig limits() {
 
 TEST(Nccl, OneProcessAlone) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "needs a GPU";
-  const auto world = World::join({.place = test::place_of(0, 1, 29871), .config = limits(), .device = at::Device(at::kCUDA, 0)});
+  const auto world = World::join({.place = test::place_of(0, 1, 29871),
+                                  .config = limits(),
+                                  .device = at::Device(at::kCUDA, 0)});
   exercise(*world);
 }
 
@@ -94,8 +109,9 @@ TEST(Nccl, OneProcessAlone) {
 TEST(NcclRank, TakesPart) {
   const char* rank = std::getenv("POLYSKETCH_TEST_RANK");
   if (rank == nullptr) GTEST_SKIP() << "is a part of Nccl.TwoProcessesOnOneGpu";
-  const auto world =
-      World::join({.place = test::place_of(std::atol(rank), 2, 29872), .config = limits(), .device = at::Device(at::kCUDA, 0)});
+  const auto world = World::join({.place = test::place_of(std::atol(rank), 2, 29872),
+                                  .config = limits(),
+                                  .device = at::Device(at::kCUDA, 0)});
   exercise(*world);
 }
 
@@ -103,7 +119,8 @@ TEST(Nccl, TwoProcessesOnOneGpu) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "needs a GPU";
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   const auto start = [&](const std::string& rank) {
-    return test::run_process({self, "--gtest_filter=NcclRank.TakesPart"}, {"POLYSKETCH_TEST_RANK=" + rank});
+    return test::run_process({self, "--gtest_filter=NcclRank.TakesPart"},
+                             {"POLYSKETCH_TEST_RANK=" + rank});
   };
   test::ProcessResult second;
   std::thread other([&] { second = start("1"); });

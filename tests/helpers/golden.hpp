@@ -11,9 +11,10 @@
 
 #include "helpers/test_helpers.hpp"
 
-// Golden values: what the authors' code computed, one safetensors file a case and one manifest.json for all. The folder is named by
-// POLYSKETCH_GOLDEN, by default ../shared/golden. Cases are taken from the manifest, never from a list of ours; a case is known by
-// what it is (the first word of its name and its attention), so that another set with other shapes needs no change here.
+// Golden values: what the authors' code computed, one safetensors file a case and one manifest.json
+// for all. The folder is named by POLYSKETCH_GOLDEN, by default ../shared/golden. Cases are taken
+// from the manifest, never from a list of ours; a case is known by what it is (the first word of
+// its name and its attention), so that another set with other shapes needs no change here.
 
 namespace polysketch::test {
 
@@ -24,12 +25,14 @@ struct GoldenTolerance {
 };
 
 struct GoldenCase {
-  std::string name;       ///< "attn_polynomial_p4"
-  std::string kind;       ///< "layer" | "fn" | "attn" | "model" | "train"
-  std::string mechanism;  ///< attention of the configuration; for layers and functions what follows the kind in the name
+  std::string name;  ///< "attn_polynomial_p4"
+  std::string kind;  ///< "layer" | "fn" | "attn" | "model" | "train"
+  /// attention of the configuration; for layers and functions what follows the kind in the name
+  std::string mechanism;
   nlohmann::json config;  ///< numbers of the case: batch, length, heads, ...
   std::filesystem::path file;
-  std::filesystem::path parameters_file;              ///< holds param.*; the file itself unless the manifest names another
+  std::filesystem::path
+      parameters_file;  ///< holds param.*; the file itself unless the manifest names another
   std::map<std::string, GoldenTolerance> tolerances;  ///< of every out., grad. and mid. tensor
 
   int64_t number(const char* key) const { return config.at(key).get<int64_t>(); }
@@ -48,11 +51,14 @@ inline std::optional<GoldenRunner> golden_runner(const GoldenCase& c) {
     }
     return false;
   };
-  const bool built = in({"softmax", "polynomial", "random_sketch", "random_sketch_mixed", "learned_sketch", "learned_sketch_mixed"});
+  const bool built = in({"softmax", "polynomial", "random_sketch", "random_sketch_mixed",
+                         "learned_sketch", "learned_sketch_mixed"});
   if (c.kind == "attn" && built) return GoldenRunner::attention;
   if (c.kind == "layer" && in({"sketch"})) return GoldenRunner::attention;
-  if (c.kind == "fn" && (c.mechanism.rfind("polynomial", 0) == 0 || in({"performer_favor"}))) return GoldenRunner::attention;
-  if (c.kind == "fn" && in({"lt_multiply", "tensor_lt_multiply", "mixed_tensor_lt_multiply"})) return GoldenRunner::attention;
+  if (c.kind == "fn" && (c.mechanism.rfind("polynomial", 0) == 0 || in({"performer_favor"})))
+    return GoldenRunner::attention;
+  if (c.kind == "fn" && in({"lt_multiply", "tensor_lt_multiply", "mixed_tensor_lt_multiply"}))
+    return GoldenRunner::attention;
   if ((c.kind == "model" || c.kind == "train") && built) return GoldenRunner::model;
   if (c.kind == "layer" && in({"rope", "sinusoidal", "norm", "glu"})) return GoldenRunner::model;
   return std::nullopt;
@@ -70,8 +76,9 @@ inline std::optional<std::vector<GoldenCase>> golden_cases() {
     const size_t word = c.name.find('_');
     c.kind = c.name.substr(0, word);
     c.config = entry.at("config");
-    c.mechanism =
-        c.config.contains("attention") ? c.config.at("attention").get<std::string>() : c.name.substr(std::min(word, c.name.size() - 1) + 1);
+    c.mechanism = c.config.contains("attention")
+                      ? c.config.at("attention").get<std::string>()
+                      : c.name.substr(std::min(word, c.name.size() - 1) + 1);
     c.file = *folder / file;
     const auto& parameters = entry.at("parameters_from");
     c.parameters_file = parameters.is_null() ? c.file : *folder / parameters.get<std::string>();

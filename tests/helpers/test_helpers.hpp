@@ -27,7 +27,8 @@ struct ProcessResult {
 };
 
 /// Runs a program and waits. `environment` holds NAME=value additions.
-ProcessResult run_process(const std::vector<std::string>& command, const std::vector<std::string>& environment = {},
+ProcessResult run_process(const std::vector<std::string>& command,
+                          const std::vector<std::string>& environment = {},
                           const std::filesystem::path& working_directory = {});
 
 /// Path of the built `polysketch` program.
@@ -36,9 +37,11 @@ std::filesystem::path program();
 /// The folder of the repository's source.
 std::filesystem::path source_folder();
 
-/// A folder of real data or golden values beside the repository (`../shared/<name>`), or nothing. `variable`, when set in the
-/// environment, names the folder instead. A test that gets nothing skips and says what was missing.
-std::optional<std::filesystem::path> shared_folder(const std::string& name, const char* variable = nullptr);
+/// A folder of real data or golden values beside the repository (`../shared/<name>`), or nothing.
+/// `variable`, when set in the environment, names the folder instead. A test that gets nothing
+/// skips and says what was missing.
+std::optional<std::filesystem::path> shared_folder(const std::string& name,
+                                                   const char* variable = nullptr);
 
 void write_text(const std::filesystem::path& path, const std::string& content);
 std::string read_text(const std::filesystem::path& path);

@@ -32,8 +32,9 @@ struct Shape {
   bool documents;
 
   std::string text() const {
-    return "T=" + std::to_string(length) + " R=" + std::to_string(width) + " E=" + std::to_string(value_width) +
-           " block=" + std::to_string(block) + (documents ? " documents" : "");
+    return "T=" + std::to_string(length) + " R=" + std::to_string(width) +
+           " E=" + std::to_string(value_width) + " block=" + std::to_string(block) +
+           (documents ? " documents" : "");
   }
 };
 
@@ -42,12 +43,15 @@ template <class T>
 struct Rows {
   static constexpr int64_t kGap = 5;
 
-  Rows(int64_t count, int64_t columns) : length(count), width(columns), data(static_cast<size_t>(count * (columns + kGap))) {
+  Rows(int64_t count, int64_t columns)
+      : length(count), width(columns), data(static_cast<size_t>(count * (columns + kGap))) {
     for (T& x : data) narrow(x, kUntouched);
   }
   int64_t stride() const { return width + kGap; }
   T& at(int64_t row, int64_t i) { return data[static_cast<size_t>(row * stride() + i)]; }
-  const T& at(int64_t row, int64_t i) const { return data[static_cast<size_t>(row * stride() + i)]; }
+  const T& at(int64_t row, int64_t i) const {
+    return data[static_cast<size_t>(row * stride() + i)];
+  }
   HeadRows<T> rows() { return {data.data(), stride()}; }
   HeadRows<const T> rows() const { return {data.data(), stride()}; }
 
@@ -73,7 +77,9 @@ struct Rows {
     }
     return true;
   }
-  std::vector<T> first_rows(int64_t count) const { return {data.begin(), data.begin() + count * stride()}; }
+  std::vector<T> first_rows(int64_t count) const {
+    return {data.begin(), data.begin() + count * stride()};
+  }
 
   static constexpr double kUntouched = 77;
   int64_t length, width;
@@ -125,10 +131,13 @@ struct Case {
     ASSERT_NE(kernel, nullptr);
     const Scratch scratch(kernel->backward_scratch(shape.width, shape.value_width));
     const Rows<float>& gradient = sum_gradient;
-    kernel->backward({head(), gradient.rows(), row_sum_gradient.data(), da.rows(), db.rows(), dv.rows()}, scratch.data);
+    kernel->backward(
+        {head(), gradient.rows(), row_sum_gradient.data(), da.rows(), db.rows(), dv.rows()},
+        scratch.data);
   }
   bool sees(int64_t i, int64_t j) const {
-    return j / shape.block < i / shape.block && (starts.empty() || j >= starts[static_cast<size_t>(i)]);
+    return j / shape.block < i / shape.block &&
+           (starts.empty() || j >= starts[static_cast<size_t>(i)]);
   }
 
   Shape shape;
@@ -145,9 +154,11 @@ struct Case {
 template <class T>
 std::vector<std::vector<double>> dense(const Case<T>& c) {
   const int64_t length = c.shape.length, width = c.shape.width, values = c.shape.value_width;
-  const std::vector<double> a = c.a.values(), b = c.b.values(), v = c.v.values(), dn = c.sum_gradient.values();
+  const std::vector<double> a = c.a.values(), b = c.b.values(), v = c.v.values(),
+                            dn = c.sum_gradient.values();
   const auto zeros = [](int64_t count) { return std::vector<double>(static_cast<size_t>(count)); };
-  std::vector<double> n = zeros(length * values), z = zeros(length), da = zeros(length * width), db = da, dv = n;
+  std::vector<double> n = zeros(length * values), z = zeros(length), da = zeros(length * width),
+                      db = da, dv = n;
   for (int64_t i = 0; i < length; ++i) {
     for (int64_t j = 0; j < i; ++j) {
       if (!c.sees(i, j)) continue;
@@ -156,8 +167,10 @@ std::vector<std::vector<double>> dense(const Case<T>& c) {
       double score = 0, slope = c.row_sum_gradient[static_cast<size_t>(i)];
       for (int64_t r = 0; r < width; ++r) score += query[r] * key[r];
       for (int64_t e = 0; e < values; ++e) {
-        n[static_cast<size_t>(i * values + e)] += score * score * v[static_cast<size_t>(j * values + e)];
-        dv[static_cast<size_t>(j * values + e)] += score * score * dn[static_cast<size_t>(i * values + e)];
+        n[static_cast<size_t>(i * values + e)] +=
+            score * score * v[static_cast<size_t>(j * values + e)];
+        dv[static_cast<size_t>(j * values + e)] +=
+            score * score * dn[static_cast<size_t>(i * values + e)];
         slope += dn[static_cast<size_t>(i * values + e)] * v[static_cast<size_t>(j * values + e)];
       }
       z[static_cast<size_t>(i)] += score * score;
@@ -185,22 +198,29 @@ void expect_dense(Philox& random, const Shape& shape, double bound, double gradi
   c.forward();
   c.backward();
   const auto want = dense(c);
-  const std::vector<std::vector<double>> got = {c.sum.values(), widened(c.row_sum), c.da.values(), c.db.values(), c.dv.values()};
+  const std::vector<std::vector<double>> got = {c.sum.values(), widened(c.row_sum), c.da.values(),
+                                                c.db.values(), c.dv.values()};
   constexpr const char* kNames[] = {"N", "z", "da", "db", "dv"};
   for (size_t i = 0; i < got.size(); ++i) {
-    EXPECT_LE(relative_error(got[i], want[i]), i < 2 ? bound : gradient_bound) << kNames[i] << ", " << shape.text();
+    EXPECT_LE(relative_error(got[i], want[i]), i < 2 ? bound : gradient_bound)
+        << kNames[i] << ", " << shape.text();
   }
-  EXPECT_TRUE(std::all_of(c.row_sum.begin(), c.row_sum.end(), [](float z) { return z >= 0; })) << shape.text();
-  EXPECT_TRUE(c.sum.gaps_untouched() && c.da.gaps_untouched() && c.db.gaps_untouched() && c.dv.gaps_untouched()) << shape.text();
+  EXPECT_TRUE(std::all_of(c.row_sum.begin(), c.row_sum.end(), [](float z) { return z >= 0; }))
+      << shape.text();
+  EXPECT_TRUE(c.sum.gaps_untouched() && c.da.gaps_untouched() && c.db.gaps_untouched() &&
+              c.dv.gaps_untouched())
+      << shape.text();
 }
 
 std::vector<Shape> shapes() {
   std::vector<Shape> result;
   for (const int64_t block : {16, 64, 100}) {
-    for (const int64_t length : {int64_t{1}, block - 1, block, block + 1, 3 * block + 5, int64_t{333}}) {
+    for (const int64_t length :
+         {int64_t{1}, block - 1, block, block + 1, 3 * block + 5, int64_t{333}}) {
       for (const int64_t width : {16, 32, 64}) {
         for (const int64_t values : {16, 64}) {
-          for (const bool documents : {false, true}) result.push_back({length, width, values, block, documents});
+          for (const bool documents : {false, true})
+            result.push_back({length, width, values, block, documents});
         }
       }
     }
@@ -215,18 +235,22 @@ std::vector<Shape> shapes() {
 /// Only the instruction sets that have these kernels.
 class CausalBlocks : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(, CausalBlocks,
-                         ::testing::Values(Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true},
+                         ::testing::Values(Variant{InstructionSet::avx512, false},
+                                           Variant{InstructionSet::avx512, true},
                                            Variant{InstructionSet::amx, true}),
                          [](const auto& test) { return name(test.param); });
 
 TEST_P(CausalBlocks, Fp32EqualsTheDenseSums) {
-  for (const Shape& shape : shapes()) expect_dense<float>(random, shape, tolerance::kSingleStates, tolerance::kSingleStates);
+  for (const Shape& shape : shapes())
+    expect_dense<float>(random, shape, tolerance::kSingleStates, tolerance::kSingleStates);
 }
 
 TEST_P(CausalBlocks, Bf16EqualsTheDenseSums) {
   // Without bf16 products only the gradients are rounded to bf16.
-  const double bound = GetParam().bf16_instructions ? tolerance::kBrainStates : tolerance::kSingleStates;
-  const double gradient_bound = GetParam().bf16_instructions ? tolerance::kBrainStates : tolerance::kReorderedBrain;
+  const double bound =
+      GetParam().bf16_instructions ? tolerance::kBrainStates : tolerance::kSingleStates;
+  const double gradient_bound =
+      GetParam().bf16_instructions ? tolerance::kBrainStates : tolerance::kReorderedBrain;
   for (const Shape& shape : shapes()) expect_dense<bf16>(random, shape, bound, gradient_bound);
 }
 
@@ -246,18 +270,22 @@ void expect_causal(Philox& random, double other, bool documents) {
     EXPECT_TRUE(same_bits(before.sum.first_rows(row), after.sum.first_rows(row))) << row;
     for (int64_t t = 0; t < behind; ++t) {
       if (t == row) continue;
-      EXPECT_EQ(before.row_sum[static_cast<size_t>(t)], after.row_sum[static_cast<size_t>(t)]) << row << " " << t;
-      for (int64_t e = 0; e < shape.value_width; ++e) ASSERT_EQ(before.sum.at(t, e), after.sum.at(t, e)) << row << " " << t;
+      EXPECT_EQ(before.row_sum[static_cast<size_t>(t)], after.row_sum[static_cast<size_t>(t)])
+          << row << " " << t;
+      for (int64_t e = 0; e < shape.value_width; ++e)
+        ASSERT_EQ(before.sum.at(t, e), after.sum.at(t, e)) << row << " " << t;
     }
     if (behind < shape.length && before.sees(behind, row)) {
-      EXPECT_FALSE(same_bits(before.row_sum, after.row_sum)) << "row " << row << " has no effect at all";
+      EXPECT_FALSE(same_bits(before.row_sum, after.row_sum))
+          << "row " << row << " has no effect at all";
     }
   }
 }
 
 TEST_P(CausalBlocks, ARowChangesNothingBeforeIt) {
   for (const bool documents : {false, true}) {
-    for (const double other : {3.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    for (const double other :
+         {3.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
       expect_causal<float>(random, other, documents);
       expect_causal<bf16>(random, other, documents);
     }
@@ -301,7 +329,8 @@ TEST_P(CausalBlocks, ANanStaysInItsDocument) {
   }
 }
 
-// (a·b)² = 0 with terms that cancel: rounded to bf16 their sum may fall below zero, the result may not.
+// (a·b)² = 0 with terms that cancel: rounded to bf16 their sum may fall below zero, the result may
+// not.
 TEST_P(CausalBlocks, SumsOfOrthogonalRowsAreNotNegative) {
   Case<bf16> c(random, {256, 32, 16, 64, false});
   for (int64_t t = 0; t < 256; ++t) {

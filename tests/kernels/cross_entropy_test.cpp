@@ -20,7 +20,8 @@ struct Case {
     logits = normals<A>(random, rows * stride, spread), bias = normals<Real<A>>(random, vocabulary);
     dbias = normals<Real<A>>(random, vocabulary);
     loss.resize(static_cast<size_t>(rows));
-    for (int64_t r = 0; r < rows; ++r) targets.push_back(static_cast<Id>(random.bounded(static_cast<uint64_t>(vocabulary))));
+    for (int64_t r = 0; r < rows; ++r)
+      targets.push_back(static_cast<Id>(random.bounded(static_cast<uint64_t>(vocabulary))));
   }
   CrossEntropy<A, Id> arguments() {
     return {.logits = logits.data(),
@@ -50,11 +51,13 @@ Reference reference(const Case<A, Id>& c) {
     }
     double greatest = -INFINITY, sum = 0;
     for (int64_t j = 0; j < c.vocabulary; ++j)
-      z[j] += static_cast<double>(c.bias[static_cast<size_t>(j)]), greatest = std::max(greatest, z[j]);
+      z[j] += static_cast<double>(c.bias[static_cast<size_t>(j)]),
+          greatest = std::max(greatest, z[j]);
     for (int64_t j = 0; j < c.vocabulary; ++j) sum += std::exp(z[j] - greatest);
     r.loss.push_back(std::log(sum) + greatest - z[target]);
     for (int64_t j = 0; j < c.vocabulary; ++j) {
-      z[j] = (std::exp(z[j] - greatest) / sum - (j == target ? 1 : 0)) * static_cast<double>(c.scale);
+      z[j] =
+          (std::exp(z[j] - greatest) / sum - (j == target ? 1 : 0)) * static_cast<double>(c.scale);
       r.dbias[static_cast<size_t>(j)] += z[j];
     }
   }
@@ -63,7 +66,8 @@ Reference reference(const Case<A, Id>& c) {
 
 template <class A, class Id>
 void check(Philox& random, int64_t rows, int64_t vocabulary, double spread) {
-  SCOPED_TRACE(testing::Message() << rows << " x " << vocabulary << ", spread " << spread << ", " << sizeof(A) << " bytes");
+  SCOPED_TRACE(testing::Message() << rows << " x " << vocabulary << ", spread " << spread << ", "
+                                  << sizeof(A) << " bytes");
   Case<A, Id> c(random, rows, vocabulary, spread);
   if (rows > 2) c.targets[1] = -1;
   const Reference want = reference(c);
@@ -75,7 +79,8 @@ void check(Philox& random, int64_t rows, int64_t vocabulary, double spread) {
   expect_close(only.loss, want.loss, units, "loss alone", 1);
   cross_entropy(c.arguments(), 0, rows);
   expect_close(c.loss, want.loss, units, "loss", 1);
-  expect_close(c.logits, want.gradient, units, "gradient");  // its scale includes the untouched padding behind each row
+  // its scale includes the untouched padding behind each row
+  expect_close(c.logits, want.gradient, units, "gradient");
   expect_close(c.dbias, want.dbias, units, "dbias");
 }
 
@@ -102,7 +107,8 @@ TEST_P(CrossEntropyTest, EveryProbabilityIsAccurate) {
   for (int64_t row = 0; row < 2; ++row) {
     for (int64_t j = 0; j < 3000; ++j) {
       const auto i = static_cast<size_t>(row * c.stride + j);
-      ASSERT_NEAR(c.logits[i], want.gradient[i], 5e-6 * std::abs(want.gradient[i])) << row << ", " << j;
+      ASSERT_NEAR(c.logits[i], want.gradient[i], 5e-6 * std::abs(want.gradient[i]))
+          << row << ", " << j;
     }
   }
 }
@@ -111,12 +117,15 @@ TEST_P(CrossEntropyTest, EveryProbabilityIsAccurate) {
 TEST_P(CrossEntropyTest, FollowsRisingAndFallingLogits) {
   for (const double direction : {1.0, -1.0}) {
     Case<float, int64_t> c(random, 1, 6000);
-    for (int64_t j = 0; j < 6000; ++j) c.logits[static_cast<size_t>(j)] = static_cast<float>(direction * static_cast<double>(j) / 20 + 500);
+    for (int64_t j = 0; j < 6000; ++j)
+      c.logits[static_cast<size_t>(j)] =
+          static_cast<float>(direction * static_cast<double>(j) / 20 + 500);
     c.targets[0] = direction > 0 ? 5990 : 10;
     const Reference want = reference(c);
     cross_entropy(c.arguments(), 0, 1);
     expect_close(c.loss, want.loss, 4000, "loss");
-    for (size_t j = 0; j < 6000; ++j) ASSERT_NEAR(c.logits[j], want.gradient[j], 2e-4 * std::abs(want.gradient[j]) + 1e-37) << j;
+    for (size_t j = 0; j < 6000; ++j)
+      ASSERT_NEAR(c.logits[j], want.gradient[j], 2e-4 * std::abs(want.gradient[j]) + 1e-37) << j;
   }
 }
 

@@ -13,7 +13,8 @@ using PassesTest = KernelTest;
 
 template <class S, class W, class Id>
 void check_embedding(Philox& random, int64_t rows, int64_t width) {
-  SCOPED_TRACE(testing::Message() << rows << " x " << width << ", " << sizeof(S) << " and " << sizeof(W) << " bytes");
+  SCOPED_TRACE(testing::Message() << rows << " x " << width << ", " << sizeof(S) << " and "
+                                  << sizeof(W) << " bytes");
   const int64_t vocabulary = 11, length = 4;
   const auto table = normals<W>(random, vocabulary * width);
   const auto positions = normals<Real<S>>(random, length * width);
@@ -26,18 +27,25 @@ void check_embedding(Philox& random, int64_t rows, int64_t width) {
   std::vector<double> want(x.size());
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < width; ++i) {
-      const auto from = static_cast<size_t>(static_cast<int64_t>(ids[static_cast<size_t>(r)]) * width + i),
+      const auto from = static_cast<size_t>(
+                     static_cast<int64_t>(ids[static_cast<size_t>(r)]) * width + i),
                  at = static_cast<size_t>(r * width + i);
-      want[at] = widen(table[from]) + static_cast<double>(positions[static_cast<size_t>(r % length * width + i)]);
+      want[at] = widen(table[from]) +
+                 static_cast<double>(positions[static_cast<size_t>(r % length * width + i)]);
       want_dtable[from] += widen(dx[at]);
     }
   }
-  const EmbeddingForward<S, W, Id> forward{
-      .ids = ids.data(), .table = table.data(), .positions = positions.data(), .x = x.data(), .length = length, .width = width};
+  const EmbeddingForward<S, W, Id> forward{.ids = ids.data(),
+                                           .table = table.data(),
+                                           .positions = positions.data(),
+                                           .x = x.data(),
+                                           .length = length,
+                                           .width = width};
   embedding_forward(forward, 0, rows / 2);
   embedding_forward(forward, rows / 2, rows);
   expect_close(x, want, 1, "x");
-  const EmbeddingBackward<S, Id> backward{.ids = ids.data(), .dx = dx.data(), .dtable = dtable.data(), .rows = rows, .width = width};
+  const EmbeddingBackward<S, Id> backward{
+      .ids = ids.data(), .dx = dx.data(), .dtable = dtable.data(), .rows = rows, .width = width};
   auto whole = dtable;
   auto at_once = backward;
   at_once.dtable = whole.data();
@@ -100,7 +108,8 @@ TEST_P(AdamWTest, FollowsTheFormulaOverSteps) {
         const double g = widen(o.g[i]) * 0.25;
         m[i] = 0.95 * m[i] + 0.05 * g;
         v[i] = 0.98 * v[i] + 0.02 * g * g;
-        const double mean = m[i] / (1 - std::pow(0.95, number)), square = v[i] / (1 - std::pow(0.98, number));
+        const double mean = m[i] / (1 - std::pow(0.95, number)),
+                     square = v[i] / (1 - std::pow(0.98, number));
         p[i] -= 7e-4 * (mean / (std::sqrt(square) + 1e-8) + 0.1 * p[i]);
       }
       adamw_step(o.step(number), 0, n);
@@ -117,7 +126,8 @@ TEST_P(AdamWTest, DoesNotDependOnTheCut) {
   whole.g = normals<float>(random, 1000);
   Optimizer cut = whole;
   adamw_step(whole.step(1), 0, 1000);
-  for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{{333, 1000}, {0, 1}, {1, 333}})
+  for (const auto& [begin, end] :
+       std::vector<std::pair<int64_t, int64_t>>{{333, 1000}, {0, 1}, {1, 333}})
     adamw_step(cut.step(1), begin, end);
   EXPECT_TRUE(same_bits(whole.p, cut.p));
   EXPECT_TRUE(same_bits(whole.m, cut.m));
@@ -179,7 +189,8 @@ TEST_P(PassesTest, ConvertsEveryBf16ThereAndBack) {
 TEST_P(PassesTest, RoundsToTheNearestEven) {
   std::vector<float> x;
   for (int i = 0; i < 100'000; ++i) x.push_back(std::bit_cast<float>(random.next_u32()));
-  for (uint32_t i = 0; i < 4096; ++i) x.push_back(std::bit_cast<float>((i << 20) | 0x8000u));  // ties
+  // ties
+  for (uint32_t i = 0; i < 4096; ++i) x.push_back(std::bit_cast<float>((i << 20) | 0x8000u));
   for (uint32_t i = 0; i < 4096; ++i) x.push_back(std::bit_cast<float>((i << 20) | 0x18000u));
   x.insert(x.end(), {0x1.ffp127f, 3.4e38f, -3.4e38f, 1e-45f, INFINITY});
   std::vector<bf16> y(x.size());

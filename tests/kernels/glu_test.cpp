@@ -14,7 +14,8 @@ double gelu(double x) {
 }
 double gelu_slope(double x) {
   const double u = std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x);
-  return 1 / (1 + std::exp(-2 * u)) + 0.5 * x / std::pow(std::cosh(u), 2) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
+  return 1 / (1 + std::exp(-2 * u)) +
+         0.5 * x / std::pow(std::cosh(u), 2) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
 }
 
 template <class A>
@@ -26,10 +27,16 @@ struct Case {
     in = normals<A>(random, rows * 2 * hidden, 2), dout = normals<A>(random, rows * hidden);
     out.resize(dout.size()), again.resize(dout.size()), din.resize(in.size());
   }
-  void forward(int64_t begin, int64_t end) { glu_forward(GluForward<A>{.in = in.data(), .out = out.data(), .hidden = hidden}, begin, end); }
+  void forward(int64_t begin, int64_t end) {
+    glu_forward(GluForward<A>{.in = in.data(), .out = out.data(), .hidden = hidden}, begin, end);
+  }
   void backward(int64_t begin, int64_t end) {
-    glu_backward(GluBackward<A>{.in = in.data(), .dout = dout.data(), .din = din.data(), .out = again.data(), .hidden = hidden}, begin,
-                 end);
+    glu_backward(GluBackward<A>{.in = in.data(),
+                                .dout = dout.data(),
+                                .din = din.data(),
+                                .out = again.data(),
+                                .hidden = hidden},
+                 begin, end);
   }
 };
 
@@ -40,9 +47,11 @@ void check(Philox& random, int64_t rows, int64_t hidden) {
   std::vector<double> out(c.out.size()), din(c.in.size());
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t i = 0; i < hidden; ++i) {
-      const auto linear_at = static_cast<size_t>(row * 2 * hidden + i), gate_at = linear_at + static_cast<size_t>(hidden);
+      const auto linear_at = static_cast<size_t>(row * 2 * hidden + i),
+                 gate_at = linear_at + static_cast<size_t>(hidden);
       const auto at = static_cast<size_t>(row * hidden + i);
-      const double linear = widen(c.in[linear_at]), gate = widen(c.in[gate_at]), d = widen(c.dout[at]);
+      const double linear = widen(c.in[linear_at]), gate = widen(c.in[gate_at]),
+                   d = widen(c.dout[at]);
       out[at] = linear * gelu(gate);
       din[linear_at] = d * gelu(gate);
       din[gate_at] = d * linear * gelu_slope(gate);
@@ -74,10 +83,15 @@ TEST_P(GluTest, GeluIsAccurateOverTheWholeLine) {
     in = {1.0f, static_cast<float>(gate)};
     glu_forward(GluForward<float>{.in = in.data(), .out = out.data(), .hidden = 1}, 0, 1);
     const double want = gelu(widen(in[1]));
-    const double exponent = 2 * std::abs(std::sqrt(2 / M_PI) * (gate + 0.044715 * gate * gate * gate));
-    const double conditioning = gate < 0 ? 1 + exponent : 1;  // what rounding the argument of exp alone may cost
-    ASSERT_NEAR(out[0], want, (3e-7 + 6e-8 * 4 * (conditioning - 1)) * std::abs(want) + 1e-37) << gate;
-    glu_backward(GluBackward<float>{.in = in.data(), .dout = dout.data(), .din = din.data(), .hidden = 1}, 0, 1);
+    const double exponent =
+        2 * std::abs(std::sqrt(2 / M_PI) * (gate + 0.044715 * gate * gate * gate));
+    // what rounding the argument of exp alone may cost
+    const double conditioning = gate < 0 ? 1 + exponent : 1;
+    ASSERT_NEAR(out[0], want, (3e-7 + 6e-8 * 4 * (conditioning - 1)) * std::abs(want) + 1e-37)
+        << gate;
+    glu_backward(
+        GluBackward<float>{.in = in.data(), .dout = dout.data(), .din = din.data(), .hidden = 1}, 0,
+        1);
     ASSERT_NEAR(din[1], gelu_slope(widen(in[1])), 6e-7) << gate;
   }
 }
@@ -89,7 +103,9 @@ TEST_P(GluTest, FarOutItIsTheIdentityOrNothing) {
   glu_forward(GluForward<float>{.in = in.data(), .out = out.data(), .hidden = 4}, 0, 1);
   EXPECT_EQ(out[0], 1000);
   EXPECT_NEAR(out[1], 0, 1e-30);
-  glu_backward(GluBackward<float>{.in = in.data(), .dout = dout.data(), .din = din.data(), .hidden = 4}, 0, 1);
+  glu_backward(
+      GluBackward<float>{.in = in.data(), .dout = dout.data(), .din = din.data(), .hidden = 4}, 0,
+      1);
   EXPECT_EQ(din[4], 1);
   EXPECT_NEAR(din[5], 0, 1e-25);
 }
@@ -107,8 +123,11 @@ TEST_P(GluTest, WorksInPlaceAndInPieces) {
   Case<bf16> in_place = apart;
   apart.forward(0, 5);
   apart.backward(0, 5);
-  const GluBackward<bf16> arguments{
-      .in = in_place.in.data(), .dout = in_place.dout.data(), .din = in_place.in.data(), .out = in_place.dout.data(), .hidden = 53};
+  const GluBackward<bf16> arguments{.in = in_place.in.data(),
+                                    .dout = in_place.dout.data(),
+                                    .din = in_place.in.data(),
+                                    .out = in_place.dout.data(),
+                                    .hidden = 53};
   glu_backward(arguments, 2, 5);
   glu_backward(arguments, 0, 2);
   EXPECT_TRUE(same_bits(apart.din, in_place.in));

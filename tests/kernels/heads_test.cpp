@@ -26,7 +26,9 @@ struct Case {
     q.resize(static_cast<size_t>(rows * width)), k = q, v = q;
     for (int64_t t = 0; t < length; ++t) {
       for (int64_t i = 0; i < head_width / 2; ++i) {
-        const double angle = static_cast<double>(t) * std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(head_width));
+        const double angle =
+            static_cast<double>(t) *
+            std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(head_width));
         cosine.push_back(static_cast<Real<A>>(std::cos(angle)));
         sine.push_back(static_cast<Real<A>>(std::sin(angle)));
       }
@@ -63,7 +65,8 @@ struct Case {
     for (int64_t b = 0; b < batch; ++b) {
       for (int64_t h = 0; h < heads; ++h) {
         for (int64_t t = 0; t < length; ++t) {
-          const auto from = static_cast<size_t>((b * length + t) * 3 * width + part * width + h * head_width);
+          const auto from =
+              static_cast<size_t>((b * length + t) * 3 * width + part * width + h * head_width);
           const auto to = static_cast<size_t>(((b * heads + h) * length + t) * head_width);
           for (int64_t i = 0; i < half; ++i) {
             const auto u = static_cast<size_t>(i);
@@ -82,7 +85,8 @@ struct Case {
 
 template <class A>
 void check(Philox& random, int64_t batch, int64_t length, int64_t heads, int64_t head_width) {
-  SCOPED_TRACE(testing::Message() << batch << ", " << length << ", " << heads << ", " << head_width << ", " << sizeof(A) << " bytes");
+  SCOPED_TRACE(testing::Message() << batch << ", " << length << ", " << heads << ", " << head_width
+                                  << ", " << sizeof(A) << " bytes");
   Case<A> c(random, batch, length, heads, head_width);
   rotary_forward(c.forward(), 0, c.rows);
   expect_close(c.q, c.reference(0), 3, "q");
@@ -110,7 +114,8 @@ TEST_P(HeadsTest, BackwardIsTheTranspose) {
   Case<double> c(random, 1, 6, 2, 10);
   rotary_forward(c.forward(), 0, c.rows);
   const auto q = c.q, k = c.k, v = c.v;
-  c.q = normals<double>(random, 120), c.k = normals<double>(random, 120), c.v = normals<double>(random, 120);
+  c.q = normals<double>(random, 120), c.k = normals<double>(random, 120),
+  c.v = normals<double>(random, 120);
   std::vector<double> dqkv(c.qkv.size());
   rotary_backward(c.backward(dqkv), 0, c.rows);
   double left = 0, right = 0;
@@ -145,7 +150,8 @@ void check_in_place(Philox& random) {
   std::vector<A> back(c.qkv.size());
   rotary_backward(c.backward(back), 0, c.rows);
   auto gradient = c.backward(place);
-  gradient.dq = place.data(), gradient.dk = place.data() + c.width, gradient.dv = nullptr, gradient.strides = arguments.strides;
+  gradient.dq = place.data(), gradient.dk = place.data() + c.width, gradient.dv = nullptr,
+  gradient.strides = arguments.strides;
   rotary_backward(gradient, 0, c.rows);
   EXPECT_TRUE(same_bits(back, place));
 }
@@ -156,7 +162,8 @@ TEST_P(HeadsTest, WorksInPlace) {
 }
 
 TEST_P(HeadsTest, CopiesThereAndBackInPieces) {
-  const int64_t batch = 2, length = 7, heads = 3, head_width = 10, count = batch * length * heads * head_width;
+  const int64_t batch = 2, length = 7, heads = 3, head_width = 10,
+                count = batch * length * heads * head_width;
   const auto x = normals<bf16>(random, count);
   std::vector<bf16> merged(x.size()), split(x.size());
   const auto first = HeadStrides::heads_first(heads, length, head_width),
@@ -171,7 +178,8 @@ TEST_P(HeadsTest, CopiesThereAndBackInPieces) {
   copy_heads(merge, 0, 5);
   copy_heads(merge, 5, batch * length);
   const auto at = [](int64_t i) { return static_cast<size_t>(i); };
-  EXPECT_EQ(merged[at(((1 * length + 2) * heads + 1) * head_width + 3)].bits, x[at(((1 * heads + 1) * length + 2) * head_width + 3)].bits);
+  EXPECT_EQ(merged[at(((1 * length + 2) * heads + 1) * head_width + 3)].bits,
+            x[at(((1 * heads + 1) * length + 2) * head_width + 3)].bits);
   copy_heads(CopyHeads<bf16>{.from = merged.data(),
                              .from_strides = rows,
                              .to = split.data(),

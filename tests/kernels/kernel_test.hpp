@@ -32,7 +32,8 @@ class KernelTest : public ::testing::TestWithParam<Variant> {
     if (!is_supported(GetParam().set)) GTEST_SKIP() << "this machine has no " << name(GetParam());
     use_instruction_set(GetParam().set);
     use_bf16_instructions(GetParam().bf16_instructions);
-    if (bf16_instructions() != GetParam().bf16_instructions) GTEST_SKIP() << "this machine has no " << name(GetParam());
+    if (bf16_instructions() != GetParam().bf16_instructions)
+      GTEST_SKIP() << "this machine has no " << name(GetParam());
   }
   void TearDown() override {
     use_instruction_set(before_);
@@ -45,11 +46,13 @@ class KernelTest : public ::testing::TestWithParam<Variant> {
   InstructionSet before_ = instruction_set();
 };
 
-#define POLYSKETCH_EVERY_INSTRUCTION_SET(fixture)                                                                            \
-  INSTANTIATE_TEST_SUITE_P(, fixture,                                                                                        \
-                           ::testing::Values(Variant{InstructionSet::baseline, false}, Variant{InstructionSet::avx2, false}, \
-                                             Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true},  \
-                                             Variant{InstructionSet::amx, true}),                                            \
+#define POLYSKETCH_EVERY_INSTRUCTION_SET(fixture)                                      \
+  INSTANTIATE_TEST_SUITE_P(, fixture,                                                  \
+                           ::testing::Values(Variant{InstructionSet::baseline, false}, \
+                                             Variant{InstructionSet::avx2, false},     \
+                                             Variant{InstructionSet::avx512, false},   \
+                                             Variant{InstructionSet::avx512, true},    \
+                                             Variant{InstructionSet::amx, true}),      \
                            [](const auto& test) { return name(test.param); })
 
 inline double widen(float x) { return x; }
@@ -84,13 +87,15 @@ std::vector<double> widened(const std::vector<T>& from) {
 
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && (a.empty() || __builtin_memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+  return a.size() == b.size() &&
+         (a.empty() || __builtin_memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-/// got = want, but for the rounding to T and for `units` fp32 (fp64) roundings of the greatest wanted magnitude, or of `floor`
-/// where what was added up on the way is larger than the result.
+/// got = want, but for the rounding to T and for `units` fp32 (fp64) roundings of the greatest
+/// wanted magnitude, or of `floor` where what was added up on the way is larger than the result.
 template <class T>
-void expect_close(const std::vector<T>& got, const std::vector<double>& want, double units, const char* what, double floor = 1e-30) {
+void expect_close(const std::vector<T>& got, const std::vector<double>& want, double units,
+                  const char* what, double floor = 1e-30) {
   ASSERT_EQ(got.size(), want.size()) << what;
   double greatest = floor;
   for (const double x : want) greatest = std::max(greatest, std::abs(x));

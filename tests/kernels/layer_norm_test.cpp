@@ -15,9 +15,11 @@ struct Case {
   std::vector<A> delta, y, dy, dx_copy;
   std::vector<Real<S>> gain, bias, mean, rstd, dgain, dbias;
 
-  Case(Philox& random, int64_t rows_, int64_t width_, double offset = 0) : rows(rows_), width(width_) {
+  Case(Philox& random, int64_t rows_, int64_t width_, double offset = 0)
+      : rows(rows_), width(width_) {
     const int64_t n = rows * width;
-    x = normals<S>(random, n, 1.5, offset), dresidual = normals<S>(random, n), delta = normals<A>(random, n), dy = normals<A>(random, n);
+    x = normals<S>(random, n, 1.5, offset), dresidual = normals<S>(random, n),
+    delta = normals<A>(random, n), dy = normals<A>(random, n);
     gain = normals<Real<S>>(random, width, 0.3, 1), bias = normals<Real<S>>(random, width);
     dgain = normals<Real<S>>(random, width), dbias = normals<Real<S>>(random, width);
     sum.resize(x.size()), dx.resize(x.size()), y.resize(x.size()), dx_copy.resize(x.size());
@@ -58,12 +60,14 @@ struct Reference {
 template <class S, class A>
 Reference reference(const Case<S, A>& c, const std::vector<S>& input, bool residual) {
   const auto x = widened(input), gain = widened(c.gain), bias = widened(c.bias), dy = widened(c.dy);
-  Reference r{std::vector<double>(x.size()), std::vector<double>(x.size()), widened(c.dgain), widened(c.dbias)};
+  Reference r{std::vector<double>(x.size()), std::vector<double>(x.size()), widened(c.dgain),
+              widened(c.dbias)};
   const auto width = static_cast<size_t>(c.width);
   for (size_t row = 0; row < static_cast<size_t>(c.rows); ++row) {
     double mean = 0, variance = 0, gradient = 0, product = 0;
     for (size_t i = 0; i < width; ++i) mean += x[row * width + i] / static_cast<double>(width);
-    for (size_t i = 0; i < width; ++i) variance += std::pow(x[row * width + i] - mean, 2) / static_cast<double>(width);
+    for (size_t i = 0; i < width; ++i)
+      variance += std::pow(x[row * width + i] - mean, 2) / static_cast<double>(width);
     const double rstd = 1 / std::sqrt(variance + 1e-5);
     for (size_t i = 0; i < width; ++i) {
       const double normal = (x[row * width + i] - mean) * rstd, g = dy[row * width + i];
@@ -84,8 +88,8 @@ Reference reference(const Case<S, A>& c, const std::vector<S>& input, bool resid
 
 template <class S, class A>
 void check(Philox& random, int64_t rows, int64_t width, bool add) {
-  SCOPED_TRACE(testing::Message() << rows << " x " << width << (add ? " with delta, " : " plain, ") << sizeof(S) << " and " << sizeof(A)
-                                  << " bytes");
+  SCOPED_TRACE(testing::Message() << rows << " x " << width << (add ? " with delta, " : " plain, ")
+                                  << sizeof(S) << " and " << sizeof(A) << " bytes");
   Case<S, A> c(random, rows, width);
   layer_norm_forward(c.forward(add), 0, rows);
   if (add) {
@@ -97,7 +101,8 @@ void check(Philox& random, int64_t rows, int64_t width, bool add) {
   const Reference want = reference(c, c.x, add);
   expect_close(c.y, want.y, 20, "y");
   layer_norm_backward(c.backward(add), 0, rows);
-  double steepest = 0;  // two numbers that are nearly equal give terms far greater than the gradient
+  // two numbers that are nearly equal give terms far greater than the gradient
+  double steepest = 0;
   for (const auto rstd : c.rstd) steepest = std::max(steepest, 3 * static_cast<double>(rstd));
   expect_close(c.dx, want.dx, 40, "dx", steepest);
   expect_close(c.dx_copy, want.dx, 40, "dx_copy", steepest);
@@ -143,7 +148,8 @@ TEST_P(LayerNormTest, RowsDoNotDependOnTheCut) {
   Case<float, float> cut = whole;
   layer_norm_forward(whole.forward(true), 0, 9);
   layer_norm_backward(whole.backward(true), 0, 9);
-  for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{{4, 9}, {0, 1}, {1, 4}}) {
+  for (const auto& [begin, end] :
+       std::vector<std::pair<int64_t, int64_t>>{{4, 9}, {0, 1}, {1, 4}}) {
     layer_norm_forward(cut.forward(true), begin, end);
     layer_norm_backward(cut.backward(true), begin, end);
   }
@@ -168,7 +174,8 @@ TEST_P(LayerNormTest, ARowOfEqualNumbersGivesTheBias) {
 
 TEST_P(LayerNormTest, GradientsAreTheSlopes) {
   Case<double, double> c(random, 3, 21);
-  const auto value = [&] {  // Σ y·dy + Σ x·dresidual: its gradients are what the backward pass should give
+  // Σ y·dy + Σ x·dresidual: its gradients are what the backward pass should give
+  const auto value = [&] {
     layer_norm_forward(c.forward(false), 0, c.rows);
     double total = 0;
     for (size_t i = 0; i < c.y.size(); ++i) total += c.y[i] * c.dy[i] + c.x[i] * c.dresidual[i];

@@ -32,7 +32,8 @@ struct Shape {
   bool shared;  ///< left and right are the same rows
 
   std::string text() const {
-    return "n=" + std::to_string(rows) + " in=" + std::to_string(width) + " R=" + std::to_string(size) + (shared ? " shared" : "");
+    return "n=" + std::to_string(rows) + " in=" + std::to_string(width) +
+           " R=" + std::to_string(size) + (shared ? " shared" : "");
   }
   int64_t in(int level) const { return level == 0 ? width : size; }
 };
@@ -122,14 +123,16 @@ struct Case {
       for (int level = 0; level < 2; ++level) {
         const int64_t in = shape.in(level), hidden = 8 * shape.size;
         const auto take = [&](int64_t count, double scale, double mean) {
-          parameters.push_back(std::make_unique<std::vector<float>>(normals<float>(random, count, scale, mean)));
+          parameters.push_back(
+              std::make_unique<std::vector<float>>(normals<float>(random, count, scale, mean)));
           parameter_count += count;
           return parameters.back()->data();
         };
         network.gain[side][level] = take(in, 0.2, 1);
         network.bias[side][level] = take(in, 0.2, 0);
         network.up[side][level] = take(hidden * in, 1.5 / std::sqrt(static_cast<double>(in)), 0);
-        network.down[side][level] = take(shape.size * hidden, 1.5 / std::sqrt(static_cast<double>(hidden)), 0);
+        network.down[side][level] =
+            take(shape.size * hidden, 1.5 / std::sqrt(static_cast<double>(hidden)), 0);
       }
     }
     gradients.assign(static_cast<size_t>(parameter_count), 0.0F);
@@ -145,13 +148,15 @@ struct Case {
   std::vector<T> rows(Philox& random, int64_t columns) const {
     std::vector<T> x = untouched(columns);
     for (int64_t r = 0; r < shape.rows; ++r) {
-      for (int64_t i = 0; i < columns; ++i) narrow(x[static_cast<size_t>(r * stride(columns) + i)], random.normal());
+      for (int64_t i = 0; i < columns; ++i)
+        narrow(x[static_cast<size_t>(r * stride(columns) + i)], random.normal());
     }
     return x;
   }
   Numbers row(const std::vector<T>& x, int64_t r, int64_t columns) const {
     Numbers result;
-    for (int64_t i = 0; i < columns; ++i) result.push_back(widen(x[static_cast<size_t>(r * stride(columns) + i)]));
+    for (int64_t i = 0; i < columns; ++i)
+      result.push_back(widen(x[static_cast<size_t>(r * stride(columns) + i)]));
     return result;
   }
   Numbers values(const std::vector<T>& x, int64_t columns) const {
@@ -180,14 +185,18 @@ struct Case {
   void compute(int64_t piece) {
     const int64_t width = shape.width, size = shape.size;
     const Aligned packed(kernel->packed_bytes(width, size));
-    const Aligned scratch(std::max(kernel->forward_scratch(width, size), kernel->backward_scratch(width, size)));
+    const Aligned scratch(
+        std::max(kernel->forward_scratch(width, size), kernel->backward_scratch(width, size)));
     kernel->pack(network, width, size, packed.data);
     for (int64_t first = 0; first < shape.rows; first += piece) {
       const int64_t count = std::min(piece, shape.rows - first);
-      const HeadRows<const T> l = input(left, width, first), r = shape.shared ? l : input(right, width, first);
+      const HeadRows<const T> l = input(left, width, first),
+                              r = shape.shared ? l : input(right, width, first);
       kernel->forward(packed.data, width, size, l, r, count, output(s, size, first), scratch.data);
-      kernel->backward(packed.data, width, size, l, r, count, input(ds, size, first), output(dleft, width, first),
-                       shape.shared ? HeadRows<T>{} : output(dright, width, first), gradients.data(), scratch.data);
+      kernel->backward(packed.data, width, size, l, r, count, input(ds, size, first),
+                       output(dleft, width, first),
+                       shape.shared ? HeadRows<T>{} : output(dright, width, first),
+                       gradients.data(), scratch.data);
     }
   }
 
@@ -225,7 +234,8 @@ Results reference(const Case<T>& c) {
   for (int64_t row = 0; row < shape.rows; ++row) {
     const Numbers x[2] = {c.row(c.left, row, shape.width), c.row(c.right, row, shape.width)};
     Numbers f[2], d[2], dx[2];
-    for (int side = 0; side < 2; ++side) f[side] = levels[side][1].forward(levels[side][0].forward(x[side]));
+    for (int side = 0; side < 2; ++side)
+      f[side] = levels[side][1].forward(levels[side][0].forward(x[side]));
     const Numbers ds = c.row(c.ds, row, shape.size);
     for (size_t i = 0; i < ds.size(); ++i) {
       const double t = std::tanh(f[0][i] * f[1][i] / root);
@@ -260,13 +270,15 @@ template <class T>
 void expect_reference(Case<T>& c, double bound, double output_bound) {
   const Shape& shape = c.shape;
   const Results want = reference(c);
-  const auto compare = [&](const Numbers& got, const Numbers& wanted, double limit, const char* what) {
+  const auto compare = [&](const Numbers& got, const Numbers& wanted, double limit,
+                           const char* what) {
     ASSERT_EQ(got.size(), wanted.size());
     EXPECT_LE(relative_error(got, wanted, 0, got.size()), limit) << what << ", " << shape.text();
   };
   compare(c.values(c.s, shape.size), want.s, output_bound, "s");
   compare(c.values(c.dleft, shape.width), want.dleft, output_bound, "dleft");
-  EXPECT_TRUE(c.gaps_untouched(c.s, shape.size) && c.gaps_untouched(c.dleft, shape.width)) << shape.text();
+  EXPECT_TRUE(c.gaps_untouched(c.s, shape.size) && c.gaps_untouched(c.dleft, shape.width))
+      << shape.text();
   if (!shape.shared) {
     compare(c.values(c.dright, shape.width), want.dright, output_bound, "dright");
     EXPECT_TRUE(c.gaps_untouched(c.dright, shape.width)) << shape.text();
@@ -275,7 +287,8 @@ void expect_reference(Case<T>& c, double bound, double output_bound) {
   size_t at = 0;
   for (size_t i = 0; i < c.parameters.size(); ++i) {
     const size_t end = at + c.parameters[i]->size();
-    EXPECT_LE(relative_error(gradients, want.parameters, at, end), bound) << "parameter " << i << ", " << shape.text();
+    EXPECT_LE(relative_error(gradients, want.parameters, at, end), bound)
+        << "parameter " << i << ", " << shape.text();
     at = end;
   }
 }
@@ -300,11 +313,14 @@ void expect_every_shape(Philox& random, double bound, double output_bound) {
 /// Only the instruction sets that have these kernels.
 class LearnedSketch : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(, LearnedSketch,
-                         ::testing::Values(Variant{InstructionSet::avx512, false}, Variant{InstructionSet::avx512, true},
+                         ::testing::Values(Variant{InstructionSet::avx512, false},
+                                           Variant{InstructionSet::avx512, true},
                                            Variant{InstructionSet::amx, true}),
                          [](const auto& test) { return name(test.param); });
 
-TEST_P(LearnedSketch, Fp32EqualsTheReference) { expect_every_shape<float>(random, tolerance::kSingleNetwork, tolerance::kSingleNetwork); }
+TEST_P(LearnedSketch, Fp32EqualsTheReference) {
+  expect_every_shape<float>(random, tolerance::kSingleNetwork, tolerance::kSingleNetwork);
+}
 
 TEST_P(LearnedSketch, Bf16EqualsTheReference) {
   // Without bf16 products only the results are rounded to bf16.

@@ -13,8 +13,8 @@
 #include "kernels/instruction_set.hpp"
 #include "support/philox.hpp"
 
-// The values themselves are tested against dense references in tests/attention; here the implementations against each other, also those
-// that this machine would not choose.
+// The values themselves are tested against dense references in tests/attention; here the
+// implementations against each other, also those that this machine would not choose.
 
 namespace polysketch::kernels {
 namespace {
@@ -54,15 +54,19 @@ float number(bf16 x) { return to_float(x); }
 
 /// Output, dq, dk, dv, dgain, dbias, as fp32.
 template <class T>
-std::vector<std::vector<float>> run(const PolynomialKernels<T>& kernel, int64_t width = kWidth, int64_t length = kLength) {
+std::vector<std::vector<float>> run(const PolynomialKernels<T>& kernel, int64_t width = kWidth,
+                                    int64_t length = kLength) {
   std::vector<std::vector<T>> in;
   for (uint64_t i = 0; i < 4; ++i) in.push_back(stored<T>(bf16_numbers(length * width, i)));
-  std::vector<float> gain = bf16_numbers(width, 4), bias = bf16_numbers(width, 5), normaliser(length), dgain(width), dbias(width);
+  std::vector<float> gain = bf16_numbers(width, 4), bias = bf16_numbers(width, 5),
+                     normaliser(length), dgain(width), dbias(width);
   std::vector<std::vector<T>> out(4, std::vector<T>(length * width));
   std::vector<int32_t> starts(static_cast<size_t>(length), 0);
   std::fill(starts.begin() + 101, starts.end(), 101);
   const auto rows = [&](std::vector<T>& x) { return HeadRows<T>{x.data(), width}; };
-  const auto const_rows = [&](const std::vector<T>& x) { return HeadRows<const T>{x.data(), width}; };
+  const auto const_rows = [&](const std::vector<T>& x) {
+    return HeadRows<const T>{x.data(), width};
+  };
   PolynomialHead<T> head;
   head.q = const_rows(in[0]);
   head.k = const_rows(in[1]);
@@ -73,10 +77,11 @@ std::vector<std::vector<float>> run(const PolynomialKernels<T>& kernel, int64_t 
   head.gain = gain.data();
   head.bias = bias.data();
   head.starts = starts.data();
-  const Scratch forward(kernel.forward_scratch(length, width)), backward(kernel.backward_scratch(length, width));
+  const Scratch forward(kernel.forward_scratch(length, width)),
+      backward(kernel.backward_scratch(length, width));
   kernel.forward({head, rows(out[0]), normaliser.data()}, 0, length, forward.data);
-  kernel.backward({head, const_rows(out[0]), normaliser.data(), const_rows(in[3]), rows(out[1]), rows(out[2]), rows(out[3]), dgain.data(),
-                   dbias.data()},
+  kernel.backward({head, const_rows(out[0]), normaliser.data(), const_rows(in[3]), rows(out[1]),
+                   rows(out[2]), rows(out[3]), dgain.data(), dbias.data()},
                   backward.data);
   std::vector<std::vector<float>> result;
   for (const auto& x : out) {
@@ -106,7 +111,8 @@ class PolynomialVariants : public testing::Test {
 
 TEST_F(PolynomialVariants, Bf16RowsWithFp32ProductsDifferFromFp32ByRoundedResults) {
   const auto wide = run(*avx512_polynomial_float()), narrow = run(*avx512_polynomial_bf16());
-  for (size_t i = 0; i < wide.size(); ++i) EXPECT_LE(relative_error(narrow[i], wide[i]), i == 0 ? 3e-3 : 2e-2) << i;
+  for (size_t i = 0; i < wide.size(); ++i)
+    EXPECT_LE(relative_error(narrow[i], wide[i]), i == 0 ? 3e-3 : 2e-2) << i;
 }
 
 #ifdef __x86_64__
@@ -115,9 +121,12 @@ TEST_F(PolynomialVariants, Bf16ProductsAreCloseToFp32Products) {
   const auto wide = run(*avx512_polynomial_bf16()), narrow = run(*avx512bf16_polynomial_bf16());
   for (size_t i = 0; i < wide.size(); ++i) EXPECT_LE(relative_error(narrow[i], wide[i]), 3e-2) << i;
   if (!is_supported(InstructionSet::amx)) GTEST_SKIP() << "this machine has no AMX";
-  for (const int64_t length : {kLength, int64_t{201}}) {  // the second leaves half a step of keys in the last block
-    const auto tiles = run(*amx_polynomial_bf16(), kTileWidth, length), same = run(*avx512_polynomial_bf16(), kTileWidth, length);
-    for (size_t i = 0; i < same.size(); ++i) EXPECT_LE(relative_error(tiles[i], same[i]), 3e-2) << i << ", T = " << length;
+  // the second leaves half a step of keys in the last block
+  for (const int64_t length : {kLength, int64_t{201}}) {
+    const auto tiles = run(*amx_polynomial_bf16(), kTileWidth, length),
+               same = run(*avx512_polynomial_bf16(), kTileWidth, length);
+    for (size_t i = 0; i < same.size(); ++i)
+      EXPECT_LE(relative_error(tiles[i], same[i]), 3e-2) << i << ", T = " << length;
   }
 }
 #endif
@@ -149,7 +158,8 @@ TEST_F(PolynomialVariants, PiecesOfQueriesEqualTheWhole) {
 TEST_F(PolynomialVariants, RowsWithoutAnyWeightGiveZeros) {
   const auto& kernel = *avx512_polynomial_float();
   const std::vector<float> q(kRows, 0), x = bf16_numbers(kRows, 1);
-  std::vector<float> output(kRows, 1), normaliser(kLength), dq(kRows, 1), dk(kRows, 1), dv(kRows, 1);
+  std::vector<float> output(kRows, 1), normaliser(kLength), dq(kRows, 1), dk(kRows, 1),
+      dv(kRows, 1);
   PolynomialHead<float> head;
   head.q = {q.data(), kWidth};
   head.k = head.v = {x.data(), kWidth};
@@ -157,7 +167,8 @@ TEST_F(PolynomialVariants, RowsWithoutAnyWeightGiveZeros) {
   head.width = kWidth;
   head.degree = 4;
   head.one = 0;
-  const Scratch forward(kernel.forward_scratch(kLength, kWidth)), backward(kernel.backward_scratch(kLength, kWidth));
+  const Scratch forward(kernel.forward_scratch(kLength, kWidth)),
+      backward(kernel.backward_scratch(kLength, kWidth));
   kernel.forward({head, {output.data(), kWidth}, normaliser.data()}, 0, kLength, forward.data);
   EXPECT_EQ(output, std::vector<float>(kRows, 0));
   PolynomialBackward<float> job;

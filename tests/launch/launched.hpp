@@ -48,7 +48,8 @@ inline bool is_gone(pid_t process) {
 }
 
 /// Options of `ranks` ranks that run a script of sh. They find `folder` as the script's $D.
-inline LaunchOptions sh(int64_t ranks, const std::string& script, const std::filesystem::path& folder) {
+inline LaunchOptions sh(int64_t ranks, const std::string& script,
+                        const std::filesystem::path& folder) {
   LaunchOptions options;
   options.command = {"/bin/sh", "-c", fmt::format("D='{}'\n{}", folder.string(), script)};
   options.local_world = ranks;
@@ -58,12 +59,14 @@ inline LaunchOptions sh(int64_t ranks, const std::string& script, const std::fil
 
 class Launched {
  public:
-  /// before: runs in the new process, for example to send its output somewhere else than to the files.
+  /// before: runs in the new process, for example to send its output somewhere else than to the
+  /// files.
   explicit Launched(const LaunchOptions& options, const std::function<void()>& before = {}) {
     for (const char* name : {"out", "err"}) write_text(folder_ / name, "");
     process_ = fork();
     if (process_ != 0) return;
-    for (const auto& [descriptor, name] : {std::pair(STDOUT_FILENO, "out"), std::pair(STDERR_FILENO, "err")}) {
+    for (const auto& [descriptor, name] :
+         {std::pair(STDOUT_FILENO, "out"), std::pair(STDERR_FILENO, "err")}) {
       dup2(::open((folder_ / name).c_str(), O_WRONLY | O_APPEND), descriptor);
     }
     if (before) before();
@@ -114,7 +117,8 @@ class Launched {
 };
 
 /// Numbers that scripts have written into files `folder`/`prefix`*.
-inline std::vector<pid_t> processes_in(const std::filesystem::path& folder, const std::string& prefix) {
+inline std::vector<pid_t> processes_in(const std::filesystem::path& folder,
+                                       const std::string& prefix) {
   std::vector<pid_t> all;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (!entry.path().filename().string().starts_with(prefix)) continue;
@@ -126,7 +130,9 @@ inline std::vector<pid_t> processes_in(const std::filesystem::path& folder, cons
 
 class Launcher : public testing::Test {
  protected:
-  LaunchOptions sh(int64_t ranks, const std::string& script) const { return test::sh(ranks, script, folder_.path()); }
+  LaunchOptions sh(int64_t ranks, const std::string& script) const {
+    return test::sh(ranks, script, folder_.path());
+  }
   bool exists(const std::string& name) const { return std::filesystem::exists(folder_ / name); }
   bool all_exist(const std::string& prefix, int64_t ranks) const {
     for (int64_t i = 0; i < ranks; ++i) {
@@ -143,7 +149,8 @@ class Launcher : public testing::Test {
   TemporaryFolder folder_;
 };
 
-/// Says that it is ready, then waits for what comes. A shell runs traps only between commands, so the sleeps are short.
+/// Says that it is ready, then waits for what comes. A shell runs traps only between commands, so
+/// the sleeps are short.
 inline const std::string wait_for_ever = "echo $$ > $D/ready$RANK\nwhile :; do sleep 0.02; done\n";
 
 }  // namespace polysketch::test

@@ -17,9 +17,10 @@ using testing::MatchesRegex;
 
 TEST_F(Launcher, KeepsLinesWhole) {
   // Each line leaves its rank in three pieces.
-  Launched launched(
-      sh(3, "i=0; while [ $i -lt 300 ]; do printf %s \"$RANK:\"; printf %s $i; echo :end; echo $RANK-$i-err >&2; i=$((i+1)); done"),
-      [] { dup2(STDOUT_FILENO, STDERR_FILENO); });
+  Launched launched(sh(3,
+                       "i=0; while [ $i -lt 300 ]; do printf %s \"$RANK:\"; printf %s $i; echo "
+                       ":end; echo $RANK-$i-err >&2; i=$((i+1)); done"),
+                    [] { dup2(STDOUT_FILENO, STDERR_FILENO); });
   EXPECT_EQ(launched.wait(), 0);
   std::map<std::string, int> next;
   for (const std::string& line : launched.out_lines()) {
@@ -35,28 +36,34 @@ TEST_F(Launcher, KeepsLinesWhole) {
   for (const auto& [stream, count] : next) EXPECT_EQ(count, 300) << stream;
 }
 
-/// Standard output and error are one pipe, which is full now and then, so that lines leave in pieces.
+/// Standard output and error are one pipe, which is full now and then, so that lines leave in
+/// pieces.
 TEST_F(Launcher, KeepsLinesWholeInOnePipe) {
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
   Launched launched(sh(2,
                        "o=$(head -c 5000 /dev/zero | tr '\\0' o); e=$(echo $o | tr o e)\n"
-                       "for i in 1 2 3 4 5 6 7 8 9 0; do echo $o; echo $e >&2; echo $o; echo $e >&2; done; touch $D/end$RANK"),
+                       "for i in 1 2 3 4 5 6 7 8 9 0; do echo $o; echo $e >&2; echo $o; echo $e "
+                       ">&2; done; touch $D/end$RANK"),
                     [&] {
                       dup2(ends[1], STDOUT_FILENO);
                       dup2(ends[1], STDERR_FILENO);
                     });
   close(ends[1]);
-  ASSERT_TRUE(eventually([&] { return all_exist("end", 2); }));  // more than the pipe holds is on its way
+  // more than the pipe holds is on its way
+  ASSERT_TRUE(eventually([&] { return all_exist("end", 2); }));
   std::string text(1 << 20, '\0');
   size_t size = 0;
-  for (ssize_t got = 1; got > 0; size += static_cast<size_t>(got)) got = std::max<ssize_t>(0, read(ends[0], &text[size], 1000));
+  for (ssize_t got = 1; got > 0; size += static_cast<size_t>(got))
+    got = std::max<ssize_t>(0, read(ends[0], &text[size], 1000));
   EXPECT_EQ(launched.wait(), 0);
   size_t whole = 0;
   for (const std::string& line : Launched::lines(text.substr(0, size))) {
     if (line.starts_with("[launch] ")) continue;
     ++whole;
-    EXPECT_TRUE(line.substr(4) == std::string(5000, 'o') || line.substr(4) == std::string(5000, 'e')) << line.substr(0, 80);
+    EXPECT_TRUE(line.substr(4) == std::string(5000, 'o') ||
+                line.substr(4) == std::string(5000, 'e'))
+        << line.substr(0, 80);
   }
   EXPECT_EQ(whole, 80u);
   close(ends[0]);
@@ -75,7 +82,8 @@ TEST_F(Launcher, CutsHugeLines) {
   const auto lines = launched.out_lines();
   ASSERT_EQ(lines.size(), 1'000'000 / LineCutter::kLongest + 2);
   size_t xs = 0;
-  for (size_t i = 0; i + 1 < lines.size(); ++i) xs += static_cast<size_t>(std::count(lines[i].begin(), lines[i].end(), 'x'));
+  for (size_t i = 0; i + 1 < lines.size(); ++i)
+    xs += static_cast<size_t>(std::count(lines[i].begin(), lines[i].end(), 'x'));
   EXPECT_EQ(xs, 1'000'000u);
   EXPECT_EQ(lines.back(), "[0] next");
 }
@@ -92,7 +100,8 @@ TEST_F(Launcher, PadsRanksAndBringsWhatWasWrittenLast) {
 }
 
 TEST_F(Launcher, GoesOnWhenARankClosesItsOutput) {
-  Launched launched(sh(2, "exec >&-; sleep 0.1; echo still here >&2; exec 2>&-; sleep 0.1; touch $D/end$RANK"));
+  Launched launched(
+      sh(2, "exec >&-; sleep 0.1; echo still here >&2; exec 2>&-; sleep 0.1; touch $D/end$RANK"));
   EXPECT_EQ(launched.wait(), 0);
   EXPECT_TRUE(all_exist("end", 2));
   EXPECT_THAT(launched.err_lines(), AllOf(Contains("[0] still here"), Contains("[1] still here")));
@@ -110,15 +119,17 @@ TEST_F(Launcher, ColoursOnlyOnATerminal) {
   });
   EXPECT_EQ(launched.wait(), 0);
   std::string shown(1000, '\0');
-  shown.resize(static_cast<size_t>(std::max<ssize_t>(0, read(terminal, shown.data(), shown.size()))));
+  shown.resize(
+      static_cast<size_t>(std::max<ssize_t>(0, read(terminal, shown.data(), shown.size()))));
   EXPECT_EQ(shown, "\033[32m[0]\033[0m hello\r\n");
   EXPECT_THAT(launched.err(), HasSubstr("\n[0] world\n"));
   close(terminal);
 }
 
 TEST_F(Launcher, WritesAFileForEachRank) {
-  LaunchOptions options =
-      sh(2, "echo out $RANK; echo err $POLYSKETCH_ATTEMPT >&2; [ $POLYSKETCH_ATTEMPT = 1 ] || [ $RANK = 0 ] || exit 70");
+  LaunchOptions options = sh(2,
+                             "echo out $RANK; echo err $POLYSKETCH_ATTEMPT >&2; [ "
+                             "$POLYSKETCH_ATTEMPT = 1 ] || [ $RANK = 0 ] || exit 70");
   options.log_folder = folder_ / "logs" / "run";
   options.max_restarts = 1;
   Launched launched(options);
@@ -151,15 +162,18 @@ TEST_F(Launcher, NobodyListens) {
   EXPECT_EQ(closed.wait(), 0);
   EXPECT_TRUE(all_exist("end", 2));
 
-  Launched gone(sh(2, "for i in 1 2 3 4 5 6 7 8 9; do echo hello; sleep 0.01; done; touch $D/after$RANK"), [] {
-    int ends[2];
-    if (pipe(ends) == 0) dup2(ends[1], STDOUT_FILENO);
-    close(ends[0]);
-    close(ends[1]);
-  });
+  Launched gone(
+      sh(2, "for i in 1 2 3 4 5 6 7 8 9; do echo hello; sleep 0.01; done; touch $D/after$RANK"),
+      [] {
+        int ends[2];
+        if (pipe(ends) == 0) dup2(ends[1], STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+      });
   EXPECT_EQ(gone.wait(), 0);
   EXPECT_TRUE(all_exist("after", 2));
-  EXPECT_THAT(gone.err_lines(), Contains(HasSubstr("standard output is lost: Broken pipe")).Times(1));
+  EXPECT_THAT(gone.err_lines(),
+              Contains(HasSubstr("standard output is lost: Broken pipe")).Times(1));
 
   Launched full(sh(2, "echo hello"), [] { dup2(open("/dev/full", O_WRONLY), STDOUT_FILENO); });
   EXPECT_EQ(full.wait(), 74) << "lost output must not pass for success";
@@ -170,10 +184,12 @@ TEST_F(Launcher, AReaderThatDoesNotReadKeepsNobodyFromStopping) {
     int ends[2];
     ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
     const std::string trap = twice ? "trap '' TERM" : "trap 'exit 75' TERM";
-    Launched launched(sh(2, trap + "; echo $$ > $D/ready$RANK; while :; do head -c 300000 /dev/zero | tr '\\0' z; echo; done"),
+    Launched launched(sh(2, trap + "; echo $$ > $D/ready$RANK; while :; do head -c 300000 "
+                                   "/dev/zero | tr '\\0' z; echo; done"),
                       [&] { dup2(ends[1], STDOUT_FILENO); });
     ASSERT_TRUE(eventually([&] { return all_exist("ready", 2); }));
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // until everything is full; the test holds without that too
+    // until everything is full; the test holds without that too
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
     launched.signal(SIGTERM);
     ASSERT_TRUE(eventually([&] { return launched.err().find("passed on") != std::string::npos; }));
     if (twice) launched.signal(SIGTERM);

@@ -19,8 +19,10 @@ using testing::UnorderedElementsAre;
 TEST_F(Launcher, GivesEachRankItsVariables) {
   LaunchOptions options =
       sh(2,
-         "echo $RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $GROUP_RANK $MASTER_ADDR:$MASTER_PORT $POLYSKETCH_ATTEMPT "
-         "$OMP_NUM_THREADS ${POLYSKETCH_STORE-none} ${TORCHELASTIC_USE_AGENT_STORE-none} ${TORCHELASTIC_RESTART_COUNT-none}");
+         "echo $RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $GROUP_RANK "
+         "$MASTER_ADDR:$MASTER_PORT $POLYSKETCH_ATTEMPT "
+         "$OMP_NUM_THREADS ${POLYSKETCH_STORE-none} ${TORCHELASTIC_USE_AGENT_STORE-none} "
+         "${TORCHELASTIC_RESTART_COUNT-none}");
   options.nodes = 3;
   options.node_rank = 1;
   options.host = "node-a";
@@ -34,8 +36,10 @@ TEST_F(Launcher, GivesEachRankItsVariables) {
   });
   EXPECT_EQ(launched.wait(), 0) << launched.err();
   const int64_t threads = threads_each(usable_processors(), 2);
-  EXPECT_THAT(launched.out_lines(), UnorderedElementsAre(fmt::format("[2] 2/6 0/2 1 node-a:2345 0 {} none none none", threads),
-                                                         fmt::format("[3] 3/6 1/2 1 node-a:2345 0 {} none none none", threads)));
+  EXPECT_THAT(
+      launched.out_lines(),
+      UnorderedElementsAre(fmt::format("[2] 2/6 0/2 1 node-a:2345 0 {} none none none", threads),
+                           fmt::format("[3] 3/6 1/2 1 node-a:2345 0 {} none none none", threads)));
 }
 
 TEST_F(Launcher, KeepsThreadsThatAreSet) {
@@ -55,24 +59,25 @@ TEST_F(Launcher, ChoosesAPortForAll) {
 }
 
 TEST_F(Launcher, ReturnsTheCodeOfTheRankThatFailed) {
-  Launched launched(sh(
-      3,
-      "echo $$ > $D/rank$RANK; [ $RANK = 1 ] || exec sleep 1000; while [ ! -s $D/rank0 -o ! -s $D/rank2 ]; do sleep 0.01; done; exit 78"));
+  Launched launched(sh(3,
+                       "echo $$ > $D/rank$RANK; [ $RANK = 1 ] || exec sleep 1000; while [ ! -s "
+                       "$D/rank0 -o ! -s $D/rank2 ]; do sleep 0.01; done; exit 78"));
   EXPECT_EQ(launched.wait(), 78);
   expect_all_gone("rank", 3);
   const pid_t failed = processes_in(folder_.path(), "rank1").at(0);
-  EXPECT_THAT(
-      launched.err_lines().back(),
-      MatchesRegex(fmt::format("ERROR 78: rank 1 \\(process {} on [^ ]+\\) ended with code 78 \\(wrong configuration\\) after [0-9.]+ s: "
-                               "see the last lines of \\[1\\]",
-                               failed)));
+  EXPECT_THAT(launched.err_lines().back(),
+              MatchesRegex(fmt::format("ERROR 78: rank 1 \\(process {} on [^ ]+\\) ended with code "
+                                       "78 \\(wrong configuration\\) after [0-9.]+ s: "
+                                       "see the last lines of \\[1\\]",
+                                       failed)));
 }
 
 TEST_F(Launcher, BlamesNobodyForMissingAnother) {
   // Rank 0 notices that rank 1 is gone before the launcher sees it.
   Launched launched(sh(2,
                        "trap '' TERM; touch $D/ready$RANK\n"
-                       "[ $RANK = 0 ] && { while [ ! -e $D/ready1 ]; do sleep 0.01; done; exit 76; }\nsleep 0.3; exit 80"));
+                       "[ $RANK = 0 ] && { while [ ! -e $D/ready1 ]; do sleep 0.01; done; exit 76; "
+                       "}\nsleep 0.3; exit 80"));
   EXPECT_EQ(launched.wait(), 80);
   EXPECT_THAT(launched.err(), HasSubstr("ERROR 80: rank 1 "));
 }
@@ -80,12 +85,16 @@ TEST_F(Launcher, BlamesNobodyForMissingAnother) {
 TEST_F(Launcher, TellsTheSignalThatKilled) {
   Launched launched(sh(2, "[ $RANK = 0 ] || kill -SEGV $$\n" + wait_for_ever));
   EXPECT_EQ(launched.wait(), 128 + SIGSEGV);
-  EXPECT_THAT(launched.err_lines().back(), MatchesRegex("ERROR 139: rank 1 \\(.*was killed by signal 11 \\(Segmentation fault\\).*"));
+  EXPECT_THAT(
+      launched.err_lines().back(),
+      MatchesRegex("ERROR 139: rank 1 \\(.*was killed by signal 11 \\(Segmentation fault\\).*"));
 }
 
 TEST_F(Launcher, KillsWhoIgnoresSigterm) {
-  LaunchOptions options =
-      sh(2, "trap '' TERM; [ $RANK = 0 ] && { while [ ! -s $D/ready1 ]; do sleep 0.01; done; exit 70; }\n" + wait_for_ever);
+  LaunchOptions options = sh(2,
+                             "trap '' TERM; [ $RANK = 0 ] && { while [ ! -s $D/ready1 ]; do sleep "
+                             "0.01; done; exit 70; }\n" +
+                                 wait_for_ever);
   options.grace = 0.2;
   Launched launched(options);
   EXPECT_EQ(launched.wait(), 70);
@@ -94,8 +103,9 @@ TEST_F(Launcher, KillsWhoIgnoresSigterm) {
 }
 
 TEST_F(Launcher, KillsWhoIsSuspended) {
-  LaunchOptions options =
-      sh(2, "[ $RANK = 1 ] && { echo $$ > $D/ready1; kill -STOP $$; }\nwhile [ ! -s $D/ready1 ]; do sleep 0.01; done; exit 76");
+  LaunchOptions options = sh(2,
+                             "[ $RANK = 1 ] && { echo $$ > $D/ready1; kill -STOP $$; }\nwhile [ ! "
+                             "-s $D/ready1 ]; do sleep 0.01; done; exit 76");
   options.grace = 0.2;
   Launched launched(options);
   EXPECT_EQ(launched.wait(), 76);
@@ -103,16 +113,19 @@ TEST_F(Launcher, KillsWhoIsSuspended) {
 }
 
 const std::string fails_until_attempt_2 =
-    "echo attempt $POLYSKETCH_ATTEMPT; [ $RANK = 1 ] && [ $POLYSKETCH_ATTEMPT -lt 2 ] && exit 74; exit 0";
+    "echo attempt $POLYSKETCH_ATTEMPT; [ $RANK = 1 ] && [ $POLYSKETCH_ATTEMPT -lt 2 ] && exit 74; "
+    "exit 0";
 
 TEST_F(Launcher, RestartsTheGroup) {
   LaunchOptions options = sh(2, fails_until_attempt_2);
   options.max_restarts = 2;
   Launched launched(options);
   EXPECT_EQ(launched.wait(), 0) << launched.err();
-  EXPECT_THAT(launched.out_lines(),
-              AllOf(Contains("[1] attempt 0"), Contains("[1] attempt 1"), Contains("[1] attempt 2"), Contains("[0] attempt 2")));
-  EXPECT_THAT(launched.err(), AllOf(HasSubstr("restart 1 of 2 in 0.01 s"), HasSubstr("restart 2 of 2 in 0.02 s"), Not(HasSubstr("ERROR"))));
+  EXPECT_THAT(launched.out_lines(), AllOf(Contains("[1] attempt 0"), Contains("[1] attempt 1"),
+                                          Contains("[1] attempt 2"), Contains("[0] attempt 2")));
+  EXPECT_THAT(launched.err(),
+              AllOf(HasSubstr("restart 1 of 2 in 0.01 s"), HasSubstr("restart 2 of 2 in 0.02 s"),
+                    Not(HasSubstr("ERROR"))));
 }
 
 TEST_F(Launcher, RestartsNoMoreThanAllowed) {
@@ -125,8 +138,10 @@ TEST_F(Launcher, RestartsNoMoreThanAllowed) {
 }
 
 TEST_F(Launcher, RestartsAfterASignal) {
-  LaunchOptions options =
-      sh(2, "[ $RANK$POLYSKETCH_ATTEMPT = 00 ] && kill -KILL $$\n[ $POLYSKETCH_ATTEMPT = 1 ] && exit 0\n" + wait_for_ever);
+  LaunchOptions options = sh(2,
+                             "[ $RANK$POLYSKETCH_ATTEMPT = 00 ] && kill -KILL $$\n[ "
+                             "$POLYSKETCH_ATTEMPT = 1 ] && exit 0\n" +
+                                 wait_for_ever);
   options.max_restarts = 1;
   Launched launched(options);
   EXPECT_EQ(launched.wait(), 0) << launched.err();
@@ -139,7 +154,9 @@ TEST_F(Launcher, DoesNotRepeatWhatARestartCannotMend) {
     options.max_restarts = 3;
     Launched launched(options);
     EXPECT_EQ(launched.wait(), code);
-    EXPECT_THAT(launched.err(), AllOf(HasSubstr("which a restart does not mend"), Not(HasSubstr("restart 1")))) << code;
+    EXPECT_THAT(launched.err(),
+                AllOf(HasSubstr("which a restart does not mend"), Not(HasSubstr("restart 1"))))
+        << code;
   }
 }
 
@@ -153,13 +170,15 @@ TEST_F(Launcher, RestartsOnWhatTheUserSays) {
 }
 
 TEST_F(Launcher, PassesASignalOnOnce) {
-  for (const auto& [sent, got] :
-       {std::pair(SIGTERM, "TERM"), std::pair(SIGINT, "INT"), std::pair(SIGUSR1, "USR1"), std::pair(SIGHUP, "TERM")}) {
+  for (const auto& [sent, got] : {std::pair(SIGTERM, "TERM"), std::pair(SIGINT, "INT"),
+                                  std::pair(SIGUSR1, "USR1"), std::pair(SIGHUP, "TERM")}) {
     SCOPED_TRACE(sent);
     std::string traps;
-    for (const char* name : {"TERM", "INT", "USR1", "HUP"}) traps += fmt::format("trap 'echo {} >> $D/got$RANK; stop=1' {}\n", name, name);
-    LaunchOptions options =
-        sh(2, traps + "echo $$ > $D/ready$RANK; while [ -z $stop ]; do sleep 0.02; done; sleep 0.1; rm $D/ready$RANK; exit 75");
+    for (const char* name : {"TERM", "INT", "USR1", "HUP"})
+      traps += fmt::format("trap 'echo {} >> $D/got$RANK; stop=1' {}\n", name, name);
+    LaunchOptions options = sh(2, traps +
+                                      "echo $$ > $D/ready$RANK; while [ -z $stop ]; do sleep 0.02; "
+                                      "done; sleep 0.1; rm $D/ready$RANK; exit 75");
     options.max_restarts = 3;
     Launched launched(options);
     ASSERT_TRUE(eventually([&] { return all_exist("ready", 2); }));
@@ -169,7 +188,9 @@ TEST_F(Launcher, PassesASignalOnOnce) {
       EXPECT_EQ(read_text(folder_ / (std::string("got") + rank)), std::string(got) + "\n");
       std::filesystem::remove(folder_ / (std::string("got") + rank));
     }
-    EXPECT_THAT(launched.err(), AllOf(HasSubstr("passed on to the ranks"), HasSubstr("stopped on request"), Not(HasSubstr("restart 1"))));
+    EXPECT_THAT(launched.err(),
+                AllOf(HasSubstr("passed on to the ranks"), HasSubstr("stopped on request"),
+                      Not(HasSubstr("restart 1"))));
   }
 }
 
@@ -210,7 +231,8 @@ TEST_F(Launcher, AFailureWhileStoppingIsNotRestarted) {
   ASSERT_TRUE(eventually([&] { return all_exist("ready", 2); }));
   launched.signal(SIGTERM);
   EXPECT_EQ(launched.wait(), 74);
-  EXPECT_THAT(launched.err(), AllOf(HasSubstr(", while it was to stop: see"), Not(HasSubstr("restart 1"))));
+  EXPECT_THAT(launched.err(),
+              AllOf(HasSubstr(", while it was to stop: see"), Not(HasSubstr("restart 1"))));
 }
 
 TEST_F(Launcher, RanksThatStopByThemselvesAreNoFailure) {
@@ -226,7 +248,8 @@ TEST_F(Launcher, StopsBetweenAttempts) {
   options.max_restarts = 3;
   options.restart_pause = 1000;
   Launched launched(options);
-  ASSERT_TRUE(eventually([&] { return launched.err().find("restart 1 of 3") != std::string::npos; }));
+  ASSERT_TRUE(
+      eventually([&] { return launched.err().find("restart 1 of 3") != std::string::npos; }));
   launched.signal(SIGTERM);
   EXPECT_EQ(launched.wait(), 75);
 }
@@ -244,10 +267,12 @@ TEST_F(Launcher, ItsOwnSuddenDeathIsThatOfTheRanks) {
 
 TEST_F(Launcher, LeavesNothingOfWhatRanksStarted) {
   // One stays in the group of its rank, one leaves it; both hold the pipes.
-  Launched launched(sh(2,
-                       "sh -c 'echo $$ > $D/child$RANK; exec sleep 1000' &\nsetsid sh -c 'echo $$ > $D/child-a$RANK; exec sleep 1000' &\n"
-                       "while [ ! -s $D/child$RANK -o ! -s $D/child-a$RANK ]; do sleep 0.01; done; echo done"),
-                    [&] { setenv("D", folder_.path().c_str(), 1); });
+  Launched launched(
+      sh(2,
+         "sh -c 'echo $$ > $D/child$RANK; exec sleep 1000' &\nsetsid sh -c 'echo $$ > "
+         "$D/child-a$RANK; exec sleep 1000' &\n"
+         "while [ ! -s $D/child$RANK -o ! -s $D/child-a$RANK ]; do sleep 0.01; done; echo done"),
+      [&] { setenv("D", folder_.path().c_str(), 1); });
   EXPECT_EQ(launched.wait(), 0);
   EXPECT_THAT(launched.out_lines(), UnorderedElementsAre("[0] done", "[1] done"));
   expect_all_gone("child", 4);
@@ -255,17 +280,20 @@ TEST_F(Launcher, LeavesNothingOfWhatRanksStarted) {
 
 TEST_F(Launcher, KillsWhatAFinishedRankStartedThoughOthersGoOn) {
   Launched launched(sh(2,
-                       "[ $RANK = 0 ] && { sleep 1000 & echo $! > $D/child.part; mv $D/child.part $D/child; exit 0; }\n"
-                       "while [ ! -s $D/child ]; do sleep 0.01; done; while kill -0 $(cat $D/child); do sleep 0.02; done 2>/dev/null"));
+                       "[ $RANK = 0 ] && { sleep 1000 & echo $! > $D/child.part; mv $D/child.part "
+                       "$D/child; exit 0; }\n"
+                       "while [ ! -s $D/child ]; do sleep 0.01; done; while kill -0 $(cat "
+                       "$D/child); do sleep 0.02; done 2>/dev/null"));
   EXPECT_EQ(launched.wait(), 0);
   expect_all_gone("child", 1);
 }
 
 TEST_F(Launcher, DoesNotListenToWhoOutlivesARank) {
-  Launched launched(sh(1,
-                       "for i in 1 2 3 4 5 6; do setsid sh -c 'echo $$ > $D/child$0; exec yes' $i & done\n"
-                       "for i in 1 2 3 4 5 6; do while [ ! -s $D/child$i ]; do sleep 0.01; done; done; exit 65"),
-                    [&] { setenv("D", folder_.path().c_str(), 1); });
+  Launched launched(
+      sh(1,
+         "for i in 1 2 3 4 5 6; do setsid sh -c 'echo $$ > $D/child$0; exec yes' $i & done\n"
+         "for i in 1 2 3 4 5 6; do while [ ! -s $D/child$i ]; do sleep 0.01; done; done; exit 65"),
+      [&] { setenv("D", folder_.path().c_str(), 1); });
   EXPECT_EQ(launched.wait(), 65);
   expect_all_gone("child", 6);
 }
@@ -290,7 +318,8 @@ TEST_F(Launcher, RefusesContradictions) {
     return launched.err();
   };
   EXPECT_THAT(refused([](LaunchOptions& o) { o.command.clear(); }), HasSubstr("nothing to launch"));
-  EXPECT_THAT(refused([](LaunchOptions& o) { o.node_rank = 1; }), HasSubstr("--node-rank 1: want 0 to 0"));
+  EXPECT_THAT(refused([](LaunchOptions& o) { o.node_rank = 1; }),
+              HasSubstr("--node-rank 1: want 0 to 0"));
   EXPECT_THAT(refused([](LaunchOptions& o) {
                 o.nodes = 2;
                 o.host = "a";

@@ -40,10 +40,13 @@ TEST(LineCutter, CutsLongLines) {
 
 TEST(LineCutter, DoesNotDependOnThePieces) {
   std::string text;
-  for (size_t i = 0; i < 400; ++i) text += std::string((i * 7919) % 997, static_cast<char>('a' + i % 26)) + (i % 5 == 0 ? "\n\n" : "\n");
+  for (size_t i = 0; i < 400; ++i)
+    text += std::string((i * 7919) % 997, static_cast<char>('a' + i % 26)) +
+            (i % 5 == 0 ? "\n\n" : "\n");
   text += std::string(3 * LineCutter::kLongest + 17, 'z') + "\nend";
   const auto whole = cut({text});
-  for (size_t length : {size_t{1}, size_t{7}, size_t{4096}, LineCutter::kLongest - 1, LineCutter::kLongest, LineCutter::kLongest + 1}) {
+  for (size_t length : {size_t{1}, size_t{7}, size_t{4096}, LineCutter::kLongest - 1,
+                        LineCutter::kLongest, LineCutter::kLongest + 1}) {
     std::vector<std::string> pieces;
     for (size_t at = 0; at < text.size(); at += length) pieces.push_back(text.substr(at, length));
     EXPECT_EQ(cut(pieces), whole) << length;

@@ -25,7 +25,8 @@ bool can_listen(int64_t port, bool reuse) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
-  const bool listens = bind(server, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && listen(server, 1) == 0;
+  const bool listens = bind(server, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+                       listen(server, 1) == 0;
   close(server);
   return listens;
 }
@@ -76,7 +77,8 @@ TEST(Processors, AreThoseOfTheQuota) {
     EXPECT_EQ(usable_processors(file), allowed) << none;
   }
   for (const auto& [quota, processors] :
-       {std::pair("100000 100000\n", 1), std::pair("1000 100000\n", 1), std::pair("100001 100000\n", 2)}) {
+       {std::pair("100000 100000\n", 1), std::pair("1000 100000\n", 1),
+        std::pair("100001 100000\n", 2)}) {
     test::write_text(file, quota);
     EXPECT_EQ(usable_processors(file), std::min<int64_t>(processors, allowed)) << quota;
   }

@@ -16,14 +16,18 @@ constexpr int64_t kLayers = 3, kHeads = 4, kLength = 100;
 
 /// A layer's q and k whose numbers tell sequence, head and position.
 at::Tensor numbered(int64_t batch) {
-  const at::Tensor b = at::arange(batch).view({-1, 1, 1, 1}), h = at::arange(kHeads).view({1, -1, 1, 1});
-  return ((b * 10 + h) * 1000 + at::arange(kLength).view({1, 1, -1, 1})).expand({batch, kHeads, kLength, 2}).to(at::kDouble);
+  const at::Tensor b = at::arange(batch).view({-1, 1, 1, 1}),
+                   h = at::arange(kHeads).view({1, -1, 1, 1});
+  return ((b * 10 + h) * 1000 + at::arange(kLength).view({1, 1, -1, 1}))
+      .expand({batch, kHeads, kLength, 2})
+      .to(at::kDouble);
 }
 
 TEST(AttentionProbe, IsAPureFunctionOfSeedAndStep) {
   std::set<int64_t> heads, sequences;
   for (int64_t step = 0; step < 40; ++step) {
-    AttentionProbe one(5, step, kLayers, kHeads, 3, kLength, {}), same(5, step, kLayers, kHeads, 3, kLength, {});
+    AttentionProbe one(5, step, kLayers, kHeads, 3, kLength, {}),
+        same(5, step, kLayers, kHeads, 3, kLength, {});
     EXPECT_TRUE(one.positions().equal(same.positions()));
     const at::Tensor x = numbered(3);
     for (size_t layer = 0; layer < kLayers; ++layer) {
@@ -58,10 +62,12 @@ TEST(AttentionProbe, TakesCopiesOfOneDocumentAndHead) {
     EXPECT_EQ(probe.positions().size(0), std::min<int64_t>(length, AttentionProbe::kQueries));
     EXPECT_TRUE(probe.positions().diff().gt(0).all().item<bool>());
     EXPECT_LT(probe.positions().max().item<int64_t>(), length);
-    const at::Tensor key = layer.keys.select(3, 0).flatten(), query = layer.queries.select(3, 0).flatten();
+    const at::Tensor key = layer.keys.select(3, 0).flatten(),
+                     query = layer.queries.select(3, 0).flatten();
     const double base = key[0].item<double>() - 0.5 - static_cast<double>(first);
     EXPECT_EQ(static_cast<int64_t>(base) % 10'000, 1000 * layer.head);
-    EXPECT_TRUE(key.equal(at::arange(length).to(at::kDouble) + base + 0.5 + static_cast<double>(first)));
+    EXPECT_TRUE(
+        key.equal(at::arange(length).to(at::kDouble) + base + 0.5 + static_cast<double>(first)));
     EXPECT_TRUE(query.equal(probe.positions().to(at::kDouble) + base + static_cast<double>(first)));
     const_cast<at::Tensor&>(k).zero_();
     EXPECT_NE(layer.keys.abs().sum().item<double>(), 0) << "a copy";
@@ -83,16 +89,20 @@ Transformer::Options tiny(AttentionKind kind, bool recompute) {
   return options;
 }
 
-/// Loss and gradients with a probe are those without, bit for bit, and the probe has seen what attention saw.
+/// Loss and gradients with a probe are those without, bit for bit, and the probe has seen what
+/// attention saw.
 TEST(AttentionProbe, ChangesNothing) {
   for (const bool recompute : {false, true}) {
     for (const AttentionKind kind : {AttentionKind::softmax, AttentionKind::polysketch}) {
       Philox random(11, RandomPurpose::test);
       at::Tensor ids = at::empty({3, 41}, at::kLong);
-      for (int64_t i = 0; i < ids.numel(); ++i) ids.mutable_data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(61));
+      for (int64_t i = 0; i < ids.numel(); ++i)
+        ids.mutable_data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(61));
       Transformer plain(tiny(kind, recompute)), watched(tiny(kind, recompute));
-      ModelInput input{
-          .ids = ids.narrow(1, 0, 40).contiguous(), .targets = ids.narrow(1, 1, 40).contiguous(), .documents = {}, .dropout = {}};
+      ModelInput input{.ids = ids.narrow(1, 0, 40).contiguous(),
+                       .targets = ids.narrow(1, 1, 40).contiguous(),
+                       .documents = {},
+                       .dropout = {}};
       const at::Tensor loss = plain.forward_backward(input, 1);
       AttentionProbe probe(1, 2, 2, 2, 3, 40, {});
       input.probe = &probe;

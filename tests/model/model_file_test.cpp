@@ -18,7 +18,8 @@ namespace polysketch {
 namespace {
 
 /// Into a flat buffer laid out like the masters.
-void load_into(const Parameters& parameters, const at::Tensor& flat, const TensorSet& set, const std::string& prefix) {
+void load_into(const Parameters& parameters, const at::Tensor& flat, const TensorSet& set,
+               const std::string& prefix) {
   load_tensors(parameters, set, prefix, [&](size_t index, const at::Tensor& value) {
     const ParameterInfo& info = parameters.infos()[index];
     flat.narrow(0, info.offset, info.count).copy_(value.reshape({-1}));
@@ -33,7 +34,8 @@ Parameters make_parameters(int64_t layers, int64_t width = 6) {
   Parameters parameters;
   parameters.add("embedding.weight", {50, width}, Initializer::embedding, true);
   for (int64_t i = 0; i < layers; ++i) {
-    parameters.add(fmt::format("blocks.{}.weight", i), {width, width + 3}, Initializer::lecun_normal, true);
+    parameters.add(fmt::format("blocks.{}.weight", i), {width, width + 3},
+                   Initializer::lecun_normal, true);
     parameters.add(fmt::format("blocks.{}.gain", i), {width}, Initializer::ones, false);
   }
   parameters.allocate(at::kCPU, at::kFloat);
@@ -41,9 +43,11 @@ Parameters make_parameters(int64_t layers, int64_t width = 6) {
   return parameters;
 }
 
-/// Writes model and moments as each of `world` processes in turn; the buffers of each hold numbers only where it is to write them.
-std::vector<FileRecord> write_all(const std::filesystem::path& folder, const Parameters& parameters, const at::Tensor& masters,
-                                  const std::vector<at::Tensor>& moments, int64_t world) {
+/// Writes model and moments as each of `world` processes in turn; the buffers of each hold numbers
+/// only where it is to write them.
+std::vector<FileRecord> write_all(const std::filesystem::path& folder, const Parameters& parameters,
+                                  const at::Tensor& masters, const std::vector<at::Tensor>& moments,
+                                  int64_t world) {
   std::vector<FileRecord> files;
   for (int64_t rank = 0; rank < world; ++rank) {
     const Peers peers{rank, world, {}};
@@ -58,9 +62,11 @@ std::vector<FileRecord> write_all(const std::filesystem::path& folder, const Par
     const std::vector<TensorGroup> groups{
         tensor_group("model", parameters, {{"", only(masters, own[0])}}, peers, storage),
         tensor_group("optimizer", parameters,
-                     {{"first_moment.", only(moments[0], own_moments[0])}, {"second_moment.", only(moments[1], own_moments[1])}}, peers,
-                     storage)};
-    for (FileRecord& file : write_share(folder, groups, rank, world)) files.push_back(std::move(file));
+                     {{"first_moment.", only(moments[0], own_moments[0])},
+                      {"second_moment.", only(moments[1], own_moments[1])}},
+                     peers, storage)};
+    for (FileRecord& file : write_share(folder, groups, rank, world))
+      files.push_back(std::move(file));
   }
   return files;
 }
@@ -73,15 +79,19 @@ TEST(ModelFile, EachWritesItsPartAndAllIsRead) {
   for (const int64_t world : {1, 2, 3, 9}) {
     const TemporaryFolder folder;
     const auto files = write_all(folder.path(), parameters, masters, moments, world);
-    const TensorSet model(folder.path(), files, "model"), optimizer(folder.path(), files, "optimizer");
+    const TensorSet model(folder.path(), files, "model"),
+        optimizer(folder.path(), files, "optimizer");
     EXPECT_EQ(model.tensors().size(), parameters.infos().size());
     EXPECT_EQ(optimizer.tensors().size(), 2 * parameters.infos().size());
-    at::Tensor read = at::zeros_like(masters), first = at::zeros_like(masters), second = at::zeros_like(masters);
+    at::Tensor read = at::zeros_like(masters), first = at::zeros_like(masters),
+               second = at::zeros_like(masters);
     load_into(parameters, read, model, "");
     load_into(parameters, first, optimizer, "first_moment.");
     load_into(parameters, second, optimizer, "second_moment.");
     for (const ParameterInfo& info : parameters.infos()) {
-      const auto of = [&](const at::Tensor& flat) { return flat.narrow(0, info.offset, info.count); };
+      const auto of = [&](const at::Tensor& flat) {
+        return flat.narrow(0, info.offset, info.count);
+      };
       EXPECT_TRUE(of(read).equal(of(masters))) << info.name << ", " << world << " processes";
       EXPECT_TRUE(of(first).equal(of(moments[0]))) << info.name << ", " << world << " processes";
       EXPECT_TRUE(of(second).equal(of(moments[1]))) << info.name << ", " << world << " processes";
@@ -94,7 +104,8 @@ TEST(ModelFile, OnlyTheOwnPartIsCopied) {
   int64_t all = 0;
   for (int64_t rank = 0; rank < 4; ++rank) {
     std::vector<at::Tensor> storage;
-    const TensorGroup group = tensor_group("model", parameters, {{"", parameters.flat_master()}}, {rank, 4, {}}, storage);
+    const TensorGroup group =
+        tensor_group("model", parameters, {{"", parameters.flat_master()}}, {rank, 4, {}}, storage);
     EXPECT_EQ(group.tensors.size(), parameters.infos().size()) << "names of all";
     EXPECT_LT(storage.at(0).numel(), parameters.flat_master().numel() / 2);
     for (const TensorView& tensor : group.tensors) all += tensor.data != nullptr ? 1 : 0;
@@ -105,7 +116,8 @@ TEST(ModelFile, OnlyTheOwnPartIsCopied) {
 TEST(ModelFile, ListsTenDifferencesOverAllFiles) {
   Parameters saved = make_parameters(9), wanted = make_parameters(2, 7);
   const TemporaryFolder folder;
-  const auto files = write_all(folder.path(), saved, saved.flat_master(), {saved.flat_master(), saved.flat_master()}, 3);
+  const auto files = write_all(folder.path(), saved, saved.flat_master(),
+                               {saved.flat_master(), saved.flat_master()}, 3);
   const TensorSet set(folder.path(), files, "model");
   try {
     load_into(wanted, wanted.flat_master(), set, "");
@@ -113,8 +125,10 @@ TEST(ModelFile, ListsTenDifferencesOverAllFiles) {
   } catch (const UserError& error) {
     EXPECT_EQ(error.code(), ExitCode::no_checkpoint);
     EXPECT_THAT(error.what(),
-                AllOf(HasSubstr("model-*-of-00003.safetensors"), HasSubstr("embedding.weight is F32 [50, 6], the model wants F32 [50, 7]"),
-                      HasSubstr("blocks.2.weight is not a parameter of this model"), HasSubstr("and 9 more")));
+                AllOf(HasSubstr("model-*-of-00003.safetensors"),
+                      HasSubstr("embedding.weight is F32 [50, 6], the model wants F32 [50, 7]"),
+                      HasSubstr("blocks.2.weight is not a parameter of this model"),
+                      HasSubstr("and 9 more")));
   }
 }
 

@@ -45,21 +45,26 @@ at::Tensor random_ids(int64_t batch, int64_t length, int64_t vocabulary, uint64_
   Philox random(11, RandomPurpose::test, stream);
   at::Tensor ids = at::empty({batch, length}, at::kLong);
   for (int64_t i = 0; i < ids.numel(); ++i)
-    ids.data_ptr<int64_t>()[i] = static_cast<int64_t>(random.bounded(static_cast<uint64_t>(vocabulary)));
+    ids.data_ptr<int64_t>()[i] =
+        static_cast<int64_t>(random.bounded(static_cast<uint64_t>(vocabulary)));
   return ids;
 }
 
 ModelInput random_input(int64_t batch, int64_t length, int64_t vocabulary, uint64_t stream = 0) {
   const at::Tensor ids = random_ids(batch, length + 1, vocabulary, stream);
-  return {.ids = ids.narrow(1, 0, length).contiguous(), .targets = ids.narrow(1, 1, length).contiguous(), .documents = {}, .dropout = {}};
+  return {.ids = ids.narrow(1, 0, length).contiguous(),
+          .targets = ids.narrow(1, 1, length).contiguous(),
+          .documents = {},
+          .dropout = {}};
 }
 
 double relative(const at::Tensor& a, const at::Tensor& b) {
   return ((a.to(at::kDouble) - b.to(at::kDouble)).norm() / b.to(at::kDouble).norm()).item<double>();
 }
 
-constexpr std::array kKinds{AttentionKind::softmax,         AttentionKind::polynomial, AttentionKind::polysketch,
-                            AttentionKind::performer,       AttentionKind::hedgehog,   AttentionKind::sliding_window,
+constexpr std::array kKinds{AttentionKind::softmax,         AttentionKind::polynomial,
+                            AttentionKind::polysketch,      AttentionKind::performer,
+                            AttentionKind::hedgehog,        AttentionKind::sliding_window,
                             AttentionKind::local_polynomial};
 
 std::string kind_name(AttentionKind kind) {
@@ -71,7 +76,8 @@ std::string kind_name(AttentionKind kind) {
 class TransformerTest : public testing::TestWithParam<AttentionKind> {
   at::NoGradGuard no_grad_;
 };
-INSTANTIATE_TEST_SUITE_P(Kinds, TransformerTest, testing::ValuesIn(kKinds), [](const auto& kind) { return kind_name(kind.param); });
+INSTANTIATE_TEST_SUITE_P(Kinds, TransformerTest, testing::ValuesIn(kKinds),
+                         [](const auto& kind) { return kind_name(kind.param); });
 
 TEST_P(TransformerTest, GradientsAgreeWithCentralDifferencesInEveryParameter) {
   Transformer model(small(GetParam()));
@@ -82,7 +88,8 @@ TEST_P(TransformerTest, GradientsAgreeWithCentralDifferencesInEveryParameter) {
   for (size_t i = 0; i < parameters.infos().size(); ++i) {
     // Along a random direction, so that one difference covers every element.
     at::Tensor value = parameters.master(i), direction = at::empty_like(value);
-    for (int64_t k = 0; k < direction.numel(); ++k) direction.data_ptr<double>()[k] = random.normal();
+    for (int64_t k = 0; k < direction.numel(); ++k)
+      direction.data_ptr<double>()[k] = random.normal();
     constexpr double step = 5e-5;
     const auto loss_at = [&](double distance) {
       const at::Tensor saved = value.clone();
@@ -91,11 +98,13 @@ TEST_P(TransformerTest, GradientsAgreeWithCentralDifferencesInEveryParameter) {
       value.copy_(saved);
       return loss;
     };
-    // Two steps and Richardson's extrapolation: the third derivative along a direction that moves every weight is not small.
+    // Two steps and Richardson's extrapolation: the third derivative along a direction that moves
+    // every weight is not small.
     const auto slope = [&](double h) { return (loss_at(h) - loss_at(-h)) / (2 * h); };
     const double numeric = (4 * slope(step) - slope(2 * step)) / 3;
     const double analytic = (parameters.gradient(i) * direction).sum().item<double>();
-    EXPECT_NEAR(analytic, numeric, kCentralDifference * (1 + std::abs(numeric))) << parameters.infos()[i].name;
+    EXPECT_NEAR(analytic, numeric, kCentralDifference * (1 + std::abs(numeric)))
+        << parameters.infos()[i].name;
   }
 }
 
@@ -136,7 +145,8 @@ TEST_P(TransformerTest, RecomputationChangesNothing) {
     ModelInput input = random_input(3, 16, 61);
     input.dropout = {7, 5, 40};
     EXPECT_TRUE(plain.forward_backward(input, 0.01).equal(again.forward_backward(input, 0.01)));
-    EXPECT_TRUE(plain.parameters().flat_gradient().equal(again.parameters().flat_gradient())) << "dropout " << rate;
+    EXPECT_TRUE(plain.parameters().flat_gradient().equal(again.parameters().flat_gradient()))
+        << "dropout " << rate;
   }
 }
 
@@ -146,11 +156,15 @@ TEST_P(TransformerTest, MicroBatchesAddUpToTheLargeBatch) {
   const at::Tensor loss = whole.forward_backward(input, 0.25);
   at::Tensor sum = at::zeros({}, at::kDouble);
   for (int64_t row = 0; row < 4; ++row) {
-    sum += parts.forward_backward(
-        {.ids = input.ids.narrow(0, row, 1), .targets = input.targets.narrow(0, row, 1), .documents = {}, .dropout = {}}, 0.25);
+    sum += parts.forward_backward({.ids = input.ids.narrow(0, row, 1),
+                                   .targets = input.targets.narrow(0, row, 1),
+                                   .documents = {},
+                                   .dropout = {}},
+                                  0.25);
   }
   EXPECT_LT(relative(sum, loss), kReordered64);
-  EXPECT_LT(relative(parts.parameters().flat_gradient(), whole.parameters().flat_gradient()), kReordered64);
+  EXPECT_LT(relative(parts.parameters().flat_gradient(), whole.parameters().flat_gradient()),
+            kReordered64);
 }
 
 TEST_P(TransformerTest, DropoutDependsOnTheSequenceAndTheStepAlone) {
@@ -161,20 +175,24 @@ TEST_P(TransformerTest, DropoutDependsOnTheSequenceAndTheStepAlone) {
   input.dropout = {1, 3, 10};
   whole.forward_backward(input, 1);
   for (int64_t row = 0; row < 2; ++row) {
-    ModelInput one{
-        .ids = input.ids.narrow(0, row, 1), .targets = input.targets.narrow(0, row, 1), .documents = {}, .dropout = {1, 3, 10 + row}};
+    ModelInput one{.ids = input.ids.narrow(0, row, 1),
+                   .targets = input.targets.narrow(0, row, 1),
+                   .documents = {},
+                   .dropout = {1, 3, 10 + row}};
     parts.forward_backward(one, 1);
   }
-  EXPECT_LT(relative(parts.parameters().flat_gradient(), whole.parameters().flat_gradient()), kReordered64);
+  EXPECT_LT(relative(parts.parameters().flat_gradient(), whole.parameters().flat_gradient()),
+            kReordered64);
   input.dropout.step = 4;
   later.forward_backward(input, 1);
   EXPECT_GT(relative(later.parameters().flat_gradient(), whole.parameters().flat_gradient()), 0.01);
-  EXPECT_TRUE(whole.losses(input).equal(later.losses(input))) << "evaluation must not drop anything";
+  EXPECT_TRUE(whole.losses(input).equal(later.losses(input)))
+      << "evaluation must not drop anything";
 }
 
 TEST_P(TransformerTest, HalfPrecisionStaysNearDoublePrecision) {
-  // With heads as narrow as these a single row of a polynomial can carry the gradient, so that its error depends on the draw: the median
-  // of five models says how far off a model is.
+  // With heads as narrow as these a single row of a polynomial can carry the gradient, so that its
+  // error depends on the draw: the median of five models says how far off a model is.
   constexpr int64_t kLength = 128;
   std::vector<double> apart;
   for (const uint64_t seed : {3, 4, 5, 6, 7}) {
@@ -183,19 +201,23 @@ TEST_P(TransformerTest, HalfPrecisionStaysNearDoublePrecision) {
     Transformer reference(wide), half(narrow);
     const ModelInput input = random_input(2, kLength, 61);
     constexpr double kScale = 0.5 / kLength;
-    const at::Tensor expected = reference.forward_backward(input, kScale), loss = half.forward_backward(input, kScale);
+    const at::Tensor expected = reference.forward_backward(input, kScale),
+                     loss = half.forward_backward(input, kScale);
     EXPECT_LT(relative(loss, expected), kBrain) << "seed " << seed;
-    apart.push_back(relative(half.parameters().flat_gradient(), reference.parameters().flat_gradient()));
+    apart.push_back(
+        relative(half.parameters().flat_gradient(), reference.parameters().flat_gradient()));
   }
   std::ranges::nth_element(apart, apart.begin() + 2);
   // A row of these sees four keys at most and is mostly rounding.
-  const bool few_rows = GetParam() == AttentionKind::polysketch || GetParam() == AttentionKind::local_polynomial;
+  const bool few_rows =
+      GetParam() == AttentionKind::polysketch || GetParam() == AttentionKind::local_polynomial;
   EXPECT_LT(apart[2], few_rows ? kBrainFewRows : kBrain);
 }
 
 TEST_P(TransformerTest, MaskedDocumentsEqualSeparatePassesButForPositions) {
-  // Rotary positions enter as differences, so a document's tokens see each other alike wherever it stands; the sinusoidal table does not,
-  // so it is taken out by comparing two inputs that differ before the boundary only.
+  // Rotary positions enter as differences, so a document's tokens see each other alike wherever it
+  // stands; the sinusoidal table does not, so it is taken out by comparing two inputs that differ
+  // before the boundary only.
   Transformer model(small(GetParam(), at::kFloat));
   const at::Tensor ids = random_ids(1, 20, 61);
   at::Tensor other = ids.clone(), runs = at::zeros({1, 20}, at::kInt);
@@ -240,7 +262,8 @@ TEST(Parameters, DrawsAreTheSameForAnyNumberOfThreadsAndHaveTheRightVariance) {
   const at::Tensor qkv = parameters.master(parameters.index("blocks.0.attention.qkv.weight"));
   EXPECT_NEAR(qkv.var().item<double>() * 256, 1, 0.02);
   EXPECT_LE(qkv.abs().max().item<double>(), 2 / std::sqrt(256.0) / 0.8796);  // truncated
-  EXPECT_NEAR(parameters.master(parameters.index("embedding.weight")).var().item<double>() * 256, 1, 0.05);
+  EXPECT_NEAR(parameters.master(parameters.index("embedding.weight")).var().item<double>() * 256, 1,
+              0.05);
   options.seed = 4;
   EXPECT_FALSE(Transformer(options).parameters().flat_master().equal(parameters.flat_master()));
 }
@@ -265,10 +288,16 @@ TEST(ModelCost, ParametersAreThoseOfThePapersAppendixH) {
   struct Row {
     ModelConfig model;
     std::vector<AttentionConfig> attention;
-    double millions;  // as printed, but for two slips: medium is 335.1 by count (printed 337), large with learned sketches 810.4 (811)
+    // as printed, but for two slips: medium is 335.1 by count (printed 337), large with learned
+    // sketches 810.4 (811)
+    double millions;
   };
-  const auto small_model = [](int64_t layers) { return sized(ModelSize::small, layers, 768, 12, 2048); };
-  const auto medium = [](int64_t layers) { return sized(ModelSize::medium, layers, 1024, 16, 2728); };
+  const auto small_model = [](int64_t layers) {
+    return sized(ModelSize::small, layers, 768, 12, 2048);
+  };
+  const auto medium = [](int64_t layers) {
+    return sized(ModelSize::medium, layers, 1024, 16, 2728);
+  };
   const auto large = [](int64_t layers) { return sized(ModelSize::large, layers, 1280, 20, 3408); };
   const std::vector<Row> rows{{small_model(12), {softmax, polynomial}, 110},
                               {small_model(12), {learned32}, 111},
@@ -287,7 +316,9 @@ TEST(ModelCost, ParametersAreThoseOfThePapersAppendixH) {
   for (const Row& row : rows) {
     for (const AttentionConfig& attention : row.attention) {
       const ModelCost cost = model_cost(row.model, attention, Precision::bf16, 1024, 1024);
-      EXPECT_EQ(std::llround(static_cast<double>(cost.parameters) / 1e6), std::llround(row.millions)) << row.model.layers << " layers";
+      EXPECT_EQ(std::llround(static_cast<double>(cost.parameters) / 1e6),
+                std::llround(row.millions))
+          << row.model.layers << " layers";
     }
   }
 }
@@ -296,12 +327,14 @@ TEST(ModelCost, CountsWhatTheModelHolds) {
   for (const AttentionKind kind : kKinds) {
     const Transformer::Options options = small(kind, at::kFloat);
     Transformer model(options);
-    EXPECT_EQ(model_cost(options.model, options.attention, Precision::fp32, 64, 64).parameters, model.parameters().count());
+    EXPECT_EQ(model_cost(options.model, options.attention, Precision::fp32, 64, 64).parameters,
+              model.parameters().count());
   }
 }
 
 TEST(ModelCost, FlopsByHand) {
-  // L = 1, C = 8, H = 2, G = 16, V = 10, T = 4: matrices 4·64 + 3·8·16 = 640, head 80; attention 4·C·T² forward, twice that backward.
+  // L = 1, C = 8, H = 2, G = 16, V = 10, T = 4: matrices 4·64 + 3·8·16 = 640, head 80; attention
+  // 4·C·T² forward, twice that backward.
   ModelConfig model = sized(ModelSize::custom, 1, 8, 2, 16);
   model.vocabulary = 10;
   const ModelCost cost = model_cost(model, {}, Precision::fp32, 4, 4);
@@ -314,18 +347,21 @@ TEST(ModelCost, OrderOfWorkIsThatOfTheModel) {
     const Transformer::Options options = small(kind, at::kFloat);
     Transformer model(options);
     std::vector<int64_t> reported, planned;
-    model.forward_backward(random_input(1, 16, 61), 1.0,
-                           [&](size_t index) { reported.push_back(model.parameters().infos()[index].count); });
+    model.forward_backward(random_input(1, 16, 61), 1.0, [&](size_t index) {
+      reported.push_back(model.parameters().infos()[index].count);
+    });
     const WorkOrder order = work_order(options.model, options.attention, 16);
     EXPECT_EQ(order.backward.size(), 4u) << "head, two blocks, embedding";
-    for (const WorkPiece& piece : order.backward) planned.insert(planned.end(), piece.gradients.begin(), piece.gradients.end());
+    for (const WorkPiece& piece : order.backward)
+      planned.insert(planned.end(), piece.gradients.begin(), piece.gradients.end());
     EXPECT_EQ(planned, reported) << kind_name(kind);
     const ModelCost cost = model_cost(options.model, options.attention, Precision::fp32, 16, 16);
     EXPECT_NEAR(order.flops_per_token(), cost.flops_per_token, 1e-12 * cost.flops_per_token);
     ModelConfig again = options.model;
     again.recompute = true;
-    EXPECT_NEAR(work_order(again, options.attention, 16).flops_per_token() - order.flops_per_token(), order.forward_flops_per_token,
-                1e-12 * cost.flops_per_token)
+    EXPECT_NEAR(
+        work_order(again, options.attention, 16).flops_per_token() - order.flops_per_token(),
+        order.forward_flops_per_token, 1e-12 * cost.flops_per_token)
         << "every block's forward once more";
   }
 }

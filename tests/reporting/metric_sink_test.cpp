@@ -66,7 +66,8 @@ TEST(JsonlSink, WritesOneRowARecordWithFieldsInOrder) {
   const fs::path path = folder / "metrics.jsonl";
   make_jsonl_sink(path.string(), 0)->record(step_record(3));
   const std::string text = read_text(path);
-  EXPECT_THAT(text, testing::StartsWith("{\"event\":\"step\",\"step\":3,\"tokens\":3000,\"time\":"));
+  EXPECT_THAT(text,
+              testing::StartsWith("{\"event\":\"step\",\"step\":3,\"tokens\":3000,\"time\":"));
   EXPECT_LT(text.find("\"loss\":4.213"), text.find("\"perplexity\""));
   EXPECT_EQ(text.back(), '\n');
   EXPECT_EQ(rows_of(path).at(0).at("peak_bytes"), 3328599654);
@@ -75,7 +76,12 @@ TEST(JsonlSink, WritesOneRowARecordWithFieldsInOrder) {
 TEST(JsonlSink, WritesNumbersThatAreNotFiniteAsNull) {
   const TemporaryFolder folder;
   const fs::path path = folder / "metrics.jsonl";
-  MetricRecord record{"step", 1, 2, {{"loss", std::nan("")}, {"gradient_norm", std::numeric_limits<double>::infinity()}, {"path", "\xFF"}}};
+  MetricRecord record{"step",
+                      1,
+                      2,
+                      {{"loss", std::nan("")},
+                       {"gradient_norm", std::numeric_limits<double>::infinity()},
+                       {"path", "\xFF"}}};
   make_jsonl_sink(path.string(), 0)->record(record);
   EXPECT_TRUE(rows_of(path).at(0).at("loss").is_null());
   EXPECT_TRUE(rows_of(path).at(0).at("gradient_norm").is_null());
@@ -91,7 +97,8 @@ TEST(JsonlSink, IsReadableAfterEveryRecord) {
   }
 }
 
-/// Rows of an earlier life of the run; each step must stand in the file once after the run was resumed and repeated what was lost.
+/// Rows of an earlier life of the run; each step must stand in the file once after the run was
+/// resumed and repeated what was lost.
 TEST(JsonlSink, CutsOffRowsBeyondTheCheckpointAtEveryStep) {
   for (int64_t resume = 0; resume <= 6; ++resume) {
     const TemporaryFolder folder;
@@ -101,12 +108,14 @@ TEST(JsonlSink, CutsOffRowsBeyondTheCheckpointAtEveryStep) {
       sink->record({"start", 0, 0, {}});
       for (int64_t step = 1; step <= 6; ++step) sink->record(step_record(step));
     }
-    write_text(path, read_text(path) + "{\"event\":\"step\",\"step\":7,\"tok");  // died in the middle of a row
+    write_text(path, read_text(path) +
+                         "{\"event\":\"step\",\"step\":7,\"tok");  // died in the middle of a row
     const auto sink = make_jsonl_sink(path.string(), resume);
     for (int64_t step = resume + 1; step <= 8; ++step) sink->record(step_record(step));
     const auto rows = rows_of(path);
     ASSERT_EQ(rows.size(), 9U) << "resumed at " << resume;
-    for (int64_t step = 0; step <= 8; ++step) EXPECT_EQ(rows[static_cast<size_t>(step)].at("step"), step);
+    for (int64_t step = 0; step <= 8; ++step)
+      EXPECT_EQ(rows[static_cast<size_t>(step)].at("step"), step);
   }
 }
 
@@ -114,7 +123,8 @@ TEST(JsonlSink, PutsAFileInOrderThatTwoRunsWroteByTurns) {
   const TemporaryFolder folder;
   const fs::path path = folder / "metrics.jsonl";
   std::string text;
-  for (const int step : {1, 2, 9, 3}) text += "{\"event\":\"step\",\"step\":" + std::to_string(step) + "}\n";
+  for (const int step : {1, 2, 9, 3})
+    text += "{\"event\":\"step\",\"step\":" + std::to_string(step) + "}\n";
   write_text(path, text + "no json\n{\"step\": 4, \"event\": \"spelled otherwise\"}\n");
   make_jsonl_sink(path.string(), 5);
   std::vector<int> steps;
@@ -136,7 +146,8 @@ TEST(Sinks, WarnOnceAndGoOnWhereTheyCannotWrite) {
     events->flush();
   });
   EXPECT_EQ(std::count(errors.begin(), errors.end(), '\n'), 2) << errors;
-  EXPECT_THAT(errors, testing::AllOf(HasSubstr("metrics.jsonl from here on is missing"), HasSubstr("TensorBoard event file from here on")));
+  EXPECT_THAT(errors, testing::AllOf(HasSubstr("metrics.jsonl from here on is missing"),
+                                     HasSubstr("TensorBoard event file from here on")));
 }
 
 TEST(Sinks, WarnOnceWhenTheDiskIsFull) {
@@ -169,7 +180,8 @@ TEST(Sinks, LeaveNoHalfRowWhenTheDiskFillsUp) {
   EXPECT_THAT(errors, HasSubstr("metrics.jsonl"));
 }
 
-/// The records of an event file, taken apart as its format says: length, masked CRC of it, content, masked CRC of that.
+/// The records of an event file, taken apart as its format says: length, masked CRC of it, content,
+/// masked CRC of that.
 std::vector<std::string> event_records(const fs::path& folder, bool& whole) {
   std::string text;
   for (const auto& entry : fs::directory_iterator(folder)) text += read_text(entry.path());
@@ -199,29 +211,33 @@ TEST(TensorboardSink, WritesFramedRecordsThatSayItsVersionFirst) {
     sink->record({"validation", 1, 1000, {{"loss", 3.5}}});
     sink->record({"checkpoint", 1, 1000, {{"seconds", 3.5}}});
   }
-  EXPECT_THAT(fs::directory_iterator(folder.path())->path().filename().string(), HasSubstr("tfevents"));
+  EXPECT_THAT(fs::directory_iterator(folder.path())->path().filename().string(),
+              HasSubstr("tfevents"));
   bool whole = false;
   const auto records = event_records(folder.path(), whole);
   EXPECT_TRUE(whole);
   ASSERT_EQ(records.size(), 3U) << "checkpoints are no scalars";
   EXPECT_THAT(records[0], HasSubstr("brain.Event:2"));
-  EXPECT_THAT(records[1], testing::AllOf(HasSubstr("step/loss"), HasSubstr("step/gradient_norm"), Not(HasSubstr("token_digest"))));
+  EXPECT_THAT(records[1], testing::AllOf(HasSubstr("step/loss"), HasSubstr("step/gradient_norm"),
+                                         Not(HasSubstr("token_digest"))));
   const auto value = std::bit_cast<std::array<char, 4>>(4.213F);
-  EXPECT_THAT(records[1], HasSubstr("\x0a\x09step/loss\x15" + std::string(value.data(), value.size())));
+  EXPECT_THAT(records[1],
+              HasSubstr("\x0a\x09step/loss\x15" + std::string(value.data(), value.size())));
   EXPECT_THAT(records[2], HasSubstr("validation/loss"));
 }
 
 MetricRecord diagnostics_record(int64_t step) {
-  return {"diagnostics",
-          step,
-          step * 1000,
-          {{"sketch_error", 0.25},
-           {"sketch_error_worst", 0.5},
-           {"effective_rank", 7.125},
-           {"effective_rank_worst", 3.0},
-           {"queries", 32},
-           {"layers", {{{"head", 1}, {"sketch_error", 0.5}}, {{"head", 0}, {"effective_rank", 3.0}}}},
-           {"seconds", 0.01}}};
+  return {
+      "diagnostics",
+      step,
+      step * 1000,
+      {{"sketch_error", 0.25},
+       {"sketch_error_worst", 0.5},
+       {"effective_rank", 7.125},
+       {"effective_rank_worst", 3.0},
+       {"queries", 32},
+       {"layers", {{{"head", 1}, {"sketch_error", 0.5}}, {{"head", 0}, {"effective_rank", 3.0}}}},
+       {"seconds", 0.01}}};
 }
 
 TEST(TensorboardSink, NamesTheFiguresOfEachLayer) {
@@ -230,9 +246,11 @@ TEST(TensorboardSink, NamesTheFiguresOfEachLayer) {
   bool whole = false;
   const auto records = event_records(folder.path(), whole);
   ASSERT_EQ(records.size(), 2U);
-  for (const char* tag : {"diagnostics/sketch_error", "diagnostics/layers/00/sketch_error", "diagnostics/layers/01/effective_rank"})
+  for (const char* tag : {"diagnostics/sketch_error", "diagnostics/layers/00/sketch_error",
+                          "diagnostics/layers/01/effective_rank"})
     EXPECT_THAT(records[1], HasSubstr(tag));
-  EXPECT_THAT(records[1], Not(HasSubstr("layers/01/sketch_error"))) << "what a layer lacks is not there";
+  EXPECT_THAT(records[1], Not(HasSubstr("layers/01/sketch_error")))
+      << "what a layer lacks is not there";
 }
 
 TEST(TensorboardSink, HidesWhatARunWroteAfterItsCheckpoint) {
@@ -241,7 +259,8 @@ TEST(TensorboardSink, HidesWhatARunWroteAfterItsCheckpoint) {
   bool whole = false;
   const auto records = event_records(folder.path(), whole);
   ASSERT_EQ(records.size(), 2U);
-  EXPECT_THAT(records[1], testing::EndsWith(std::string("\x10\xF5\x03\x3A\x02\x08\x01", 7))) << "step 501, a session that starts";
+  EXPECT_THAT(records[1], testing::EndsWith(std::string("\x10\xF5\x03\x3A\x02\x08\x01", 7)))
+      << "step 501, a session that starts";
 }
 
 TEST(TensorboardSink, CanBeReadUpToWhereItWasCut) {
@@ -265,9 +284,11 @@ std::string console(const ConsoleOptions& options, const std::vector<MetricRecor
 }
 
 TEST(ConsoleSink, WritesALineThatReadsWell) {
-  const std::string line = console({.total_steps = 125'000, .start_step = 1000, .every = 1230}, {step_record(1230)});
+  const std::string line =
+      console({.total_steps = 125'000, .start_step = 1000, .every = 1230}, {step_record(1230)});
   EXPECT_EQ(line,
-            "step   1,230/125,000 | loss 4.213 | ppl  67.6 | lr 6.9e-04 | norm 0.83 | 1.21k tok/s | data 0.1 % | 3.1 GiB | eta 17:11:25\n");
+            "step   1,230/125,000 | loss 4.213 | ppl  67.6 | lr 6.9e-04 | norm 0.83 | 1.21k tok/s "
+            "| data 0.1 % | 3.1 GiB | eta 17:11:25\n");
 }
 
 TEST(ConsoleSink, ShowsUtilisationWhereItIsKnown) {
@@ -282,7 +303,8 @@ TEST(ConsoleSink, WritesTheFirstTheLastAndEveryTenthStep) {
   for (int64_t step = 4; step <= 33; ++step) records.push_back(step_record(step));
   const std::string lines = console({.total_steps = 33, .start_step = 3, .every = 10}, records);
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 5);
-  for (const char* step : {"step  4/33", "step 10/33", "step 20/33", "step 30/33", "step 33/33"}) EXPECT_THAT(lines, HasSubstr(step));
+  for (const char* step : {"step  4/33", "step 10/33", "step 20/33", "step 30/33", "step 33/33"})
+    EXPECT_THAT(lines, HasSubstr(step));
   EXPECT_THAT(lines.substr(lines.find("step 33/33")), Not(HasSubstr("eta")));
 }
 
@@ -292,7 +314,8 @@ TEST(ConsoleSink, AveragesSpeedOverTheStepsOfALine) {
   fast.fields["tokens_per_second"] = 900.0;
   slow.fields["seconds_per_step"] = 9.0;
   slow.fields["tokens_per_second"] = 100.0;
-  EXPECT_THAT(console({.total_steps = 100, .start_step = -5, .every = 2}, {fast, slow}), HasSubstr("  180 tok/s"))
+  EXPECT_THAT(console({.total_steps = 100, .start_step = -5, .every = 2}, {fast, slow}),
+              HasSubstr("  180 tok/s"))
       << "1800 tokens in 10 seconds";
 }
 
@@ -307,26 +330,36 @@ TEST(ConsoleSink, SaysThatALossIsNotFinite) {
   MetricRecord record = step_record(10);
   record.fields["loss"] = std::nan("");
   record.fields["perplexity"] = std::numeric_limits<double>::infinity();
-  EXPECT_THAT(console({.total_steps = 100}, {record}), testing::AllOf(HasSubstr("loss nan"), HasSubstr("ppl   inf")));
+  EXPECT_THAT(console({.total_steps = 100}, {record}),
+              testing::AllOf(HasSubstr("loss nan"), HasSubstr("ppl   inf")));
 }
 
 TEST(ConsoleSink, TellsOfValidationCheckpointAndStop) {
-  const std::string lines =
-      console({.total_steps = 5000},
-              {{"validation",
-                2500,
-                1,
-                {{"loss", 3.9}, {"perplexity", 49.4}, {"bits_per_byte", 1.302}, {"tokens_scored", 1'050'000}, {"seconds", 12.34}}},
-               {"validation", 2600, 1, {{"loss", 3.8}, {"perplexity", 44.7}}},
-               {"validation", 2700, 1, {{"loss", 3.85}, {"perplexity", 46.9}}},
-               {"checkpoint", 2700, 1, {{"path", "runs/x/checkpoints/step-00002700"}, {"bytes", int64_t{1331429376}}, {"seconds", 75.0}}},
-               {"stop", 2700, 1'321'205'760, {{"token_digest", "00"}}}});
-  EXPECT_EQ(lines,
-            "validation at 2,500 | loss 3.9000 | ppl 49.4 | 1.3020 bits/byte | 1.05M tokens in 12.3 s\n"
-            "validation at 2,600 | loss 3.8000 | ppl 44.7 | best so far, was 3.9000\n"
-            "validation at 2,700 | loss 3.8500 | ppl 46.9\n"
-            "checkpoint at 2,700 | runs/x/checkpoints/step-00002700 | 1.24 GiB in 1:15\n"
-            "stopped at step 2,700/5,000 | 1.32B tokens\n");
+  const std::string lines = console(
+      {.total_steps = 5000}, {{"validation",
+                               2500,
+                               1,
+                               {{"loss", 3.9},
+                                {"perplexity", 49.4},
+                                {"bits_per_byte", 1.302},
+                                {"tokens_scored", 1'050'000},
+                                {"seconds", 12.34}}},
+                              {"validation", 2600, 1, {{"loss", 3.8}, {"perplexity", 44.7}}},
+                              {"validation", 2700, 1, {{"loss", 3.85}, {"perplexity", 46.9}}},
+                              {"checkpoint",
+                               2700,
+                               1,
+                               {{"path", "runs/x/checkpoints/step-00002700"},
+                                {"bytes", int64_t{1331429376}},
+                                {"seconds", 75.0}}},
+                              {"stop", 2700, 1'321'205'760, {{"token_digest", "00"}}}});
+  EXPECT_EQ(
+      lines,
+      "validation at 2,500 | loss 3.9000 | ppl 49.4 | 1.3020 bits/byte | 1.05M tokens in 12.3 s\n"
+      "validation at 2,600 | loss 3.8000 | ppl 44.7 | best so far, was 3.9000\n"
+      "validation at 2,700 | loss 3.8500 | ppl 46.9\n"
+      "checkpoint at 2,700 | runs/x/checkpoints/step-00002700 | 1.24 GiB in 1:15\n"
+      "stopped at step 2,700/5,000 | 1.32B tokens\n");
 }
 
 TEST(ConsoleSink, ShowsTheFiguresThatAKindHas) {
@@ -334,7 +367,9 @@ TEST(ConsoleSink, ShowsTheFiguresThatAKindHas) {
             "diagnostics at 2,500 | sketch error 0.25, worst 0.5 | rank 7.12, worst 3\n");
 }
 
-TEST(ConsoleSink, ManagesWithoutAnyFields) { EXPECT_EQ(console({.total_steps = 100}, {{"step", 10, 1, {}}}), "step  10/100\n"); }
+TEST(ConsoleSink, ManagesWithoutAnyFields) {
+  EXPECT_EQ(console({.total_steps = 100}, {{"step", 10, 1, {}}}), "step  10/100\n");
+}
 
 }  // namespace
 }  // namespace polysketch

@@ -14,9 +14,11 @@ namespace {
 
 TEST(PeerFiles, WritesEventsForTensorboard) {
   const char* folder = std::getenv("POLYSKETCH_PEER_FILES");
-  if (folder == nullptr) GTEST_SKIP() << "POLYSKETCH_PEER_FILES names no folder; scripts/check_formats does";
+  if (folder == nullptr)
+    GTEST_SKIP() << "POLYSKETCH_PEER_FILES names no folder; scripts/check_formats does";
   const std::string run = std::string(folder) + "/run";
-  // A run that died after step 50 and was resumed from step 30: the same records go to the rows and to the events.
+  // A run that died after step 50 and was resumed from step 30: the same records go to the rows and
+  // to the events.
   for (const auto& [from, to, offset] : {std::tuple{0, 50, 0.0}, std::tuple{30, 60, 0.25}}) {
     const auto rows = make_jsonl_sink(run + "/metrics.jsonl", from);
     const auto events = make_tensorboard_sink(run + "/tensorboard");

@@ -30,7 +30,8 @@ std::string on_terminal(const std::function<void()>& action) {
   }
   std::string seen;
   std::array<char, 4096> buffer{};
-  for (ssize_t got = 0; (got = read(terminal, buffer.data(), buffer.size())) > 0;) seen.append(buffer.data(), static_cast<size_t>(got));
+  for (ssize_t got = 0; (got = read(terminal, buffer.data(), buffer.size())) > 0;)
+    seen.append(buffer.data(), static_cast<size_t>(got));
   int status = 0;
   waitpid(child, &status, 0);
   close(terminal);
@@ -38,7 +39,8 @@ std::string on_terminal(const std::function<void()>& action) {
   return seen;
 }
 
-/// What stays on the screen: carriage return goes to the start of the row, ESC [ K erases the rest of it.
+/// What stays on the screen: carriage return goes to the start of the row, ESC [ K erases the rest
+/// of it.
 std::string left_on_screen(const std::string& text) {
   std::string rows, row;
   size_t column = 0;

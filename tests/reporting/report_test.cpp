@@ -35,23 +35,36 @@ void write_run(const fs::path& folder, int64_t steps, const std::string& name) {
   sink->record({"start", 0, 0, {}});
   for (int64_t step = 1; step <= steps; ++step) {
     const double loss = step == 7 ? std::nan("") : 3 + 7 / std::sqrt(static_cast<double>(step));
-    sink->record(
-        {"step",
-         step,
-         step * 1000,
-         {{"loss", loss}, {"learning_rate", 7e-4}, {"gradient_norm", 1.0}, {"tokens_per_second", 500.0}, {"seconds_per_step", 2.0}}});
-    if (step % 10 == 0) sink->record({"validation", step, step * 1000, {{"loss", loss + 0.1}, {"perplexity", std::exp(loss + 0.1)}}});
+    sink->record({"step",
+                  step,
+                  step * 1000,
+                  {{"loss", loss},
+                   {"learning_rate", 7e-4},
+                   {"gradient_norm", 1.0},
+                   {"tokens_per_second", 500.0},
+                   {"seconds_per_step", 2.0}}});
+    if (step % 10 == 0)
+      sink->record({"validation",
+                    step,
+                    step * 1000,
+                    {{"loss", loss + 0.1}, {"perplexity", std::exp(loss + 0.1)}}});
   }
   sink->record({"end", steps, steps * 1000, {}});
-  write_text(folder / "config.yaml", fmt::format("run:\n  name: {}\ntraining:\n  steps: {}\nschedule:\n  peak: 0.0007\n", name, steps));
-  write_text(folder / "run.json", R"({"machine": {"cpu": "a <fast> one"}, "build": {"polysketch": "0.1.0"}})");
+  write_text(folder / "config.yaml",
+             fmt::format("run:\n  name: {}\ntraining:\n  steps: {}\nschedule:\n  peak: 0.0007\n",
+                         name, steps));
+  write_text(folder / "run.json",
+             R"({"machine": {"cpu": "a <fast> one"}, "build": {"polysketch": "0.1.0"}})");
 }
 
 /// What a run adds that looked at its attention weights.
 void add_diagnostics(const fs::path& folder, int64_t steps) {
   const auto sink = make_jsonl_sink((folder / "metrics.jsonl").string(), steps);
   for (int64_t step = 10; step <= steps; step += 10)
-    sink->record({"diagnostics", step, step * 1000, {{"sketch_error", 1.0 / static_cast<double>(step)}, {"effective_rank", 5.0}}});
+    sink->record({"diagnostics",
+                  step,
+                  step * 1000,
+                  {{"sketch_error", 1.0 / static_cast<double>(step)}, {"effective_rank", 5.0}}});
 }
 
 std::map<std::string, std::string> figures_of(const RunHistory& run) {
@@ -75,7 +88,8 @@ TEST(RunHistory, ReadsWhatTheSinkWrote) {
   EXPECT_EQ(figures.at("state"), "finished");
   EXPECT_EQ(figures.at("steps"), "40 of 40");
   EXPECT_EQ(figures.at("tokens"), "40.0k");
-  EXPECT_EQ(figures.at("validation loss, best"), fmt::format("{:.4f} at step 40", 3.1 + 7 / std::sqrt(40)));
+  EXPECT_EQ(figures.at("validation loss, best"),
+            fmt::format("{:.4f} at step 40", 3.1 + 7 / std::sqrt(40)));
   EXPECT_EQ(figures.at("time in steps"), "1:20");
   EXPECT_EQ(figures.at("tokens per second, median"), "500");
   EXPECT_EQ(figures.at("steps without a finite loss"), "1");
@@ -86,7 +100,9 @@ TEST(RunHistory, ReadsWhatTheSinkWrote) {
 
 TEST(RunHistory, CountsDamagedRowsAndRefusesAnEmptyRun) {
   const TemporaryFolder folder;
-  write_text(folder / "metrics.jsonl", "{\"event\":\"step\",\"step\":1,\"tokens\":5,\"loss\":2}\nnonsense\n{\"event\":\"step\",\"st");
+  write_text(folder / "metrics.jsonl",
+             "{\"event\":\"step\",\"step\":1,\"tokens\":5,\"loss\":2}\nnonsense\n{\"event\":"
+             "\"step\",\"st");
   EXPECT_EQ(read_run(folder.path()).damaged_rows, 2);
   const auto code_of = [&](const fs::path& path) {
     try {
@@ -103,10 +119,14 @@ TEST(RunHistory, CountsDamagedRowsAndRefusesAnEmptyRun) {
 
 TEST(RunHistory, FlattensTheConfigAsItIsWritten) {
   const auto flat = flatten_config(
-      "# a comment\nrun:\n  name: x\n  directory: \"runs/a: b\"\ndata:\n  tokenizer:\n    path: t.model  # from base\n  context: "
+      "# a comment\nrun:\n  name: x\n  directory: \"runs/a: b\"\ndata:\n  tokenizer:\n    path: "
+      "t.model  # from base\n  context: "
       "8192\ntop: 1\n");
-  const std::map<std::string, std::string> want{
-      {"run.name", "x"}, {"run.directory", "runs/a: b"}, {"data.tokenizer.path", "t.model"}, {"data.context", "8192"}, {"top", "1"}};
+  const std::map<std::string, std::string> want{{"run.name", "x"},
+                                                {"run.directory", "runs/a: b"},
+                                                {"data.tokenizer.path", "t.model"},
+                                                {"data.context", "8192"},
+                                                {"top", "1"}};
   EXPECT_EQ(flat, want);
 }
 
@@ -121,7 +141,8 @@ TEST(HtmlReport, StandsAlone) {
   for (const char* remote : {"src=", "href=", "@import", "<link", "<img", "<iframe"})
     EXPECT_EQ(html.find(remote), std::string::npos) << remote;
   for (size_t at = html.find("://"); at != std::string::npos; at = html.find("://", at + 1)) {
-    EXPECT_EQ(html.substr(at - 4, 30), "http://www.w3.org/2000/svg\" vi") << "only the name of SVG looks like an address";
+    EXPECT_EQ(html.substr(at - 4, 30), "http://www.w3.org/2000/svg\" vi")
+        << "only the name of SVG looks like an address";
   }
   for (const char* title : {"Loss", "Loss, whole run", "Learning rate", "Gradient norm", "Speed"})
     EXPECT_THAT(html, HasSubstr(fmt::format("<b>{}</b>", title)));
@@ -140,7 +161,8 @@ TEST(HtmlReport, DrawsWhatARunSawOfItsWeights) {
   EXPECT_EQ(watched.diagnostics[1].sketch_error, 0.05);
   EXPECT_TRUE(std::isnan(watched.diagnostics[1].largest_score));
   const std::string html = html_report({read_run(folder / "plain"), watched});
-  for (const char* title : {"Error of the sketch", "Effective rank"}) EXPECT_THAT(html, HasSubstr(fmt::format("<b>{}</b>", title)));
+  for (const char* title : {"Error of the sketch", "Effective rank"})
+    EXPECT_THAT(html, HasSubstr(fmt::format("<b>{}</b>", title)));
   EXPECT_THAT(html, Not(HasSubstr("Largest score"))) << "no run has it";
   EXPECT_THAT(html_report({read_run(folder / "plain")}), Not(HasSubstr("Attention weights")));
 }
@@ -151,8 +173,11 @@ TEST(HtmlReport, SetsRunsSideBySideAndMarksWhatDiffers) {
   write_run(folder / "b", 50, "second");
   const std::string html = html_report({read_run(folder / "a"), read_run(folder / "b")});
   EXPECT_THAT(html, HasSubstr("<th>first</th><th>second</th>"));
-  EXPECT_THAT(html, HasSubstr("<tr class=\"differs\"><th scope=\"row\">training.steps</th><td>40</td><td>50</td></tr>"));
-  EXPECT_THAT(html, HasSubstr("<tr><th scope=\"row\">schedule.peak</th><td>0.0007</td><td>0.0007</td></tr>"));
+  EXPECT_THAT(html, HasSubstr("<tr class=\"differs\"><th "
+                              "scope=\"row\">training.steps</th><td>40</td><td>50</td></tr>"));
+  EXPECT_THAT(
+      html,
+      HasSubstr("<tr><th scope=\"row\">schedule.peak</th><td>0.0007</td><td>0.0007</td></tr>"));
 }
 
 TEST(RunHistory, TellsRunsOfOneNameApart) {
@@ -239,7 +264,8 @@ TEST(PlotAxis, HasRoundTicksWithinItsRange) {
       for (double factor : {1.0, 1.01, 1.5, 3.0, 10.0, 1e3, 1e9}) {
         const PlotAxis axis(low, low * factor, logarithmic, 0, 100);
         const auto ticks = axis.ticks(6);
-        ASSERT_GE(ticks.size(), 2U) << low << " times " << factor << (logarithmic ? " logarithmic" : " linear");
+        ASSERT_GE(ticks.size(), 2U)
+            << low << " times " << factor << (logarithmic ? " logarithmic" : " linear");
         ASSERT_LE(ticks.size(), 13U) << low << " times " << factor;
         for (size_t i = 0; i < ticks.size(); ++i) {
           EXPECT_GE(axis.pixel(ticks[i].value), -0.01);
@@ -253,9 +279,10 @@ TEST(PlotAxis, HasRoundTicksWithinItsRange) {
 }
 
 TEST(PlotAxis, WritesNumbersShortly) {
-  const std::vector<std::pair<double, std::string>> cases{{0, "0"},        {7e-4, "7e-4"},   {1.5e-5, "1.5e-5"}, {0.05, "0.05"},
-                                                          {3.25, "3.25"},  {999.0, "999"},   {1000.0, "1k"},     {1.5e6, "1.5M"},
-                                                          {125e9, "125B"}, {-2000.0, "-2k"}, {0.3, "0.3"},       {2e15, "2000T"}};
+  const std::vector<std::pair<double, std::string>> cases{
+      {0, "0"},        {7e-4, "7e-4"},   {1.5e-5, "1.5e-5"}, {0.05, "0.05"},
+      {3.25, "3.25"},  {999.0, "999"},   {1000.0, "1k"},     {1.5e6, "1.5M"},
+      {125e9, "125B"}, {-2000.0, "-2k"}, {0.3, "0.3"},       {2e15, "2000T"}};
   for (const auto& [value, text] : cases) EXPECT_EQ(axis_text(value), text);
 }
 

@@ -14,7 +14,8 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-/// What is wrong with the nesting of elements; empty if nothing is. Enough for a text without comments and CDATA.
+/// What is wrong with the nesting of elements; empty if nothing is. Enough for a text without
+/// comments and CDATA.
 std::string malformed(const std::string& xml) {
   std::vector<std::string> open;
   for (size_t at = xml.find('<'); at != std::string::npos; at = xml.find('<', at + 1)) {
@@ -43,7 +44,8 @@ Plot example() {
   plot.y_label = "time";
   plot.logarithmic_x = plot.logarithmic_y = true;
   plot.x_ticks = {{512, "512"}, {1024, "1Ki"}, {1 << 20, "outside"}};
-  plot.series = {{"first \"one\"", 0, PlotStyle::marked, {{512, 1}, {1024, 4}}}, {"second", 1, PlotStyle::markers, {{512, 2}, {1024, 2}}}};
+  plot.series = {{"first \"one\"", 0, PlotStyle::marked, {{512, 1}, {1024, 4}}},
+                 {"second", 1, PlotStyle::markers, {{512, 2}, {1024, 2}}}};
   return plot;
 }
 
@@ -53,8 +55,9 @@ TEST(SvgFile, StandsAlone) {
   EXPECT_THAT(svg, Not(HasSubstr("var("))) << "colours must not depend on a page";
   EXPECT_THAT(svg, HasSubstr("path.c0,line.c0{stroke:#0b63b5}"));
   EXPECT_THAT(svg, HasSubstr("fill=\"#fff\""));
-  for (const char* part : {">a &lt; b &amp; c</text>", ">first &quot;one&quot;</text>", ">second</text>", ">on a &lt;machine&gt;</text>",
-                           ">of yesterday</text>"})
+  for (const char* part :
+       {">a &lt; b &amp; c</text>", ">first &quot;one&quot;</text>", ">second</text>",
+        ">on a &lt;machine&gt;</text>", ">of yesterday</text>"})
     EXPECT_THAT(svg, HasSubstr(part)) << part;
 }
 

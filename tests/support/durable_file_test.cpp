@@ -18,7 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 
 size_t entries(const fs::path& folder) {
-  return static_cast<size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+  return static_cast<size_t>(
+      std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
 }
 
 ExitCode code_of(const std::function<void()>& action) {
@@ -97,8 +98,10 @@ TEST(DurableFile, SaysWhyItCannotStart) {
   test::write_text(folder / "file", "");
   EXPECT_EQ(code_of([&] { DurableFile file(folder / "missing/a"); }), ExitCode::cannot_create);
   EXPECT_EQ(code_of([&] { DurableFile file(folder / "file/a"); }), ExitCode::cannot_create);
-  EXPECT_EQ(code_of([&] { polysketch::create_directories(folder / "file/a"); }), ExitCode::cannot_create);
-  EXPECT_EQ(code_of([&] { polysketch::create_directories(folder / "file"); }), ExitCode::cannot_create);
+  EXPECT_EQ(code_of([&] { polysketch::create_directories(folder / "file/a"); }),
+            ExitCode::cannot_create);
+  EXPECT_EQ(code_of([&] { polysketch::create_directories(folder / "file"); }),
+            ExitCode::cannot_create);
   EXPECT_EQ(code_of([&] { polysketch::create_directories(folder / "x/y/z"); }), ExitCode::done);
   EXPECT_TRUE(fs::is_directory(folder / "x/y/z"));
 }
@@ -109,13 +112,16 @@ TEST(DurableFile, RefusalsGet77) {
   fs::create_directory(folder / "locked");
   test::write_text(folder / "secret", "x");
   fs::permissions(folder / "secret", fs::perms::none);
-  fs::permissions(folder / "locked", fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_exec);
+  fs::permissions(folder / "locked",
+                  fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_exec);
   fs::permissions(folder.path(), fs::perms::owner_all | fs::perms::others_exec);
   const pid_t child = fork();
   if (child == 0) {
     if (geteuid() == 0 && setuid(65534) != 0) _exit(10);
     if (code_of([&] { DurableFile file(folder / "locked/a"); }) != ExitCode::permission) _exit(1);
-    if (code_of([&] { polysketch::create_directories(folder / "locked/a"); }) != ExitCode::permission) _exit(2);
+    if (code_of([&] { polysketch::create_directories(folder / "locked/a"); }) !=
+        ExitCode::permission)
+      _exit(2);
     if (code_of([&] { read_file(folder / "secret"); }) != ExitCode::permission) _exit(3);
     _exit(0);
   }
@@ -145,7 +151,8 @@ TEST(ReadFile, WholeAndLimits) {
   }
   EXPECT_EQ(code_of([&] { read_file(folder / "none"); }), ExitCode::missing_input);
   EXPECT_EQ(code_of([&] { read_file(folder.path()); }), ExitCode::io);
-  EXPECT_EQ(code_of([&] { read_file("/dev/zero", 1 << 20); }), ExitCode::bad_data) << "endless files hit the limit";
+  EXPECT_EQ(code_of([&] { read_file("/dev/zero", 1 << 20); }), ExitCode::bad_data)
+      << "endless files hit the limit";
 }
 
 TEST(Rename, FoldersAndMissingSources) {
@@ -155,8 +162,10 @@ TEST(Rename, FoldersAndMissingSources) {
   fs::create_directory(folder / "to");
   rename_durably(folder / "a", folder / "to/b");
   EXPECT_EQ(test::read_text(folder / "to/b/x"), "1");
-  EXPECT_EQ(code_of([&] { rename_durably(folder / "none", folder / "c"); }), ExitCode::missing_input);
-  EXPECT_EQ(code_of([&] { rename_durably(folder / "to", folder / "missing/c"); }), ExitCode::cannot_create);
+  EXPECT_EQ(code_of([&] { rename_durably(folder / "none", folder / "c"); }),
+            ExitCode::missing_input);
+  EXPECT_EQ(code_of([&] { rename_durably(folder / "to", folder / "missing/c"); }),
+            ExitCode::cannot_create);
 }
 
 }  // namespace

@@ -40,12 +40,14 @@ TEST(Crc32c, ContinuesAnywhere) {
   const auto bytes = random_bytes(1000, 1);
   const uint32_t whole = crc32c(bytes.data(), bytes.size());
   for (size_t cut = 0; cut <= bytes.size(); ++cut) {
-    ASSERT_EQ(crc32c(bytes.data() + cut, bytes.size() - cut, crc32c(bytes.data(), cut)), whole) << cut;
+    ASSERT_EQ(crc32c(bytes.data() + cut, bytes.size() - cut, crc32c(bytes.data(), cut)), whole)
+        << cut;
   }
 }
 
 TEST(Crc32c, InstructionAgreesWithTables) {
-  if (!hash_kernels::has_crc32c_instruction()) GTEST_SKIP() << "this CPU has no CRC-32C instruction";
+  if (!hash_kernels::has_crc32c_instruction())
+    GTEST_SKIP() << "this CPU has no CRC-32C instruction";
   const auto bytes = random_bytes(300, 2);
   for (size_t start = 0; start < 9; ++start) {
     for (size_t size = 0; size + start <= bytes.size(); ++size) {
@@ -57,19 +59,24 @@ TEST(Crc32c, InstructionAgreesWithTables) {
 
 // The length field of every TFRecord is masked in this way; a real file holds the answers.
 TEST(Crc32c, MaskedFormOfTfrecords) {
-  EXPECT_EQ(masked_crc32c("123456789", 9), ((0xe3069283u >> 15) | (0xe3069283u << 17)) + 0xa282ead8u);
+  EXPECT_EQ(masked_crc32c("123456789", 9),
+            ((0xe3069283u >> 15) | (0xe3069283u << 17)) + 0xa282ead8u);
   const auto data = test::shared_folder("data");
   if (!data) GTEST_SKIP() << "no ../shared/data: real TFRecord files";
   const auto folder = *data / "c4/tfds/c4/en/3.1.0";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "no " << folder;
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.path().filename().string().find(".tfrecord") == std::string::npos || entry.file_size() < 12) continue;
+    if (entry.path().filename().string().find(".tfrecord") == std::string::npos ||
+        entry.file_size() < 12)
+      continue;
     std::ifstream file(entry.path(), std::ios::binary);
     char length[8];
     uint8_t crc[4];
     file.read(length, 8).read(reinterpret_cast<char*>(crc), 4);
-    EXPECT_EQ(masked_crc32c(length, 8), crc[0] | uint32_t{crc[1]} << 8 | uint32_t{crc[2]} << 16 | uint32_t{crc[3]} << 24) << entry.path();
+    EXPECT_EQ(masked_crc32c(length, 8),
+              crc[0] | uint32_t{crc[1]} << 8 | uint32_t{crc[2]} << 16 | uint32_t{crc[3]} << 24)
+        << entry.path();
     ++files;
   }
   EXPECT_GT(files, 0);
@@ -81,7 +88,8 @@ TEST(Sha256, KnownAnswers) {
   EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(sha256_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
             "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  EXPECT_EQ(sha256_hex(std::string(1'000'000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  EXPECT_EQ(sha256_hex(std::string(1'000'000, 'a')),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
 TEST(Sha256, PiecesMakeTheWhole) {
@@ -91,7 +99,8 @@ TEST(Sha256, PiecesMakeTheWhole) {
   const std::string expected = whole.hex();
   for (size_t piece = 1; piece <= 200; ++piece) {
     Sha256 hash;
-    for (size_t at = 0; at < bytes.size(); at += piece) hash.update(bytes.data() + at, std::min(piece, bytes.size() - at));
+    for (size_t at = 0; at < bytes.size(); at += piece)
+      hash.update(bytes.data() + at, std::min(piece, bytes.size() - at));
     ASSERT_EQ(hash.hex(), expected) << piece;
   }
 }

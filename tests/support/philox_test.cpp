@@ -15,13 +15,16 @@ namespace {
 // The three known-answer vectors that Random123 publishes for philox4x32-10.
 TEST(Philox, KnownAnswers) {
   using Block = std::array<uint32_t, 4>;
-  EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}), (Block{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  EXPECT_EQ(philox4x32({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}), (Block{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}),
+            (Block{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox4x32({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}),
+            (Block{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
             (Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
-// Frozen: a change here would silently change every model and every order of data drawn from a seed.
+// Frozen: a change here would silently change every model and every order of data drawn from a
+// seed.
 TEST(Philox, StreamsStayWhatTheyAre) {
   Philox random(1, RandomPurpose::parameters, 0);
   const auto block = philox4x32({0, 0, 0, 1}, {1, 0});
@@ -35,7 +38,8 @@ TEST(Philox, SeedPurposeAndStreamAllMatter) {
   std::set<uint64_t> first;
   for (const uint64_t seed : {uint64_t{0}, uint64_t{1}, uint64_t{1} << 32}) {
     for (const auto purpose : {RandomPurpose::parameters, RandomPurpose::sketch}) {
-      for (const uint64_t stream : {uint64_t{0}, uint64_t{1}, uint64_t{1} << 32}) first.insert(Philox(seed, purpose, stream).next_u64());
+      for (const uint64_t stream : {uint64_t{0}, uint64_t{1}, uint64_t{1} << 32})
+        first.insert(Philox(seed, purpose, stream).next_u64());
     }
   }
   EXPECT_EQ(first.size(), 18u);
@@ -80,7 +84,8 @@ TEST(Philox, BoundedIsUniform) {
     const double expected = static_cast<double>(draws) / static_cast<double>(bound);
     for (const int count : counts) EXPECT_NEAR(count, expected, 5 * std::sqrt(expected)) << bound;
   }
-  // With a bound of 3 * 2^62 a quarter of the plain products would land twice as often in every third value: rejection is exercised.
+  // With a bound of 3 * 2^62 a quarter of the plain products would land twice as often in every
+  // third value: rejection is exercised.
   Philox random(6, RandomPurpose::test);
   const uint64_t bound = uint64_t{3} << 62;
   int thirds[3] = {};
@@ -118,7 +123,8 @@ TEST(IndexPermutation, PositionsAreSpread) {
 }
 
 TEST(IndexPermutation, HugeRangesStayInside) {
-  for (const uint64_t size : {(uint64_t{1} << 40) + 1, uint64_t{1} << 62, (uint64_t{1} << 63) + 5}) {
+  for (const uint64_t size :
+       {(uint64_t{1} << 40) + 1, uint64_t{1} << 62, (uint64_t{1} << 63) + 5}) {
     const IndexPermutation permutation(size, 2, RandomPurpose::window_order);
     std::set<uint64_t> seen;
     for (uint64_t i = 0; i < 1000; ++i) {

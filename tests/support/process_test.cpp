@@ -71,7 +71,8 @@ TEST(StopSignal, NeverInterruptsAThreadThatComputes) {
     sigset_t mask;
     sigemptyset(&mask);
     pthread_sigmask(SIG_SETMASK, nullptr, &mask);
-    return sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGINT) == 1 && sigismember(&mask, SIGUSR1) == 1;
+    return sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGINT) == 1 &&
+           sigismember(&mask, SIGUSR1) == 1;
   };
   StopSignal::install();
   EXPECT_TRUE(blocked());
@@ -101,7 +102,8 @@ TEST(Log, LinesGoToStandardErrorAndTheFile) {
   set_log_level(LogLevel::debug);
   log_line(LogLevel::debug, "shown");
   set_log_level(LogLevel::info);
-  EXPECT_EQ(testing::internal::GetCapturedStderr(), "plain {braces} %v 100%\nwarning: careful\ndebug: shown\n");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "plain {braces} %v 100%\nwarning: careful\ndebug: shown\n");
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
   const std::string file = test::read_text(folder / "log.txt");
   EXPECT_THAT(file, testing::MatchesRegex("earlier\n"

@@ -28,9 +28,10 @@ TEST(Utf8, EveryCodePointAndNoSurrogate) {
 
 TEST(Utf8, NamesTheOffset) {
   using namespace std::string_literals;
-  const std::pair<std::string, size_t> cases[] = {{"ab\xff", 2},       {"\xc0\x80", 0},         {"a\xc3", 1},    {"\xe2\x82", 0},
-                                                  {"\xed\xa0\x80", 0}, {"\xf4\x90\x80\x80", 0}, {"\xf5\x80", 0}, {"é\x80", 2},
-                                                  {"\xe0\x9f\xbf", 0}, {"\xf0\x8f\xbf\xbf", 0}, {"\xc3(", 0},    {"ok\xf0\x9f\x98", 2}};
+  const std::pair<std::string, size_t> cases[] = {
+      {"ab\xff", 2},       {"\xc0\x80", 0},         {"a\xc3", 1},    {"\xe2\x82", 0},
+      {"\xed\xa0\x80", 0}, {"\xf4\x90\x80\x80", 0}, {"\xf5\x80", 0}, {"é\x80", 2},
+      {"\xe0\x9f\xbf", 0}, {"\xf0\x8f\xbf\xbf", 0}, {"\xc3(", 0},    {"ok\xf0\x9f\x98", 2}};
   for (const auto& [text, offset] : cases) EXPECT_EQ(invalid_utf8_at(text), offset);
   EXPECT_EQ(invalid_utf8_at("nul \0 inside é 漢 😀"s), std::nullopt);
   EXPECT_EQ(invalid_utf8_at(""), std::nullopt);
@@ -53,7 +54,8 @@ TEST(CountWords, AsPythonSplits) {
                         "b"),
             1)
       << "zero-width space is none";
-  for (const uint32_t space : {0x9u, 0xbu, 0xcu, 0x1cu, 0x85u, 0x1680u, 0x2000u, 0x200au, 0x2028u, 0x2029u, 0x202fu, 0x205fu, 0x3000u}) {
+  for (const uint32_t space : {0x9u, 0xbu, 0xcu, 0x1cu, 0x85u, 0x1680u, 0x2000u, 0x200au, 0x2028u,
+                               0x2029u, 0x202fu, 0x205fu, 0x3000u}) {
     EXPECT_EQ(count_words("a" + encode(space) + "b"), 2) << std::hex << space;
   }
   EXPECT_EQ(count_words("\xff \xfe"), 2) << "broken bytes are parts of words";
@@ -68,7 +70,8 @@ TEST(EditDistance, IsAMetricOnSlips) {
   Philox random(1, RandomPurpose::test);
   const auto word = [&] {
     std::string text;
-    for (uint64_t i = random.bounded(6); i > 0; --i) text += static_cast<char>('a' + random.bounded(3));
+    for (uint64_t i = random.bounded(6); i > 0; --i)
+      text += static_cast<char>('a' + random.bounded(3));
     return text;
   };
   for (int i = 0; i < 2000; ++i) {

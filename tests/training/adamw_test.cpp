@@ -25,7 +25,9 @@ struct Fixture {
   void set_gradient(int64_t update) {
     for (const size_t i : {matrix, vector}) {
       at::Tensor g = parameters.gradient(i);
-      g.copy_((at::arange(g.numel(), at::kDouble) * 0.37 + static_cast<double>(update)).sin().view(g.sizes()));
+      g.copy_((at::arange(g.numel(), at::kDouble) * 0.37 + static_cast<double>(update))
+                  .sin()
+                  .view(g.sizes()));
     }
   }
 };
@@ -52,9 +54,11 @@ struct Reference {
 /// false: the kernels; true: what serves other devices.
 class AdamWTest : public testing::TestWithParam<bool> {
   at::NoGradGuard no_grad_;
-  std::optional<ops::ForceGeneric> generic_{GetParam() ? std::optional<ops::ForceGeneric>(std::in_place) : std::nullopt};
+  std::optional<ops::ForceGeneric> generic_{
+      GetParam() ? std::optional<ops::ForceGeneric>(std::in_place) : std::nullopt};
 };
-INSTANTIATE_TEST_SUITE_P(Ways, AdamWTest, testing::Bool(), [](const auto& way) { return way.param ? "generic" : "kernels"; });
+INSTANTIATE_TEST_SUITE_P(Ways, AdamWTest, testing::Bool(),
+                         [](const auto& way) { return way.param ? "generic" : "kernels"; });
 
 TEST_P(AdamWTest, TenUpdatesFollowTheFormula) {
   for (const double clip : {0.0, 1.0}) {
@@ -70,17 +74,20 @@ TEST_P(AdamWTest, TenUpdatesFollowTheFormula) {
         const double norm = gradient.norm().item<double>();
         const double scale = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1;
         for (int64_t i = 0; i < master.numel(); ++i) {
-          reference[static_cast<size_t>(i)].step(gradient[i].item<double>() * scale, 1e-2, configuration(clip), i < 64, update);
+          reference[static_cast<size_t>(i)].step(gradient[i].item<double>() * scale, 1e-2,
+                                                 configuration(clip), i < 64, update);
         }
         const auto result = optimizer.step(1e-2, update);
         EXPECT_TRUE(result.applied);
         EXPECT_NEAR(result.gradient_norm.item<double>(), norm, 1e-6 * norm);
-        EXPECT_EQ(fixture.parameters.flat_gradient().abs().max().item<double>(), 0) << "gradients are left zero";
+        EXPECT_EQ(fixture.parameters.flat_gradient().abs().max().item<double>(), 0)
+            << "gradients are left zero";
       }
       // fp32: a rounding of 2^-24 an update, on values of about one.
       const double bound = wide == at::kFloat ? 2e-6 : 1e-12;
       for (int64_t i = 0; i < master.numel(); ++i) {
-        EXPECT_NEAR(master[i].item<double>(), static_cast<double>(reference[static_cast<size_t>(i)].p), bound);
+        EXPECT_NEAR(master[i].item<double>(),
+                    static_cast<double>(reference[static_cast<size_t>(i)].p), bound);
       }
     }
   }
@@ -91,7 +98,8 @@ TEST_P(AdamWTest, WritesTheCopiesThatCompute) {
   AdamW optimizer(fixture.parameters, configuration(1));
   fixture.set_gradient(1);
   optimizer.step(0.1, 1);
-  EXPECT_TRUE(fixture.parameters.flat_compute().equal(fixture.parameters.flat_master().to(at::kBFloat16)));
+  EXPECT_TRUE(
+      fixture.parameters.flat_compute().equal(fixture.parameters.flat_master().to(at::kBFloat16)));
 }
 
 TEST_P(AdamWTest, ANormThatIsNotFiniteChangesNothing) {
@@ -124,8 +132,10 @@ TEST(TrainState, SurvivesJson) {
   EXPECT_EQ(again.digest, state.digest);
   EXPECT_EQ(again.last_validation, state.last_validation);
   EXPECT_EQ(again.best_loss, state.best_loss);
-  state.best_loss = NAN;  // a validation that was not finite must not make the checkpoint unloadable
-  EXPECT_TRUE(std::isnan(TrainState::from_json(nlohmann::json::parse(state.to_json().dump())).best_loss));
+  // a validation that was not finite must not make the checkpoint unloadable
+  state.best_loss = NAN;
+  EXPECT_TRUE(
+      std::isnan(TrainState::from_json(nlohmann::json::parse(state.to_json().dump())).best_loss));
 }
 
 }  // namespace

@@ -16,19 +16,22 @@ ScheduleConfig schedule(ScheduleKind kind, int64_t warmup = 10) {
   return config;
 }
 
-constexpr ScheduleKind kinds[] = {ScheduleKind::linear, ScheduleKind::cosine, ScheduleKind::constant, ScheduleKind::warmup_stable_decay};
+constexpr ScheduleKind kinds[] = {ScheduleKind::linear, ScheduleKind::cosine,
+                                  ScheduleKind::constant, ScheduleKind::warmup_stable_decay};
 
 TEST(LearningRate, WarmUpIsLinearAndReachesThePeakAfterItsSteps) {
   for (const ScheduleKind kind : kinds) {
     const ScheduleConfig config = schedule(kind);
-    for (int64_t step = 0; step < 10; ++step) EXPECT_DOUBLE_EQ(learning_rate(config, step, 100), 2.0 * static_cast<double>(step + 1) / 11);
+    for (int64_t step = 0; step < 10; ++step)
+      EXPECT_DOUBLE_EQ(learning_rate(config, step, 100), 2.0 * static_cast<double>(step + 1) / 11);
     EXPECT_DOUBLE_EQ(learning_rate(config, 10, 100), 2.0);
   }
 }
 
 TEST(LearningRate, EndsAtTheFinalFractionButForConstant) {
   for (const ScheduleKind kind : kinds) {
-    EXPECT_NEAR(learning_rate(schedule(kind), 100, 100), kind == ScheduleKind::constant ? 2.0 : 0.2, 1e-12);
+    EXPECT_NEAR(learning_rate(schedule(kind), 100, 100), kind == ScheduleKind::constant ? 2.0 : 0.2,
+                1e-12);
   }
 }
 
@@ -36,7 +39,8 @@ TEST(LearningRate, ShapesBetween) {
   EXPECT_NEAR(learning_rate(schedule(ScheduleKind::linear), 55, 100), 2 * (1 - 0.9 * 0.5), 1e-12);
   EXPECT_NEAR(learning_rate(schedule(ScheduleKind::cosine), 55, 100), 2 * (0.1 + 0.9 * 0.5), 1e-12);
   EXPECT_DOUBLE_EQ(learning_rate(schedule(ScheduleKind::warmup_stable_decay), 75, 100), 2.0);
-  EXPECT_NEAR(learning_rate(schedule(ScheduleKind::warmup_stable_decay), 88, 100), 2 * (1 - 0.9 * 13 / 25), 1e-12);
+  EXPECT_NEAR(learning_rate(schedule(ScheduleKind::warmup_stable_decay), 88, 100),
+              2 * (1 - 0.9 * 13 / 25), 1e-12);
 }
 
 TEST(LearningRate, NeverRisesAfterWarmUpAndIsAlwaysPositiveBeforeTheEnd) {
@@ -45,7 +49,8 @@ TEST(LearningRate, NeverRisesAfterWarmUpAndIsAlwaysPositiveBeforeTheEnd) {
       ScheduleConfig config = schedule(kind, warmup);
       config.final_fraction = 0;
       for (int64_t step = 0; step < 100; ++step) {
-        const double now = learning_rate(config, step, 100), next = learning_rate(config, step + 1, 100);
+        const double now = learning_rate(config, step, 100),
+                     next = learning_rate(config, step + 1, 100);
         EXPECT_GT(now, 0);
         if (step >= warmup) {
           EXPECT_LE(next, now);

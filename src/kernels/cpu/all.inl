@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every kernel, for the instruction set that the including file has chosen by pragma, in the namespace POLYSKETCH_ISA_NAMESPACE.
-// The compiler may not see a standard header after the pragma: an inline function of theirs that is compiled for AVX-512 here could be
-// the copy that the linker keeps for the whole program.
+// Every kernel, for the instruction set that the including file has chosen by pragma, in the
+// namespace POLYSKETCH_ISA_NAMESPACE. The compiler may not see a standard header after the pragma:
+// an inline function of theirs that is compiled for AVX-512 here could be the copy that the linker
+// keeps for the whole program.
 
 namespace polysketch::kernels::POLYSKETCH_ISA_NAMESPACE {
 // The order matters.

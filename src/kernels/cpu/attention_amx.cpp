@@ -17,12 +17,16 @@
 #include "kernels/cpu/attention_variants.hpp"
 
 #ifdef __x86_64__
-// Headers come before this line: inline functions of theirs must not be compiled for an instruction set that a machine may lack.
+// Headers come before this line: inline functions of theirs must not be compiled for an instruction
+// set that a machine may lack.
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,amx-tile,amx-bf16"))), \
-                             apply_to = function)
+#pragma clang attribute push(                                                                 \
+    __attribute__((                                                                           \
+        target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,amx-tile,amx-bf16"))), \
+    apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,amx-tile,amx-bf16,prefer-vector-width=512")
+#pragma GCC target( \
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,amx-tile,amx-bf16,prefer-vector-width=512")
 #endif
 
 namespace polysketch::kernels {
@@ -52,19 +56,22 @@ struct WithTiles<function> {
   }
 };
 
-constexpr PolynomialKernels<bf16> kPolynomial{"amx", forward_bytes<TileProducts>, backward_bytes<TileProducts>,
+constexpr PolynomialKernels<bf16> kPolynomial{"amx", forward_bytes<TileProducts>,
+                                              backward_bytes<TileProducts>,
                                               WithTiles<forward_head<TileProducts, bf16>>::call,
                                               WithTiles<backward_head<TileProducts, bf16>>::call};
-constexpr CausalKernels<bf16> kCausal{"amx", causal_forward_bytes<TileProducts>, causal_backward_bytes<TileProducts>,
+constexpr CausalKernels<bf16> kCausal{"amx", causal_forward_bytes<TileProducts>,
+                                      causal_backward_bytes<TileProducts>,
                                       WithTiles<causal_forward<TileProducts, bf16>>::call,
                                       WithTiles<causal_backward<TileProducts, bf16>>::call};
-constexpr LearnedSketchKernels<bf16> kLearnedSketch{"amx",
-                                                    sketch_packed_bytes<TileProducts>,
-                                                    sketch_pack<TileProducts>,
-                                                    sketch_forward_bytes<TileProducts>,
-                                                    sketch_backward_bytes<TileProducts>,
-                                                    WithTiles<sketch_forward<TileProducts, bf16>>::call,
-                                                    WithTiles<sketch_backward<TileProducts, bf16>>::call};
+constexpr LearnedSketchKernels<bf16> kLearnedSketch{
+    "amx",
+    sketch_packed_bytes<TileProducts>,
+    sketch_pack<TileProducts>,
+    sketch_forward_bytes<TileProducts>,
+    sketch_backward_bytes<TileProducts>,
+    WithTiles<sketch_forward<TileProducts, bf16>>::call,
+    WithTiles<sketch_backward<TileProducts, bf16>>::call};
 
 }  // namespace
 

@@ -17,9 +17,11 @@
 #include "kernels/cpu/attention_variants.hpp"
 
 #ifdef __x86_64__
-// Headers come before this line: inline functions of theirs must not be compiled for an instruction set that a machine may lack.
+// Headers come before this line: inline functions of theirs must not be compiled for an instruction
+// set that a machine may lack.
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #endif
@@ -40,11 +42,14 @@ namespace {
 // clang-format on
 
 template <class T>
-constexpr PolynomialKernels<T> kPolynomial{"avx512, fp32 products", forward_bytes<Fp32Products>, backward_bytes<Fp32Products>,
-                                           forward_head<Fp32Products, T>, backward_head<Fp32Products, T>};
+constexpr PolynomialKernels<T> kPolynomial{
+    "avx512, fp32 products", forward_bytes<Fp32Products>, backward_bytes<Fp32Products>,
+    forward_head<Fp32Products, T>, backward_head<Fp32Products, T>};
 template <class T>
-constexpr CausalKernels<T> kCausal{"avx512, fp32 products", causal_forward_bytes<Fp32Products>, causal_backward_bytes<Fp32Products>,
-                                   causal_forward<Fp32Products, T>, causal_backward<Fp32Products, T>};
+constexpr CausalKernels<T> kCausal{"avx512, fp32 products", causal_forward_bytes<Fp32Products>,
+                                   causal_backward_bytes<Fp32Products>,
+                                   causal_forward<Fp32Products, T>,
+                                   causal_backward<Fp32Products, T>};
 template <class T>
 constexpr LearnedSketchKernels<T> kLearnedSketch{"avx512, fp32 products",
                                                  sketch_packed_bytes<Fp32Products>,

@@ -17,9 +17,12 @@
 #include "kernels/cpu/attention_variants.hpp"
 
 #ifdef __x86_64__
-// Headers come before this line: inline functions of theirs must not be compiled for an instruction set that a machine may lack.
+// Headers come before this line: inline functions of theirs must not be compiled for an instruction
+// set that a machine may lack.
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(                                                          \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"))), \
+    apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,prefer-vector-width=512")
 #endif
@@ -39,10 +42,12 @@ namespace {
 #include "kernels/cpu/products_bf16.inl"
 // clang-format on
 
-constexpr PolynomialKernels<bf16> kPolynomial{"avx512_bf16", forward_bytes<Bf16Products>, backward_bytes<Bf16Products>,
-                                              forward_head<Bf16Products, bf16>, backward_head<Bf16Products, bf16>};
-constexpr CausalKernels<bf16> kCausal{"avx512_bf16", causal_forward_bytes<Bf16Products>, causal_backward_bytes<Bf16Products>,
-                                      causal_forward<Bf16Products, bf16>, causal_backward<Bf16Products, bf16>};
+constexpr PolynomialKernels<bf16> kPolynomial{
+    "avx512_bf16", forward_bytes<Bf16Products>, backward_bytes<Bf16Products>,
+    forward_head<Bf16Products, bf16>, backward_head<Bf16Products, bf16>};
+constexpr CausalKernels<bf16> kCausal{
+    "avx512_bf16", causal_forward_bytes<Bf16Products>, causal_backward_bytes<Bf16Products>,
+    causal_forward<Bf16Products, bf16>, causal_backward<Bf16Products, bf16>};
 constexpr LearnedSketchKernels<bf16> kLearnedSketch{"avx512_bf16",
                                                     sketch_packed_bytes<Bf16Products>,
                                                     sketch_pack<Bf16Products>,

@@ -8,16 +8,22 @@ namespace {
 constexpr int64_t kLanes = 16;  // fp32 numbers of a register
 
 bool fits(int64_t width, int64_t most) {
-  return instruction_set() >= InstructionSet::avx512 && width > 0 && width % kLanes == 0 && width <= most;
+  return instruction_set() >= InstructionSet::avx512 && width > 0 && width % kLanes == 0 &&
+         width <= most;
 }
 
-// Above these, what an implementation goes over again and again is larger than the caches of a core.
+// Above these, what an implementation goes over again and again is larger than the caches of a
+// core.
 bool fits_polynomial(int64_t width) { return fits(width, 256); }
-bool fits_causal(int64_t width, int64_t value_width) { return fits(width, 128) && fits(value_width, 256); }
+bool fits_causal(int64_t width, int64_t value_width) {
+  return fits(width, 128) && fits(value_width, 256);
+}
 bool fits_sketch(int64_t width, int64_t size) { return fits(width, 256) && fits(size, 128); }
 
 /// Whether products along these widths fill whole tiles.
-bool fits_tiles(int64_t width) { return instruction_set() == InstructionSet::amx && width % (2 * kLanes) == 0; }
+bool fits_tiles(int64_t width) {
+  return instruction_set() == InstructionSet::amx && width % (2 * kLanes) == 0;
+}
 
 }  // namespace
 

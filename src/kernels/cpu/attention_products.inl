@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small matrix products in registers, and what happens to a score. Included after attention_rows.inl.
+// Small matrix products in registers, and what happens to a score. Included after
+// attention_rows.inl.
 
-/// sums[M][16·N] += a[M][steps] · b[steps][16·N], a and b in cells, `a_row` and `b_row` apart from one row to the next.
+/// sums[M][16·N] += a[M][steps] · b[steps][16·N], a and b in cells, `a_row` and `b_row` apart from
+/// one row to the next.
 template <class Products, int M, int N>
-[[gnu::always_inline]] inline void multiply(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps,
-                                            __m512 (&sums)[M][N]) {
+[[gnu::always_inline]] inline void multiply(const Cell* a, int64_t a_row, const Cell* b,
+                                            int64_t b_row, int64_t steps, __m512 (&sums)[M][N]) {
   for (int64_t s = 0; s < steps; ++s, b += b_row) {
     __m512i right[N];
 #pragma GCC unroll 4
@@ -18,13 +20,15 @@ template <class Products, int M, int N>
   }
 }
 
-/// The same from zero. Where products have tiles, M is their number of rows and `sums` passes through memory.
+/// The same from zero. Where products have tiles, M is their number of rows and `sums` passes
+/// through memory.
 template <class Products, int M, int N>
-[[gnu::always_inline]] inline void product(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps,
-                                           __m512 (&sums)[M][N]) {
+[[gnu::always_inline]] inline void product(const Cell* a, int64_t a_row, const Cell* b,
+                                           int64_t b_row, int64_t steps, __m512 (&sums)[M][N]) {
   if constexpr (Products::kTiles) {
     static_assert(M == Products::kGroup);
-    Products::template multiply<N, false>(a, a_row, b, b_row, steps, reinterpret_cast<float*>(sums), N * kLanes);
+    Products::template multiply<N, false>(a, a_row, b, b_row, steps, reinterpret_cast<float*>(sums),
+                                          N * kLanes);
   } else {
 #pragma GCC unroll 6
     for (int m = 0; m < M; ++m) {
@@ -36,7 +40,8 @@ template <class Products, int M, int N>
 }
 
 template <class Products, int M, int N>
-void accumulate_tile(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, float* c, int64_t c_row) {
+void accumulate_tile(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps,
+                     float* c, int64_t c_row) {
   if constexpr (Products::kTiles) {
     static_assert(M == Products::kGroup);
     return Products::template multiply<N, true>(a, a_row, b, b_row, steps, c, c_row);
@@ -57,9 +62,11 @@ void accumulate_tile(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row,
 
 /// c[M][columns] += a[M][steps] · b[steps][columns] in memory; columns a multiple of 16.
 template <class Products, int M>
-void accumulate(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, float* c, int64_t c_row, int64_t columns) {
+void accumulate(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, float* c,
+                int64_t c_row, int64_t columns) {
   int64_t n = 0;
-  for (; n + 4 * kLanes <= columns; n += 4 * kLanes) accumulate_tile<Products, M, 4>(a, a_row, b + n, b_row, steps, c + n, c_row);
+  for (; n + 4 * kLanes <= columns; n += 4 * kLanes)
+    accumulate_tile<Products, M, 4>(a, a_row, b + n, b_row, steps, c + n, c_row);
   switch ((columns - n) / kLanes) {
     case 3:
       return accumulate_tile<Products, M, 3>(a, a_row, b + n, b_row, steps, c + n, c_row);
@@ -72,7 +79,8 @@ void accumulate(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int6
   }
 }
 
-/// work.operator()<M>(first) for every M rows of `rows`: whole groups, and of an even rest that registers can hold 4 or 2.
+/// work.operator()<M>(first) for every M rows of `rows`: whole groups, and of an even rest that
+/// registers can hold 4 or 2.
 template <class Products, class Work>
 void for_groups(int64_t rows, Work work) {
   constexpr int group = Products::kGroup;
@@ -86,10 +94,11 @@ void for_groups(int64_t rows, Work work) {
 
 /// accumulate() for any even number of rows; with tiles a multiple of their rows.
 template <class Products>
-void accumulate_rows(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, float* c, int64_t c_row, int64_t rows,
-                     int64_t columns) {
-  for_groups<Products>(
-      rows, [&]<int M>(int64_t m) { accumulate<Products, M>(a + m * a_row, a_row, b, b_row, steps, c + m * c_row, c_row, columns); });
+void accumulate_rows(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps,
+                     float* c, int64_t c_row, int64_t rows, int64_t columns) {
+  for_groups<Products>(rows, [&]<int M>(int64_t m) {
+    accumulate<Products, M>(a + m * a_row, a_row, b, b_row, steps, c + m * c_row, c_row, columns);
+  });
 }
 
 /// s^(p-1) and s^p. Degree 0: p is only known at run time.
@@ -109,7 +118,8 @@ template <int Degree>
   } else {
     odd = s;
     __m512 factor = s2;
-    for (int64_t left = (degree - 2) / 2; left > 0; left >>= 1, factor = _mm512_mul_ps(factor, factor)) {
+    for (int64_t left = (degree - 2) / 2; left > 0;
+         left >>= 1, factor = _mm512_mul_ps(factor, factor)) {
       if (left & 1) odd = _mm512_mul_ps(odd, factor);
     }
     even = _mm512_mul_ps(odd, s);
@@ -118,6 +128,7 @@ template <int Degree>
 
 /// Lanes first … last of the 16 that start at `base`.
 inline __mmask16 lanes_between(int64_t first, int64_t last, int64_t base) {
-  const int64_t low = std::clamp<int64_t>(first - base, 0, kLanes), high = std::clamp<int64_t>(last - base + 1, 0, kLanes);
+  const int64_t low = std::clamp<int64_t>(first - base, 0, kLanes),
+                high = std::clamp<int64_t>(last - base + 1, 0, kLanes);
   return static_cast<__mmask16>(((1U << high) - 1U) & ~((1U << low) - 1U));
 }

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows in and out of the kernels: loading, layer norm and its gradient, and the three layouts that the products read.
-// Included by attention_avx512*.cpp inside an unnamed namespace, after the instruction set has been chosen.
+// Rows in and out of the kernels: loading, layer norm and its gradient, and the three layouts that
+// the products read. Included by attention_avx512*.cpp inside an unnamed namespace, after the
+// instruction set has been chosen.
 //
-// A cell is what one 32-bit lane of a product takes: one fp32 number, or two bf16 numbers that follow each other along the axis that
-// is summed over. U = Products::kUnit numbers a cell. A product computes Products::kGroup rows at once, in registers (6 x 4 of sums, 4 of
-// operands) or, where Products::kTiles, in tiles; it takes a multiple of Products::kStep cells of the summed axis.
+// A cell is what one 32-bit lane of a product takes: one fp32 number, or two bf16 numbers that
+// follow each other along the axis that is summed over. U = Products::kUnit numbers a cell. A
+// product computes Products::kGroup rows at once, in registers (6 x 4 of sums, 4 of operands) or,
+// where Products::kTiles, in tiles; it takes a multiple of Products::kStep cells of the summed
+// axis.
 
 using Cell = uint32_t;
 
-constexpr int64_t kLanes = 16;   // cells of a register
-constexpr int64_t kPanel = 64;   // tokens of a panel: four registers of scores
-constexpr int64_t kBlock = 192;  // rows a pass over the other side serves: a multiple of panel and group
+constexpr int64_t kLanes = 16;  // cells of a register
+constexpr int64_t kPanel = 64;  // tokens of a panel: four registers of scores
+// rows a pass over the other side serves: a multiple of panel and group
+constexpr int64_t kBlock = 192;
 
 inline int64_t rounded_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
@@ -24,12 +28,16 @@ inline __m512 load(const bf16* p) {
 inline __m256i to_bf16_vector(__m512 x) {
   const __m512i bits = _mm512_castps_si512(x);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-  rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc0));
+  __m512i rounded = _mm512_srli_epi32(
+      _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                                  _mm512_set1_epi32(0x7fc0));
   return _mm512_cvtepi32_epi16(rounded);
 }
 inline void store(float* p, __m512 x) { _mm512_storeu_ps(p, x); }
-inline void store(bf16* p, __m512 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16_vector(x)); }
+inline void store(bf16* p, __m512 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16_vector(x));
+}
 
 /// Cuts a scratch buffer into aligned pieces; with a null base it only adds up their sizes.
 class Arena {
@@ -70,7 +78,8 @@ RowNorm row_norm(const T* x, int64_t width, float epsilon) {
     const __m512 centred = _mm512_sub_ps(load(x + d), _mm512_set1_ps(mean));
     squares = _mm512_fmadd_ps(centred, centred, squares);
   }
-  return {mean, 1.0F / std::sqrt(_mm512_reduce_add_ps(squares) / static_cast<float>(width) + epsilon)};
+  return {mean,
+          1.0F / std::sqrt(_mm512_reduce_add_ps(squares) / static_cast<float>(width) + epsilon)};
 }
 
 /// One row in fp32, normalised.
@@ -83,14 +92,17 @@ void load_row(const T* x, int64_t width, const Norm& norm, float* out) {
   }
   const RowNorm stat = row_norm(x, width, norm.epsilon);
   for (int64_t d = 0; d < width; d += kLanes) {
-    const __m512 unit = _mm512_mul_ps(_mm512_sub_ps(load(x + d), _mm512_set1_ps(stat.mean)), _mm512_set1_ps(stat.rstd));
-    store(out + d, _mm512_mul_ps(_mm512_fmadd_ps(unit, load(norm.gain + d), load(norm.bias + d)), scale));
+    const __m512 unit = _mm512_mul_ps(_mm512_sub_ps(load(x + d), _mm512_set1_ps(stat.mean)),
+                                      _mm512_set1_ps(stat.rstd));
+    store(out + d,
+          _mm512_mul_ps(_mm512_fmadd_ps(unit, load(norm.gain + d), load(norm.bias + d)), scale));
   }
 }
 
 /// Rows begin … begin + 64, [64][width]; rows from `end` on are zero.
 template <class T>
-void load_panel(const HeadRows<const T>& rows, int64_t begin, int64_t end, int64_t width, const Norm& norm, float* out) {
+void load_panel(const HeadRows<const T>& rows, int64_t begin, int64_t end, int64_t width,
+                const Norm& norm, float* out) {
   for (int64_t r = begin; r < begin + kPanel; ++r, out += width) {
     if (r < end) {
       load_row(rows.data + r * rows.stride, width, norm, out);
@@ -102,7 +114,8 @@ void load_panel(const HeadRows<const T>& rows, int64_t begin, int64_t end, int64
 
 /// Gradient of load_row: dy [width] in fp32 -> dx; adds the row's share to dgain and dbias.
 template <class T>
-void store_gradient(const float* dy, const T* x, int64_t width, const Norm& norm, T* dx, float* dgain, float* dbias) {
+void store_gradient(const float* dy, const T* x, int64_t width, const Norm& norm, T* dx,
+                    float* dgain, float* dbias) {
   const __m512 scale = _mm512_set1_ps(norm.scale);
   if (norm.gain == nullptr) {
     for (int64_t d = 0; d < width; d += kLanes) store(dx + d, _mm512_mul_ps(load(dy + d), scale));
@@ -148,8 +161,10 @@ inline void transpose_16(const Cell* in, int64_t from, Cell* out, int64_t to) {
   }
 #pragma GCC unroll 4
   for (int c = 0; c < 4; ++c) {
-    const __m512i a = _mm512_shuffle_i32x4(r[c], r[c + 4], 0x44), b = _mm512_shuffle_i32x4(r[c], r[c + 4], 0xee);
-    const __m512i d = _mm512_shuffle_i32x4(r[c + 8], r[c + 12], 0x44), e = _mm512_shuffle_i32x4(r[c + 8], r[c + 12], 0xee);
+    const __m512i a = _mm512_shuffle_i32x4(r[c], r[c + 4], 0x44),
+                  b = _mm512_shuffle_i32x4(r[c], r[c + 4], 0xee);
+    const __m512i d = _mm512_shuffle_i32x4(r[c + 8], r[c + 12], 0x44),
+                  e = _mm512_shuffle_i32x4(r[c + 8], r[c + 12], 0xee);
     _mm512_storeu_si512(out + c * to, _mm512_shuffle_i32x4(a, d, 0x88));
     _mm512_storeu_si512(out + (c + 4) * to, _mm512_shuffle_i32x4(a, d, 0xdd));
     _mm512_storeu_si512(out + (c + 8) * to, _mm512_shuffle_i32x4(b, e, 0x88));
@@ -157,11 +172,13 @@ inline void transpose_16(const Cell* in, int64_t from, Cell* out, int64_t to) {
   }
 }
 
-/// [rows][columns] cells -> [columns][rows], rows a multiple of 16; `to`: cells from one output row to the next.
+/// [rows][columns] cells -> [columns][rows], rows a multiple of 16; `to`: cells from one output row
+/// to the next.
 inline void transpose(const Cell* in, int64_t rows, int64_t columns, Cell* out, int64_t to) {
   const int64_t whole = columns / kLanes * kLanes;
   for (int64_t r = 0; r < rows; r += kLanes) {
-    for (int64_t c = 0; c < whole; c += kLanes) transpose_16(in + r * columns + c, columns, out + c * to + r, to);
+    for (int64_t c = 0; c < whole; c += kLanes)
+      transpose_16(in + r * columns + c, columns, out + c * to + r, to);
     for (int64_t c = whole; c < columns; ++c) {
       for (int64_t i = 0; i < kLanes; ++i) out[c * to + r + i] = in[(r + i) * columns + c];
     }
@@ -171,19 +188,23 @@ inline void transpose(const Cell* in, int64_t rows, int64_t columns, Cell* out, 
 /// Left operand, summed over columns: [64][width] -> cells [64][width / U].
 template <class Products>
 void pack_rows(const float* x, int64_t width, Cell* out) {
-  for (int64_t i = 0; i < kPanel * width; i += kLanes) Products::store_along(out + i / Products::kUnit, load(x + i));
+  for (int64_t i = 0; i < kPanel * width; i += kLanes)
+    Products::store_along(out + i / Products::kUnit, load(x + i));
 }
 
 /// Right operand, summed over rows: [64][width] -> cells [64 / U][width].
 template <class Products>
 void pack_units(const float* x, int64_t width, Cell* out) {
-  for (int64_t r = 0; r < kPanel; r += Products::kUnit, x += Products::kUnit * width, out += width) {
+  for (int64_t r = 0; r < kPanel;
+       r += Products::kUnit, x += Products::kUnit * width, out += width) {
     for (int64_t d = 0; d < width; d += kLanes)
-      _mm512_storeu_si512(out + d, Products::across(load(x + d), load(x + (Products::kUnit - 1) * width + d)));
+      _mm512_storeu_si512(
+          out + d, Products::across(load(x + d), load(x + (Products::kUnit - 1) * width + d)));
   }
 }
 
-/// Right operand, summed over columns: [64][width] -> cells [width / U][64]. `temporary`: [64][width / U].
+/// Right operand, summed over columns: [64][width] -> cells [width / U][64]. `temporary`:
+/// [64][width / U].
 template <class Products>
 void pack_lanes(const float* x, int64_t width, Cell* temporary, Cell* out) {
   pack_rows<Products>(x, width, temporary);
@@ -192,9 +213,12 @@ void pack_lanes(const float* x, int64_t width, Cell* temporary, Cell* out) {
 
 /// [width][64] of a panel -> rows begin … end of `out`. `temporary`: [64][width].
 template <class T>
-void store_lanes(const float* lanes, int64_t width, const HeadRows<T>& out, int64_t begin, int64_t end, float* temporary) {
-  transpose(reinterpret_cast<const Cell*>(lanes), width, kPanel, reinterpret_cast<Cell*>(temporary), width);
+void store_lanes(const float* lanes, int64_t width, const HeadRows<T>& out, int64_t begin,
+                 int64_t end, float* temporary) {
+  transpose(reinterpret_cast<const Cell*>(lanes), width, kPanel, reinterpret_cast<Cell*>(temporary),
+            width);
   for (int64_t r = begin; r < end; ++r, temporary += width) {
-    for (int64_t i = 0; i < width; i += kLanes) store(out.data + r * out.stride + i, load(temporary + i));
+    for (int64_t i = 0; i < width; i += kLanes)
+      store(out.data + r * out.stride + i, load(temporary + i));
   }
 }

@@ -7,8 +7,9 @@
 
 namespace polysketch::kernels {
 
-// Each is null on other architectures. Calling a table's functions needs the instructions in its name. Those for bf16 rows take products in
-// fp32 but for avx512bf16 and amx. Widths are multiples of 16, of 32 for amx.
+// Each is null on other architectures. Calling a table's functions needs the instructions in its
+// name. Those for bf16 rows take products in fp32 but for avx512bf16 and amx. Widths are multiples
+// of 16, of 32 for amx.
 const PolynomialKernels<float>* avx512_polynomial_float();
 const PolynomialKernels<bf16>* avx512_polynomial_bf16();
 const PolynomialKernels<bf16>* avx512bf16_polynomial_bf16();

@@ -10,7 +10,8 @@ struct Blocks {
   int64_t begin(int64_t i) const { return i * head.block; }
   int64_t end(int64_t i) const { return std::min(head.length, begin(i) + head.block); }
 
-  /// End of the rows of block i that see keys before it. They all belong to the document that the block begins in the middle of.
+  /// End of the rows of block i that see keys before it. They all belong to the document that the
+  /// block begins in the middle of.
   int64_t looking_back(int64_t i) const {
     if (i == 0 || i >= count()) return std::min(head.length, begin(i));
     if (head.starts == nullptr) return end(i);
@@ -20,10 +21,13 @@ struct Blocks {
   int64_t first_lasting(int64_t i) const {
     return head.starts == nullptr ? begin(i) : std::max<int64_t>(begin(i), head.starts[end(i) - 1]);
   }
-  /// Whether block i + 1 continues the last document of block i. If not, no state passes between them.
+  /// Whether block i + 1 continues the last document of block i. If not, no state passes between
+  /// them.
   bool lasts(int64_t i) const { return looking_back(i + 1) > begin(i + 1); }
   /// Whether what came before block i is hidden from what comes after it.
-  bool forgets(int64_t i) const { return head.starts != nullptr && head.starts[end(i) - 1] >= begin(i); }
+  bool forgets(int64_t i) const {
+    return head.starts != nullptr && head.starts[end(i) - 1] >= begin(i);
+  }
 };
 
 template <class Work>
@@ -42,7 +46,8 @@ void pack_value_rows(const StateScratch& s) {
 /// The values of a panel as `pull_back` takes them.
 template <class Products>
 void pack_value_columns(const StateScratch& s) {
-  pack_lanes<Products>(s.values, value_stride<Products>(s.value_width), s.temporary, s.value_columns);
+  pack_lanes<Products>(s.values, value_stride<Products>(s.value_width), s.temporary,
+                       s.value_columns);
 }
 
 /// The state behind block i from that before it.
@@ -71,9 +76,11 @@ void causal_forward(const CausalForward<T>& call, void* scratch) {
       turn_rows(s);
       read_state<Products>(s.columns, s);
       store_lanes(s.product, s.value_width, call.sum, begin, end, s.output);
-      // Rounded products can add up to a little less than the zero that squares cannot fall below. The maximum keeps a NaN.
+      // Rounded products can add up to a little less than the zero that squares cannot fall below.
+      // The maximum keeps a NaN.
       float* sums = s.product + s.value_width * kPanel;
-      for (int64_t r = 0; r < kPanel; r += kLanes) store(sums + r, _mm512_max_ps(_mm512_setzero_ps(), load(sums + r)));
+      for (int64_t r = 0; r < kPanel; r += kLanes)
+        store(sums + r, _mm512_max_ps(_mm512_setzero_ps(), load(sums + r)));
       std::memcpy(call.row_sum + begin, sums, static_cast<size_t>(end - begin) * sizeof(float));
     });
     store_zeros(call.sum, head.value_width, back, blocks.end(i));
@@ -84,7 +91,8 @@ void causal_forward(const CausalForward<T>& call, void* scratch) {
 
 /// Gradients of the queries, from the states in order.
 template <class Products, class T>
-void query_gradients(const CausalBackward<T>& call, const Blocks<T>& blocks, const StateScratch& s) {
+void query_gradients(const CausalBackward<T>& call, const Blocks<T>& blocks,
+                     const StateScratch& s) {
   clear_state(s);
   for (int64_t i = 0; i < blocks.count(); ++i) {
     const int64_t back = blocks.looking_back(i);
@@ -102,7 +110,8 @@ void query_gradients(const CausalBackward<T>& call, const Blocks<T>& blocks, con
   }
 }
 
-/// Gradients of keys and values, from the states of the later queries and their cotangents, blocks in reverse order.
+/// Gradients of keys and values, from the states of the later queries and their cotangents, blocks
+/// in reverse order.
 template <class Products, class T>
 void key_gradients(const CausalBackward<T>& call, const Blocks<T>& blocks, const StateScratch& s) {
   const CausalHead<T>& head = call.head;
@@ -137,7 +146,8 @@ void key_gradients(const CausalBackward<T>& call, const Blocks<T>& blocks, const
 
 template <class Products, class T>
 void causal_backward(const CausalBackward<T>& call, void* scratch) {
-  const StateScratch s = state_scratch<Products>(scratch, call.head.width, call.head.value_width, true);
+  const StateScratch s =
+      state_scratch<Products>(scratch, call.head.width, call.head.value_width, true);
   const Blocks<T> blocks{call.head};
   query_gradients<Products>(call, blocks, s);
   key_gradients<Products>(call, blocks, s);

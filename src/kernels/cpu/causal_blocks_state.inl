@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // States of one head and the three products with them. Included after attention_products.inl.
 //
-// A row x of R numbers has the features x_i·x_((i+d) mod R), at place d·R + i for d = 0 … R/2: with d = 0 the squares, with any other d
-// every product of two different numbers once (for d = R/2 the first half already has them all). So each run of 16 features is the
-// product of two runs of the row, if the row is stored twice in succession, and no entry of the symmetric x ⊗ x is computed twice.
-// A mixed product stands for two entries of x ⊗ x; that factor 2 is given to the state when it is read, where it costs no rounding.
+// A row x of R numbers has the features x_i·x_((i+d) mod R), at place d·R + i for d = 0 … R/2: with
+// d = 0 the squares, with any other d every product of two different numbers once (for d = R/2 the
+// first half already has them all). So each run of 16 features is the product of two runs of the
+// row, if the row is stored twice in succession, and no entry of the symmetric x ⊗ x is computed
+// twice. A mixed product stands for two entries of x ⊗ x; that factor 2 is given to the state when
+// it is read, where it costs no rounding.
 //
-// A state is kept transposed, [columns][features], with columns for [v, 1] (or the cotangent of the sums [v, 1]) and of zeros, so that
-// their number is even, or where products have tiles a multiple of their rows. Rows pass in panels of 64.
+// A state is kept transposed, [columns][features], with columns for [v, 1] (or the cotangent of the
+// sums [v, 1]) and of zeros, so that their number is even, or where products have tiles a multiple
+// of their rows. Rows pass in panels of 64.
 
-constexpr int64_t kSteps = 64;         // cells along the features between two visits of a product in memory: 16 kB for a panel
+constexpr int64_t kSteps =
+    64;  // cells along the features between two visits of a product in memory: 16 kB for a panel
 constexpr int64_t kWriteColumns = 64;  // features of a state that a panel is added to at once
 
 template <class Products>
 int64_t feature_count(int64_t width) {
-  return rounded_up(width * (width + 1) / 2, std::max<int64_t>(kLanes, Products::kUnit * Products::kStep));
+  return rounded_up(width * (width + 1) / 2,
+                    std::max<int64_t>(kLanes, Products::kUnit * Products::kStep));
 }
 
 template <class Products>
@@ -25,7 +30,8 @@ int64_t column_count(int64_t value_width) {
 /// Numbers of a row of a panel of values: value_width of them, the last column, zeros.
 template <class Products>
 int64_t value_stride(int64_t value_width) {
-  return rounded_up(value_width + kLanes, std::max<int64_t>(kLanes, Products::kUnit * Products::kStep));
+  return rounded_up(value_width + kLanes,
+                    std::max<int64_t>(kLanes, Products::kUnit * Products::kStep));
 }
 
 /// Cells of the columns of a state, in whole registers.
@@ -82,11 +88,15 @@ StateScratch state_scratch(void* base, int64_t width, int64_t value_width, bool 
   return s;
 }
 
-inline void clear_state(const StateScratch& s) { std::memset(s.state, 0, static_cast<size_t>(s.columns * s.features) * sizeof(float)); }
+inline void clear_state(const StateScratch& s) {
+  std::memset(s.state, 0, static_cast<size_t>(s.columns * s.features) * sizeof(float));
+}
 
-/// Rows begin … end (at most 64) into s.rows; the rest of the panel is zero and adds nothing to a state.
+/// Rows begin … end (at most 64) into s.rows; the rest of the panel is zero and adds nothing to a
+/// state.
 template <class T>
-void load_features(const HeadRows<const T>& rows, int64_t begin, int64_t end, const StateScratch& s) {
+void load_features(const HeadRows<const T>& rows, int64_t begin, int64_t end,
+                   const StateScratch& s) {
   float* out = s.rows;
   for (int64_t r = begin; r < begin + kPanel; ++r, out += 2 * s.width) {
     for (int64_t i = 0; i < s.width; i += kLanes) {
@@ -97,9 +107,11 @@ void load_features(const HeadRows<const T>& rows, int64_t begin, int64_t end, co
   }
 }
 
-/// Rows begin … end of the values, or of the gradients of the sums, into s.values. last: the numbers of the last column, null for ones.
+/// Rows begin … end of the values, or of the gradients of the sums, into s.values. last: the
+/// numbers of the last column, null for ones.
 template <class Products, class T>
-void load_values(const HeadRows<const T>& rows, const float* last, int64_t begin, int64_t end, const StateScratch& s) {
+void load_values(const HeadRows<const T>& rows, const float* last, int64_t begin, int64_t end,
+                 const StateScratch& s) {
   float* out = s.values;
   for (int64_t r = begin; r < begin + kPanel; ++r, out += value_stride<Products>(s.value_width)) {
     for (int64_t e = 0; e < s.value_width; e += kLanes) {
@@ -107,14 +119,17 @@ void load_values(const HeadRows<const T>& rows, const float* last, int64_t begin
     }
     const float one = r >= end ? 0 : last == nullptr ? 1 : last[r];
     store(out + s.value_width, _mm512_maskz_mov_ps(1, _mm512_set1_ps(one)));
-    for (int64_t e = s.value_width + kLanes; e < value_stride<Products>(s.value_width); e += kLanes) store(out + e, _mm512_setzero_ps());
+    for (int64_t e = s.value_width + kLanes; e < value_stride<Products>(s.value_width); e += kLanes)
+      store(out + e, _mm512_setzero_ps());
   }
 }
 
-/// Factor of 16 features from `first` on: how many entries of x ⊗ x they stand for. Those that fill up the last register stand for none.
+/// Factor of 16 features from `first` on: how many entries of x ⊗ x they stand for. Those that fill
+/// up the last register stand for none.
 inline __m512 entries(int64_t first, const StateScratch& s) {
   const int64_t left = std::clamp<int64_t>(s.width * (s.width + 1) / 2 - first, 0, kLanes);
-  return _mm512_maskz_mov_ps(static_cast<__mmask16>((1U << left) - 1U), _mm512_set1_ps(first < s.width ? 1.0F : 2.0F));
+  return _mm512_maskz_mov_ps(static_cast<__mmask16>((1U << left) - 1U),
+                             _mm512_set1_ps(first < s.width ? 1.0F : 2.0F));
 }
 
 /// The state as `read_state` takes it.
@@ -123,7 +138,8 @@ void round_along(const StateScratch& s) {
   for (int64_t f = 0; f < s.features; f += kLanes) {
     const __m512 factor = entries(f, s);
     for (int64_t c = 0; c < s.columns; ++c) {
-      Products::store_along(s.along + (c * s.features + f) / Products::kUnit, _mm512_mul_ps(load(s.state + c * s.features + f), factor));
+      Products::store_along(s.along + (c * s.features + f) / Products::kUnit,
+                            _mm512_mul_ps(load(s.state + c * s.features + f), factor));
     }
   }
 }
@@ -138,10 +154,13 @@ void round_turned(const StateScratch& s) {
     const __m512 factor = entries(f, s);
     for (int64_t c = 0; c < s.columns; c += unit) {
       const float* state = s.state + c * s.features + f;
-      _mm512_storeu_si512(s.turning + c / unit * kLanes, Products::across(_mm512_mul_ps(load(state), factor),
-                                                                          _mm512_mul_ps(load(state + (unit - 1) * s.features), factor)));
+      _mm512_storeu_si512(
+          s.turning + c / unit * kLanes,
+          Products::across(_mm512_mul_ps(load(state), factor),
+                           _mm512_mul_ps(load(state + (unit - 1) * s.features), factor)));
     }
-    for (int64_t c = 0; c < stride; c += kLanes) transpose_16(s.turning + c * kLanes, kLanes, s.turned + f * stride + c, stride);
+    for (int64_t c = 0; c < stride; c += kLanes)
+      transpose_16(s.turning + c * kLanes, kLanes, s.turned + f * stride + c, stride);
   }
 }
 
@@ -168,14 +187,17 @@ void write_state(int64_t rows, const StateScratch& s) {
       Cell* out = s.expanded + n;
       for (int64_t r = 0; r < steps; ++r, x += unit * 2 * s.width, out += kWriteColumns) {
         const float* next = x + (unit - 1) * 2 * s.width;
-        _mm512_storeu_si512(out, Products::across(_mm512_mul_ps(load(x), load(x + d)), _mm512_mul_ps(load(next), load(next + d))));
+        _mm512_storeu_si512(out, Products::across(_mm512_mul_ps(load(x), load(x + d)),
+                                                  _mm512_mul_ps(load(next), load(next + d))));
       }
     }
-    accumulate_rows<Products>(s.value_rows, kPanel / unit, s.expanded, kWriteColumns, steps, s.state + first, s.features, s.columns, count);
+    accumulate_rows<Products>(s.value_rows, kPanel / unit, s.expanded, kWriteColumns, steps,
+                              s.state + first, s.features, s.columns, count);
   }
 }
 
-/// s.product [columns][64] = (features of s.lanes) · (the state as read), the first `columns` of its columns.
+/// s.product [columns][64] = (features of s.lanes) · (the state as read), the first `columns` of
+/// its columns.
 template <class Products>
 void read_state(int64_t columns, const StateScratch& s) {
   constexpr int64_t unit = Products::kUnit;
@@ -193,7 +215,8 @@ void read_state(int64_t columns, const StateScratch& s) {
 #pragma GCC unroll 4
       for (int64_t n = 0; n < kPanel; n += kLanes) {
         _mm512_storeu_si512(out + n,
-                            Products::across(_mm512_mul_ps(load(x + n), load(y + n)), _mm512_mul_ps(load(next_x + n), load(next_y + n))));
+                            Products::across(_mm512_mul_ps(load(x + n), load(y + n)),
+                                             _mm512_mul_ps(load(next_x + n), load(next_y + n))));
       }
       i += unit;
       if (i == s.width) {
@@ -201,7 +224,8 @@ void read_state(int64_t columns, const StateScratch& s) {
         ++d;
       }
     }
-    accumulate_rows<Products>(s.along + first / unit, s.features / unit, s.expanded, kPanel, steps, s.product, kPanel, columns, kPanel);
+    accumulate_rows<Products>(s.along + first / unit, s.features / unit, s.expanded, kPanel, steps,
+                              s.product, kPanel, columns, kPanel);
   }
 }
 
@@ -230,14 +254,18 @@ void pull_back_tile(int64_t first, int64_t i, int64_t d, const StateScratch& s) 
   }
 }
 
-/// s.gradient [R][64] of s.lanes: the features have the gradients (s.value_columns) · (the state as read)ᵀ.
+/// s.gradient [R][64] of s.lanes: the features have the gradients (s.value_columns) · (the state as
+/// read)ᵀ.
 template <class Products>
 void pull_back(const StateScratch& s) {
   std::memset(s.gradient, 0, static_cast<size_t>(s.width * kPanel) * sizeof(float));
-  for_groups<Products>(s.features, [&]<int M>(int64_t f) { pull_back_tile<Products, M>(f, f % s.width, f / s.width, s); });
+  for_groups<Products>(s.features, [&]<int M>(int64_t f) {
+    pull_back_tile<Products, M>(f, f % s.width, f / s.width, s);
+  });
 }
 
 template <class T>
 void store_zeros(const HeadRows<T>& out, int64_t width, int64_t begin, int64_t end) {
-  for (int64_t r = begin; r < end; ++r) std::memset(out.data + r * out.stride, 0, static_cast<size_t>(width) * sizeof(T));
+  for (int64_t r = begin; r < end; ++r)
+    std::memset(out.data + r * out.stride, 0, static_cast<size_t>(width) * sizeof(T));
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // See kernels.hpp for the contracts; vector.inl for how this file is included.
 
-/// Numbers of a row that are handled while they lie in the first-level cache: their maximum, then their exponentials.
+/// Numbers of a row that are handled while they lie in the first-level cache: their maximum, then
+/// their exponentials.
 constexpr int64_t kSoftmaxBlock = 1024;
 
 /// Σ exp(z − maximum) so far, and the maximum it refers to.
@@ -12,7 +13,8 @@ struct RunningSoftmax {
 
 /// z = logits + bias of a block goes to `z`; returns its greatest.
 template <class A>
-POLYSKETCH_INLINE Real<A> block_logits(const A* logits, const Real<A>* bias, Real<A>* z, int64_t n) {
+POLYSKETCH_INLINE Real<A> block_logits(const A* logits, const Real<A>* bias, Real<A>* z,
+                                       int64_t n) {
   using R = Real<A>;
   const auto lowest = broadcast(-static_cast<R>(__builtin_inf()));
   Vector<R> greatest = lowest;
@@ -44,7 +46,8 @@ POLYSKETCH_INLINE R scalar_exponential(R x) {
 
 /// One block more. Leaves exp(z − state.maximum) in z.
 template <class A>
-POLYSKETCH_INLINE void take_block(RunningSoftmax<Real<A>>& state, const A* logits, const Real<A>* bias, Real<A>* z, int64_t n) {
+POLYSKETCH_INLINE void take_block(RunningSoftmax<Real<A>>& state, const A* logits,
+                                  const Real<A>* bias, Real<A>* z, int64_t n) {
   const Real<A> greatest = block_logits(logits, bias, z, n);
   if (greatest > state.maximum) {
     state.sum *= scalar_exponential(state.maximum - greatest);
@@ -54,7 +57,8 @@ POLYSKETCH_INLINE void take_block(RunningSoftmax<Real<A>>& state, const A* logit
 }
 
 template <class A, class Id>
-POLYSKETCH_INLINE Real<A> target_logit(const CrossEntropy<A, Id>& a, const A* logits, int64_t target) {
+POLYSKETCH_INLINE Real<A> target_logit(const CrossEntropy<A, Id>& a, const A* logits,
+                                       int64_t target) {
   const Real<A> value = to_real(logits[target]);
   return a.bias == nullptr ? value : value + a.bias[target];
 }
@@ -78,21 +82,27 @@ void cross_entropy_row(const CrossEntropy<A, Id>& a, int64_t row, Real<A>* scrat
   R* shifts = scratch + n;
   RunningSoftmax<R> state{-static_cast<R>(__builtin_inf()), 0};
   for (int64_t i = 0, block = 0; i < n; i += kSoftmaxBlock, ++block) {
-    take_block(state, logits + i, a.bias == nullptr ? nullptr : a.bias + i, scratch + i, n - i < kSoftmaxBlock ? n - i : kSoftmaxBlock);
+    take_block(state, logits + i, a.bias == nullptr ? nullptr : a.bias + i, scratch + i,
+               n - i < kSoftmaxBlock ? n - i : kSoftmaxBlock);
     shifts[block] = state.maximum;
   }
   const R aim = target_logit(a, logits, target);
-  a.loss[row] = static_cast<R>(__builtin_log(static_cast<double>(state.sum))) + (state.maximum - aim);
+  a.loss[row] =
+      static_cast<R>(__builtin_log(static_cast<double>(state.sum))) + (state.maximum - aim);
   const R scale = a.scale / state.sum;
   for (int64_t start = 0, block = 0; start < n; start += kSoftmaxBlock, ++block) {
-    const R factor = shifts[block] == state.maximum ? scale : scale * scalar_exponential(shifts[block] - state.maximum);
+    const R factor = shifts[block] == state.maximum
+                         ? scale
+                         : scale * scalar_exponential(shifts[block] - state.maximum);
     const R* e = scratch + start;
     A* out = logits + start;
     R* dbias = a.dbias + (a.dbias == nullptr ? 0 : start);
     const int64_t count = n - start < kSoftmaxBlock ? n - start : kSoftmaxBlock;
     if (a.dbias == nullptr) {
       for_vectors<R>(
-          count, [&](int64_t i, auto lanes) __attribute__((always_inline)) { store(out + i, load(e + i, lanes) * factor, lanes); });
+          count, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+            store(out + i, load(e + i, lanes) * factor, lanes);
+          });
     } else {
       for_vectors<R>(
           count, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
@@ -103,7 +113,8 @@ void cross_entropy_row(const CrossEntropy<A, Id>& a, int64_t row, Real<A>* scrat
     }
   }
   const int64_t block = target / kSoftmaxBlock;
-  const R probability = scratch[target] * (scale * scalar_exponential(shifts[block] - state.maximum));
+  const R probability =
+      scratch[target] * (scale * scalar_exponential(shifts[block] - state.maximum));
   from_real(logits[target], probability - a.scale);
   if (a.dbias != nullptr) a.dbias[target] -= a.scale;
 }
@@ -128,8 +139,10 @@ void cross_entropy_loss(const CrossEntropy<A, Id>& a, int64_t begin, int64_t end
     const A* logits = a.logits + row * a.row_stride;
     RunningSoftmax<R> state{-static_cast<R>(__builtin_inf()), 0};
     for (int64_t i = 0; i < n; i += kSoftmaxBlock) {
-      take_block(state, logits + i, a.bias == nullptr ? nullptr : a.bias + i, block, n - i < kSoftmaxBlock ? n - i : kSoftmaxBlock);
+      take_block(state, logits + i, a.bias == nullptr ? nullptr : a.bias + i, block,
+                 n - i < kSoftmaxBlock ? n - i : kSoftmaxBlock);
     }
-    a.loss[row] = static_cast<R>(__builtin_log(static_cast<double>(state.sum))) + (state.maximum - target_logit(a, logits, target));
+    a.loss[row] = static_cast<R>(__builtin_log(static_cast<double>(state.sum))) +
+                  (state.maximum - target_logit(a, logits, target));
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels of one instruction set, defined in kernels_<set>.cpp. Included inside namespace polysketch::kernels.
+// The kernels of one instruction set, defined in kernels_<set>.cpp. Included inside namespace
+// polysketch::kernels.
 
 namespace POLYSKETCH_ISA_NAMESPACE {
 template <class S, class A>

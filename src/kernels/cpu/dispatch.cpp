@@ -88,7 +88,9 @@ template <class S, class Id>
 void embedding_backward(const EmbeddingBackward<S, Id>& a, int64_t begin, int64_t end) {
   POLYSKETCH_DISPATCH(embedding_backward(a, begin, end))
 }
-void adamw_step(const AdamWStep& a, int64_t begin, int64_t end) { POLYSKETCH_DISPATCH(adamw_step(a, begin, end)) }
+void adamw_step(const AdamWStep& a, int64_t begin, int64_t end) {
+  POLYSKETCH_DISPATCH(adamw_step(a, begin, end))
+}
 template <class T>
 void sum_of_squares(const T* x, int64_t n, double* partial, int64_t begin, int64_t end) {
   POLYSKETCH_DISPATCH(sum_of_squares(x, n, partial, begin, end))

@@ -24,8 +24,9 @@ void embedding_backward(const EmbeddingBackward<S, Id>& a, int64_t begin, int64_
     const S* dx = a.dx + row * a.width + begin;
     R* to = a.dtable + static_cast<int64_t>(a.ids[row]) * a.width + begin;
     for_vectors<R>(
-        end - begin, [&](int64_t i, auto lanes)
-                         __attribute__((always_inline)) { store(to + i, load(to + i, lanes) + load(dx + i, lanes), lanes); });
+        end - begin, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+          store(to + i, load(to + i, lanes) + load(dx + i, lanes), lanes);
+        });
   }
 }
 
@@ -43,7 +44,8 @@ void adamw_step(const AdamWStep& a, int64_t begin, int64_t end) {
         const VFloat g = load(a.gradient + i, lanes) * scale;
         const VFloat m = load(a.first_moment + i, lanes) * beta1 + g * rest1;
         const VFloat v = load(a.second_moment + i, lanes) * beta2 + g * g * rest2;
-        const VFloat p = load(a.parameter + i, lanes) * keep - step * m / (square_root(v) * root + epsilon);
+        const VFloat p =
+            load(a.parameter + i, lanes) * keep - step * m / (square_root(v) * root + epsilon);
         store(a.first_moment + i, m, lanes);
         store(a.second_moment + i, v, lanes);
         store(a.parameter + i, p, lanes);
@@ -62,7 +64,8 @@ template <class T>
 void sum_of_squares(const T* x, int64_t n, double* partial, int64_t begin, int64_t end) {
   for (int64_t block = begin; block < end; ++block) {
     const T* from = x + block * kSquareBlock;
-    const int64_t count = n - block * kSquareBlock < kSquareBlock ? n - block * kSquareBlock : kSquareBlock;
+    const int64_t count =
+        n - block * kSquareBlock < kSquareBlock ? n - block * kSquareBlock : kSquareBlock;
     VDouble low{}, high{};
     for_vectors<float>(
         count, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
@@ -88,6 +91,7 @@ void accumulate(const T* x, float* sum, int64_t begin, int64_t end) {
 template <class From, class To>
 void convert(const From* from, To* to, int64_t begin, int64_t end) {
   for_vectors<float>(
-      end - begin, [&](int64_t i, auto lanes)
-                       __attribute__((always_inline)) { store_any(to + begin + i, load(from + begin + i, lanes), lanes); });
+      end - begin, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+        store_any(to + begin + i, load(from + begin + i, lanes), lanes);
+      });
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // See kernels.hpp for the contracts; vector.inl for how this file is included.
-// gelu(x) = x·(1 + tanh u)/2 = x·σ(2u), u = √(2/π)·(x + 0.044715·x³): the second form has no cancellation for negative x.
+// gelu(x) = x·(1 + tanh u)/2 = x·σ(2u), u = √(2/π)·(x + 0.044715·x³): the second form has no
+// cancellation for negative x.
 
 constexpr double kTwoRootTwoOverPi = 1.5957691216057308;
 constexpr double kGeluCubic = 0.044715;
@@ -9,7 +10,8 @@ template <class A>
 void glu_forward(const GluForward<A>& a, int64_t begin, int64_t end) {
   using R = Real<A>;
   using V = Vector<R>;
-  constexpr auto linear_term = static_cast<R>(kTwoRootTwoOverPi), cubic_term = static_cast<R>(kTwoRootTwoOverPi * kGeluCubic);
+  constexpr auto linear_term = static_cast<R>(kTwoRootTwoOverPi),
+                 cubic_term = static_cast<R>(kTwoRootTwoOverPi * kGeluCubic);
   for (int64_t row = begin; row < end; ++row) {
     const A* linear = a.in + row * 2 * a.hidden;
     const A* gate = linear + a.hidden;
@@ -27,7 +29,8 @@ template <class A>
 void glu_backward(const GluBackward<A>& a, int64_t begin, int64_t end) {
   using R = Real<A>;
   using V = Vector<R>;
-  constexpr auto linear_term = static_cast<R>(kTwoRootTwoOverPi), cubic_term = static_cast<R>(kTwoRootTwoOverPi * kGeluCubic);
+  constexpr auto linear_term = static_cast<R>(kTwoRootTwoOverPi),
+                 cubic_term = static_cast<R>(kTwoRootTwoOverPi * kGeluCubic);
   for (int64_t row = begin; row < end; ++row) {
     const A* linear = a.in + row * 2 * a.hidden;
     const A* gate = linear + a.hidden;

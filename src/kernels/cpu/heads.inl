@@ -3,10 +3,14 @@
 
 // The even and odd numbers of two vectors; two vectors interleaved, first and second half.
 #if POLYSKETCH_VECTOR_BYTES == 64
-#define POLYSKETCH_EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
-#define POLYSKETCH_ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
-#define POLYSKETCH_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define POLYSKETCH_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#define POLYSKETCH_EVEN(a, b) \
+  __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#define POLYSKETCH_ODD(a, b) \
+  __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+#define POLYSKETCH_LOW(a, b) \
+  __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define POLYSKETCH_HIGH(a, b) \
+  __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #elif POLYSKETCH_VECTOR_BYTES == 32
 #define POLYSKETCH_EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
 #define POLYSKETCH_ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
@@ -52,7 +56,8 @@ POLYSKETCH_INLINE void from_real(bf16& to, float x) { to = to_bf16(x); }
 
 /// One head: D numbers, interleaved pairs in, halves out. x and out do not overlap.
 template <class A>
-POLYSKETCH_INLINE void rotate(const A* x, A* out, const Real<A>* cosine, const Real<A>* sine, int64_t half) {
+POLYSKETCH_INLINE void rotate(const A* x, A* out, const Real<A>* cosine, const Real<A>* sine,
+                              int64_t half) {
   int64_t i = 0;
   if constexpr (!std::is_same_v<A, double>) {
     for (; i + kLanes<float> <= half; i += kLanes<float>) {
@@ -71,7 +76,8 @@ POLYSKETCH_INLINE void rotate(const A* x, A* out, const Real<A>* cosine, const R
 
 /// The transpose, which is the inverse: halves in, interleaved pairs out.
 template <class A>
-POLYSKETCH_INLINE void rotate_back(const A* x, A* out, const Real<A>* cosine, const Real<A>* sine, int64_t half) {
+POLYSKETCH_INLINE void rotate_back(const A* x, A* out, const Real<A>* cosine, const Real<A>* sine,
+                                   int64_t half) {
   int64_t i = 0;
   if constexpr (!std::is_same_v<A, double>) {
     for (; i + kLanes<float> <= half; i += kLanes<float>) {
@@ -95,8 +101,8 @@ POLYSKETCH_INLINE const A* apart(const A* x, const A* out, A* buffer, int64_t wi
   return buffer;
 }
 
-/// body(row, head), head by head within a few rows: rows of [B, H, T, D] that follow each other are then written one after the other,
-/// and there are never more streams than the memory can follow.
+/// body(row, head), head by head within a few rows: rows of [B, H, T, D] that follow each other are
+/// then written one after the other, and there are never more streams than the memory can follow.
 template <class Body>
 POLYSKETCH_INLINE void for_heads(int64_t begin, int64_t end, int64_t heads, Body body) {
   constexpr int64_t kTile = 16;
@@ -108,7 +114,8 @@ POLYSKETCH_INLINE void for_heads(int64_t begin, int64_t end, int64_t heads, Body
   }
 }
 
-POLYSKETCH_INLINE int64_t offset(const HeadStrides& strides, int64_t row, int64_t length, int64_t head) {
+POLYSKETCH_INLINE int64_t offset(const HeadStrides& strides, int64_t row, int64_t length,
+                                 int64_t head) {
   return row / length * strides.batch + head * strides.head + row % length * strides.time;
 }
 
@@ -118,12 +125,15 @@ void rotary_forward(const RotaryForward<A>& a, int64_t begin, int64_t end) {
   A buffer[kMaxHeadWidth];
   for_heads(
       begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
-        const Real<A>*cosine = a.cosine + row % a.length * half, *sine = a.sine + row % a.length * half;
+        const Real<A>*cosine = a.cosine + row % a.length * half,
+              *sine = a.sine + row % a.length * half;
         const A* from = a.qkv + row * 3 * model_width + h * width;
         const int64_t to = offset(a.strides, row, a.length, h);
         rotate(apart(from, a.q + to, buffer, width), a.q + to, cosine, sine, half);
         rotate(apart(from + model_width, a.k + to, buffer, width), a.k + to, cosine, sine, half);
-        if (a.v != nullptr) __builtin_memcpy(a.v + to, from + 2 * model_width, static_cast<size_t>(width) * sizeof(A));
+        if (a.v != nullptr)
+          __builtin_memcpy(a.v + to, from + 2 * model_width,
+                           static_cast<size_t>(width) * sizeof(A));
       });
 }
 
@@ -133,12 +143,16 @@ void rotary_backward(const RotaryBackward<A>& a, int64_t begin, int64_t end) {
   A buffer[kMaxHeadWidth];
   for_heads(
       begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
-        const Real<A>*cosine = a.cosine + row % a.length * half, *sine = a.sine + row % a.length * half;
+        const Real<A>*cosine = a.cosine + row % a.length * half,
+              *sine = a.sine + row % a.length * half;
         A* to = a.dqkv + row * 3 * model_width + h * width;
         const int64_t from = offset(a.strides, row, a.length, h);
         rotate_back(apart(a.dq + from, to, buffer, width), to, cosine, sine, half);
-        rotate_back(apart(a.dk + from, to + model_width, buffer, width), to + model_width, cosine, sine, half);
-        if (a.dv != nullptr) __builtin_memcpy(to + 2 * model_width, a.dv + from, static_cast<size_t>(width) * sizeof(A));
+        rotate_back(apart(a.dk + from, to + model_width, buffer, width), to + model_width, cosine,
+                    sine, half);
+        if (a.dv != nullptr)
+          __builtin_memcpy(to + 2 * model_width, a.dv + from,
+                           static_cast<size_t>(width) * sizeof(A));
       });
 }
 
@@ -146,7 +160,8 @@ template <class A>
 void copy_heads(const CopyHeads<A>& a, int64_t begin, int64_t end) {
   for_heads(
       begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
-        __builtin_memcpy(a.to + offset(a.to_strides, row, a.length, h), a.from + offset(a.from_strides, row, a.length, h),
+        __builtin_memcpy(a.to + offset(a.to_strides, row, a.length, h),
+                         a.from + offset(a.from_strides, row, a.length, h),
                          static_cast<size_t>(a.head_width) * sizeof(A));
       });
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The element types that every kernel is built for: included in the public namespace and in that of each instruction set.
+// The element types that every kernel is built for: included in the public namespace and in that of
+// each instruction set.
 
 #define POLYSKETCH_FOR_STREAMS(S, A)                                                         \
   template void layer_norm_forward(const LayerNormForward<S, A>&, int64_t, int64_t);         \

@@ -16,7 +16,8 @@
 namespace polysketch::kernels {
 namespace {
 
-constexpr InstructionSet kAll[] = {InstructionSet::amx, InstructionSet::avx512, InstructionSet::avx2, InstructionSet::baseline};
+constexpr InstructionSet kAll[] = {InstructionSet::amx, InstructionSet::avx512,
+                                   InstructionSet::avx2, InstructionSet::baseline};
 
 InstructionSet choose() {
   const char* variable = std::getenv("POLYSKETCH_ISA");
@@ -24,9 +25,12 @@ InstructionSet choose() {
   for (const InstructionSet set : kAll) {
     if (!wanted.empty() && name(set) != wanted) continue;
     if (is_supported(set)) return set;
-    if (!wanted.empty()) throw UserError(ExitCode::config, "POLYSKETCH_ISA: this machine has no " + wanted + "; unset the variable");
+    if (!wanted.empty())
+      throw UserError(ExitCode::config,
+                      "POLYSKETCH_ISA: this machine has no " + wanted + "; unset the variable");
   }
-  throw UserError(ExitCode::config, "POLYSKETCH_ISA: got '" + wanted + "', want baseline, avx2, avx512 or amx");
+  throw UserError(ExitCode::config,
+                  "POLYSKETCH_ISA: got '" + wanted + "', want baseline, avx2, avx512 or amx");
 }
 
 std::atomic<int>& chosen() {
@@ -42,15 +46,18 @@ bool has_bf16_instructions() {
 #endif
 }
 
-/// Whether there are tiles for bf16 products, and the kernel gives them to this process: it is asked once, since the tiles' 8 kB of
-/// registers enlarge what every thread saves.
+/// Whether there are tiles for bf16 products, and the kernel gives them to this process: it is
+/// asked once, since the tiles' 8 kB of registers enlarge what every thread saves.
 bool has_tiles() {
 #ifdef __x86_64__
   static const bool granted = [] {
-    constexpr unsigned kTileBit = 1U << 24, kBf16Bit = 1U << 22;  // of EDX, leaf 7 (Intel SDM, CPUID)
-    constexpr long kRequestPermission = 0x1023, kTileData = 18;   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    // of EDX, leaf 7 (Intel SDM, CPUID)
+    constexpr unsigned kTileBit = 1U << 24, kBf16Bit = 1U << 22;
+    constexpr long kRequestPermission = 0x1023,
+                   kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     unsigned a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTileBit) == 0 || (d & kBf16Bit) == 0) return false;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTileBit) == 0 || (d & kBf16Bit) == 0)
+      return false;
     return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   }();
   return granted;
@@ -66,7 +73,9 @@ std::atomic<bool>& bf16_allowed() {
 
 }  // namespace
 
-InstructionSet instruction_set() { return static_cast<InstructionSet>(chosen().load(std::memory_order_relaxed)); }
+InstructionSet instruction_set() {
+  return static_cast<InstructionSet>(chosen().load(std::memory_order_relaxed));
+}
 
 bool is_supported(InstructionSet set) {
   switch (set) {
@@ -76,8 +85,9 @@ bool is_supported(InstructionSet set) {
     case InstructionSet::avx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case InstructionSet::avx512:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case InstructionSet::amx:
       return is_supported(InstructionSet::avx512) && has_bf16_instructions() && has_tiles();
 #endif
@@ -91,9 +101,14 @@ void use_instruction_set(InstructionSet set) {
   chosen().store(static_cast<int>(set), std::memory_order_relaxed);
 }
 
-bool bf16_instructions() { return instruction_set() >= InstructionSet::avx512 && bf16_allowed().load(std::memory_order_relaxed); }
+bool bf16_instructions() {
+  return instruction_set() >= InstructionSet::avx512 &&
+         bf16_allowed().load(std::memory_order_relaxed);
+}
 
-void use_bf16_instructions(bool wanted) { bf16_allowed().store(wanted && has_bf16_instructions(), std::memory_order_relaxed); }
+void use_bf16_instructions(bool wanted) {
+  bf16_allowed().store(wanted && has_bf16_instructions(), std::memory_order_relaxed);
+}
 
 std::string_view name(InstructionSet set) {
   switch (set) {

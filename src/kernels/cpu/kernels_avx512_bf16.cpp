@@ -8,7 +8,9 @@
 
 #ifdef __x86_64__
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bf16,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(                                                          \
+    __attribute__((target("avx512f,avx512bf16,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
+    apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bf16,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #endif

@@ -21,7 +21,8 @@ void layer_norm_forward(const LayerNormForward<S, A>& a, int64_t begin, int64_t 
       x = sum;
     } else {
       total = sum_vectors<R>(
-          width, [&](int64_t i, auto lanes) __attribute__((always_inline)) { return load(x + i, lanes); });
+          width, [&](int64_t i, auto lanes)
+                     __attribute__((always_inline)) { return load(x + i, lanes); });
     }
     const R mean = total / static_cast<R>(width);
     const R squares = sum_vectors<R>(
@@ -29,12 +30,17 @@ void layer_norm_forward(const LayerNormForward<S, A>& a, int64_t begin, int64_t 
           const V centred = inside(load(x + i, lanes) - mean, V{}, lanes);
           return centred * centred;
         });
-    const R rstd = 1 / static_cast<R>(__builtin_sqrt(squares / static_cast<R>(width) + static_cast<R>(a.epsilon)));
+    const R rstd =
+        1 /
+        static_cast<R>(__builtin_sqrt(squares / static_cast<R>(width) + static_cast<R>(a.epsilon)));
     if (a.mean != nullptr) a.mean[row] = mean;
     if (a.rstd != nullptr) a.rstd[row] = rstd;
     for_vectors<R>(
         width, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-          store(y + i, (load(x + i, lanes) - mean) * rstd * load(a.gain + i, lanes) + load(a.bias + i, lanes), lanes);
+          store(y + i,
+                (load(x + i, lanes) - mean) * rstd * load(a.gain + i, lanes) +
+                    load(a.bias + i, lanes),
+                lanes);
         });
   }
 }

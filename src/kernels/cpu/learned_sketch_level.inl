@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// One level of a learned sketch, forward and backward, on a panel of 64 rows. Included after attention_products.inl.
+// One level of a learned sketch, forward and backward, on a panel of 64 rows. Included after
+// attention_products.inl.
 //
-// A panel is kept transposed, [features][64]: sums over features need no additions across a register, the 8 R hidden numbers of a row
-// never leave the caches, and every product has the weights, packed once, as its left operand and the panel as its right one.
+// A panel is kept transposed, [features][64]: sums over features need no additions across a
+// register, the 8 R hidden numbers of a row never leave the caches, and every product has the
+// weights, packed once, as its left operand and the panel as its right one.
 
-constexpr int64_t kHidden = 8;       // hidden numbers for each number of a sketch
-constexpr int64_t kChunkSteps = 64;  // cells of hidden numbers between two visits of a product in memory: 16 kB for a panel
+constexpr int64_t kHidden = 8;  // hidden numbers for each number of a sketch
+// cells of hidden numbers between two visits of a product in memory: 16 kB for a panel
+constexpr int64_t kChunkSteps = 64;
 constexpr int kRegisters = kPanel / kLanes;
 constexpr float kSketchEpsilon = 1e-5F;
 
@@ -64,10 +67,12 @@ struct Work {
 template <class Products>
 void store_features(Cell* out, __m512 x, __m512 next) {
   _mm512_storeu_si512(out, Products::across(x, next));
-  if constexpr (Products::kUnit == 1) _mm512_storeu_si512(out + kPanel, Products::across(next, next));
+  if constexpr (Products::kUnit == 1)
+    _mm512_storeu_si512(out + kPanel, Products::across(next, next));
 }
 
-/// 2^t for t not above 126, to fp32 rounding, or to 1e-4 (a bf16 number has 4e-3) in the short form.
+/// 2^t for t not above 126, to fp32 rounding, or to 1e-4 (a bf16 number has 4e-3) in the short
+/// form.
 template <bool Short>
 __m512 power_of_two(__m512 t) {
   const __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF);  // t - floor(t); 0 for an infinite t
@@ -93,7 +98,8 @@ template <class Products, bool Slope>
 [[gnu::always_inline]] inline __m512 gelu(__m512 x, __m512& slope) {
   constexpr float linear = 1.5957691216F, cubic = 0.044715F * linear, log2e = 1.4426950409F;
   const __m512 one = _mm512_set1_ps(1.0F), square = _mm512_mul_ps(x, x);
-  const __m512 t = _mm512_mul_ps(x, _mm512_fmadd_ps(square, _mm512_set1_ps(-cubic * log2e), _mm512_set1_ps(-linear * log2e)));
+  const __m512 t = _mm512_mul_ps(
+      x, _mm512_fmadd_ps(square, _mm512_set1_ps(-cubic * log2e), _mm512_set1_ps(-linear * log2e)));
   // Above 2^126 the reciprocal would be 0, and 0·∞ no number. A NaN passes, since it comes second.
   const __m512 e = power_of_two<Products::kUnit == 2>(_mm512_min_ps(_mm512_set1_ps(126.0F), t));
   const __m512 divisor = _mm512_add_ps(one, e);
@@ -111,20 +117,26 @@ template <class Products, bool Slope>
 inline __m512 tanh_of(__m512 x) {
   const __m512 square = _mm512_mul_ps(x, x), size = _mm512_abs_ps(x), one = _mm512_set1_ps(1.0F);
   // Below 0.625 (Cephes): 1 - 2/(1 + exp 2x) would cancel there.
-  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(-5.70498872745e-3F), square, _mm512_set1_ps(2.06390887954e-2F));
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(-5.70498872745e-3F), square,
+                             _mm512_set1_ps(2.06390887954e-2F));
   p = _mm512_fmadd_ps(p, square, _mm512_set1_ps(-5.37397155531e-2F));
   p = _mm512_fmadd_ps(p, square, _mm512_set1_ps(1.33314422036e-1F));
   p = _mm512_fmadd_ps(p, square, _mm512_set1_ps(-3.33332819422e-1F));
   const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(p, square), x, x);
   // A 2x of 40 is already 1; the bound keeps the power in range.
   const __m512 doubled = _mm512_min_ps(_mm512_set1_ps(40.0F), _mm512_add_ps(size, size));
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(doubled, _mm512_set1_ps(1.4426950409F)), _MM_FROUND_TO_NEG_INF);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), doubled);  // ln 2 in two parts: the first has 9 bits
-  r = _mm512_mul_ps(_mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4F), r), _mm512_set1_ps(1.4426950409F));
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(doubled, _mm512_set1_ps(1.4426950409F)),
+                                        _MM_FROUND_TO_NEG_INF);
+  // ln 2 in two parts: the first has 9 bits
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), doubled);
+  r = _mm512_mul_ps(_mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4F), r),
+                    _mm512_set1_ps(1.4426950409F));
   const __m512 e = _mm512_scalef_ps(power_of_two<false>(r), n);
-  const __m512 large = _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2.0F), _mm512_add_ps(one, e)));
+  const __m512 large =
+      _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2.0F), _mm512_add_ps(one, e)));
   const __m512 sign = _mm512_and_ps(x, _mm512_set1_ps(-0.0F));
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(size, _mm512_set1_ps(0.625F), _CMP_LT_OQ), _mm512_or_ps(large, sign), small);
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(size, _mm512_set1_ps(0.625F), _CMP_LT_OQ),
+                              _mm512_or_ps(large, sign), small);
 }
 
 /// x [in][64] -> work.features; with Keep also unit, rstd and normed.
@@ -140,14 +152,16 @@ void norm_lanes(const Level& w, const float* x, const Work& work, const Kept& ke
       const __m512 centred = _mm512_sub_ps(load(x + i * kPanel + r), mean);
       squares = _mm512_fmadd_ps(centred, centred, squares);
     }
-    const __m512 rstd =
-        _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_sqrt_ps(_mm512_fmadd_ps(squares, count, _mm512_set1_ps(kSketchEpsilon))));
+    const __m512 rstd = _mm512_div_ps(
+        _mm512_set1_ps(1.0F),
+        _mm512_sqrt_ps(_mm512_fmadd_ps(squares, count, _mm512_set1_ps(kSketchEpsilon))));
     if constexpr (Keep) store(kept.rstd + r, rstd);
     for (int64_t i = 0; i < w.in; i += 2) {
       const __m512 a = _mm512_mul_ps(_mm512_sub_ps(load(x + i * kPanel + r), mean), rstd);
       const __m512 b = _mm512_mul_ps(_mm512_sub_ps(load(x + (i + 1) * kPanel + r), mean), rstd);
       const __m512 y = _mm512_fmadd_ps(a, _mm512_set1_ps(w.gain[i]), _mm512_set1_ps(w.bias[i]));
-      const __m512 z = _mm512_fmadd_ps(b, _mm512_set1_ps(w.gain[i + 1]), _mm512_set1_ps(w.bias[i + 1]));
+      const __m512 z =
+          _mm512_fmadd_ps(b, _mm512_set1_ps(w.gain[i + 1]), _mm512_set1_ps(w.bias[i + 1]));
       store_features<Products>(work.features + i / unit * kPanel + r, y, z);
       if constexpr (Keep) {
         store(kept.unit + i * kPanel + r, a);
@@ -161,7 +175,8 @@ void norm_lanes(const Level& w, const float* x, const Work& work, const Kept& ke
 }
 
 /// dy, the gradient of the normed rows [in][64] -> dx [in][64].
-inline void norm_lanes_backward(const Level& w, const float* dy, const Kept& kept, const Sums& sums, float* dx) {
+inline void norm_lanes_backward(const Level& w, const float* dy, const Kept& kept, const Sums& sums,
+                                float* dx) {
   const __m512 count = _mm512_set1_ps(1.0F / static_cast<float>(w.in));
   for (int64_t r = 0; r < kPanel; r += kLanes) {
     __m512 sum = _mm512_setzero_ps(), product = _mm512_setzero_ps();
@@ -173,10 +188,12 @@ inline void norm_lanes_backward(const Level& w, const float* dy, const Kept& kep
       store(sums.gain + i * kLanes, _mm512_fmadd_ps(d, unit, load(sums.gain + i * kLanes)));
       store(sums.bias + i * kLanes, _mm512_add_ps(d, load(sums.bias + i * kLanes)));
     }
-    const __m512 a = _mm512_mul_ps(sum, count), b = _mm512_mul_ps(product, count), rstd = load(kept.rstd + r);
+    const __m512 a = _mm512_mul_ps(sum, count), b = _mm512_mul_ps(product, count),
+                 rstd = load(kept.rstd + r);
     for (int64_t i = 0; i < w.in; ++i) {
       const __m512 du = _mm512_fmsub_ps(load(dy + i * kPanel + r), _mm512_set1_ps(w.gain[i]), a);
-      store(dx + i * kPanel + r, _mm512_mul_ps(rstd, _mm512_fnmadd_ps(load(kept.unit + i * kPanel + r), b, du)));
+      store(dx + i * kPanel + r,
+            _mm512_mul_ps(rstd, _mm512_fnmadd_ps(load(kept.unit + i * kPanel + r), b, du)));
     }
   }
 }
@@ -184,7 +201,8 @@ inline void norm_lanes_backward(const Level& w, const float* dy, const Kept& kep
 /// work.tile [M][64] = a[M][steps] · b[steps][64]
 template <class Products, int M>
 void multiply_tile(const Cell* a, int64_t steps, const Cell* b, float* tile) {
-  if constexpr (Products::kTiles) return Products::template multiply<kRegisters, false>(a, steps, b, kPanel, steps, tile, kPanel);
+  if constexpr (Products::kTiles)
+    return Products::template multiply<kRegisters, false>(a, steps, b, kPanel, steps, tile, kPanel);
   __m512 sums[M][kRegisters];
   product<Products, M, kRegisters>(a, steps, b, kPanel, steps, sums);
 #pragma GCC unroll 6
@@ -206,11 +224,13 @@ struct Activate {
     constexpr int64_t unit = Products::kUnit;
     const int64_t steps = w.in / unit;
     multiply_tile<Products, M>(w.up + first * steps, steps, work.features, work.tile);
-    for (int64_t at = 0; at < M * kPanel; at += at % kPanel == kPanel - kLanes ? kPanel + kLanes : kLanes) {
+    for (int64_t at = 0; at < M * kPanel;
+         at += at % kPanel == kPanel - kLanes ? kPanel + kLanes : kLanes) {
       __m512 slope, next_slope;
       const __m512 x = gelu<Products, Keep>(load(work.tile + at), slope);
       const __m512 next = gelu<Products, Keep>(load(work.tile + at + kPanel), next_slope);
-      store_features<Products>(work.chunk + (place + at / kPanel) / unit * kPanel + at % kPanel, x, next);
+      store_features<Products>(work.chunk + (place + at / kPanel) / unit * kPanel + at % kPanel, x,
+                               next);
       if constexpr (Keep) {
         const int64_t to = first * kPanel + at;
         Products::store_along(kept.activated + to / unit, x);
@@ -222,7 +242,8 @@ struct Activate {
   }
 };
 
-/// The gradients of M hidden numbers before their activation, from work.features, that of the level.
+/// The gradients of M hidden numbers before their activation, from work.features, that of the
+/// level.
 template <class Products>
 struct PullBack {
   const Level& w;
@@ -234,11 +255,13 @@ struct PullBack {
     constexpr int64_t unit = Products::kUnit;
     const int64_t steps = w.size / unit;
     multiply_tile<Products, M>(w.down_turned + first * steps, steps, work.features, work.tile);
-    for (int64_t at = 0; at < M * kPanel; at += at % kPanel == kPanel - kLanes ? kPanel + kLanes : kLanes) {
+    for (int64_t at = 0; at < M * kPanel;
+         at += at % kPanel == kPanel - kLanes ? kPanel + kLanes : kLanes) {
       const float* slope = kept.slope + first * kPanel + at;
       const __m512 x = _mm512_mul_ps(load(work.tile + at), load(slope));
       const __m512 next = _mm512_mul_ps(load(work.tile + at + kPanel), load(slope + kPanel));
-      store_features<Products>(work.chunk + (place + at / kPanel) / unit * kPanel + at % kPanel, x, next);
+      store_features<Products>(work.chunk + (place + at / kPanel) / unit * kPanel + at % kPanel, x,
+                               next);
       Products::store_along(work.rows + (place * kPanel + at) / unit, x);
       Products::store_along(work.rows + (place * kPanel + at + kPanel) / unit, next);
     }
@@ -248,7 +271,8 @@ struct PullBack {
 /// A chunk of hidden numbers from `first` on.
 template <class Products, class Tiles>
 void for_chunk(const Tiles& tiles, int64_t first, int64_t count) {
-  for_groups<Products>(count, [&]<int M>(int64_t place) { tiles.template tile<M>(first + place, place); });
+  for_groups<Products>(count,
+                       [&]<int M>(int64_t place) { tiles.template tile<M>(first + place, place); });
 }
 
 /// x [in][64] -> y [R][64]
@@ -259,17 +283,20 @@ void level_forward(const Level& w, const float* x, float* y, const Work& work, c
   std::memset(y, 0, static_cast<size_t>(w.size * kPanel) * sizeof(float));
   for (int64_t first = 0; first < w.hidden(); first += chunk) {
     for_chunk<Products>(Activate<Products, Keep>{w, work, kept}, first, chunk);
-    accumulate_rows<Products>(w.down + first / unit, w.hidden() / unit, work.chunk, kPanel, kChunkSteps, y, kPanel, w.size, kPanel);
+    accumulate_rows<Products>(w.down + first / unit, w.hidden() / unit, work.chunk, kPanel,
+                              kChunkSteps, y, kPanel, w.size, kPanel);
   }
 }
 
 /// dy [R][64] -> dx [in][64], `dnormed` likewise. dup [8 R][in] and sums are added to.
 template <class Products>
-void level_backward(const Level& w, const float* dy, float* dnormed, float* dx, float* dup, const Work& work, const Kept& kept,
-                    const Sums& sums) {
+void level_backward(const Level& w, const float* dy, float* dnormed, float* dx, float* dup,
+                    const Work& work, const Kept& kept, const Sums& sums) {
   constexpr int64_t unit = Products::kUnit, chunk = kChunkSteps * unit, rows = kPanel / unit;
-  for (int64_t i = 0; i < w.size * kPanel; i += i % kPanel == kPanel - kLanes ? kPanel + kLanes : kLanes) {
-    store_features<Products>(work.features + i / kPanel / unit * kPanel + i % kPanel, load(dy + i), load(dy + i + kPanel));
+  for (int64_t i = 0; i < w.size * kPanel;
+       i += i % kPanel == kPanel - kLanes ? kPanel + kLanes : kLanes) {
+    store_features<Products>(work.features + i / kPanel / unit * kPanel + i % kPanel, load(dy + i),
+                             load(dy + i + kPanel));
     Products::store_along(work.along + i / unit, load(dy + i));
     Products::store_along(work.along + (i + kPanel) / unit, load(dy + i + kPanel));
   }
@@ -277,11 +304,12 @@ void level_backward(const Level& w, const float* dy, float* dnormed, float* dx, 
   std::memset(dnormed, 0, static_cast<size_t>(w.in * kPanel) * sizeof(float));
   for (int64_t first = 0; first < w.hidden(); first += chunk) {
     for_chunk<Products>(PullBack<Products>{w, work, kept}, first, chunk);
-    accumulate_rows<Products>(w.up_turned + first / unit, w.hidden() / unit, work.chunk, kPanel, kChunkSteps, dnormed, kPanel, w.in,
-                              kPanel);
-    accumulate_rows<Products>(work.rows, rows, kept.normed, w.in, rows, dup + first * w.in, w.in, chunk, w.in);
-    accumulate_rows<Products>(kept.activated + first * rows, rows, work.turned, w.size, rows, sums.down + first * w.size, w.size, chunk,
-                              w.size);
+    accumulate_rows<Products>(w.up_turned + first / unit, w.hidden() / unit, work.chunk, kPanel,
+                              kChunkSteps, dnormed, kPanel, w.in, kPanel);
+    accumulate_rows<Products>(work.rows, rows, kept.normed, w.in, rows, dup + first * w.in, w.in,
+                              chunk, w.in);
+    accumulate_rows<Products>(kept.activated + first * rows, rows, work.turned, w.size, rows,
+                              sums.down + first * w.size, w.size, chunk, w.size);
   }
   norm_lanes_backward(w, dnormed, kept, sums, dx);
 }

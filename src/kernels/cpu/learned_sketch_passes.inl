@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward and backward pass of both networks over all rows. Included after learned_sketch_level.inl.
+// Forward and backward pass of both networks over all rows. Included after
+// learned_sketch_level.inl.
 
 struct SketchLevels {
   Level level[2][2];
@@ -24,13 +25,17 @@ size_t sketch_packed_bytes(int64_t width, int64_t size) {
 
 /// [rows][columns], columns a multiple of 16, as left operand; strides in memory for either axis.
 template <class Products>
-void pack_matrix(const float* from, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride, Cell* out) {
-  alignas(64) static constexpr int32_t kOrder[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const __m512i places = _mm512_mullo_epi32(_mm512_load_si512(kOrder), _mm512_set1_epi32(static_cast<int>(column_stride)));
+void pack_matrix(const float* from, int64_t rows, int64_t columns, int64_t row_stride,
+                 int64_t column_stride, Cell* out) {
+  alignas(64) static constexpr int32_t kOrder[kLanes] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                         8, 9, 10, 11, 12, 13, 14, 15};
+  const __m512i places = _mm512_mullo_epi32(_mm512_load_si512(kOrder),
+                                            _mm512_set1_epi32(static_cast<int>(column_stride)));
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < columns; c += kLanes) {
-      Products::store_along(out + (r * columns + c) / Products::kUnit,
-                            _mm512_i32gather_ps(places, from + r * row_stride + c * column_stride, sizeof(float)));
+      Products::store_along(
+          out + (r * columns + c) / Products::kUnit,
+          _mm512_i32gather_ps(places, from + r * row_stride + c * column_stride, sizeof(float)));
     }
   }
 }
@@ -46,7 +51,8 @@ void sketch_pack(const SketchNetwork& network, int64_t width, int64_t size, void
       pack_matrix<Products>(network.up[side][l], w.hidden(), w.in, w.in, 1, w.up);
       pack_matrix<Products>(network.up[side][l], w.in, w.hidden(), 1, w.in, w.up_turned);
       pack_matrix<Products>(network.down[side][l], w.size, w.hidden(), w.hidden(), 1, w.down);
-      pack_matrix<Products>(network.down[side][l], w.hidden(), w.size, 1, w.hidden(), w.down_turned);
+      pack_matrix<Products>(network.down[side][l], w.hidden(), w.size, 1, w.hidden(),
+                            w.down_turned);
     }
   }
 }
@@ -83,8 +89,9 @@ SketchScratch sketch_scratch(void* base, int64_t width, int64_t size, bool backw
     for (auto& side : s.kept) {
       for (int l = 0; l < 2; ++l) {
         const int64_t in = l == 0 ? width : size;
-        side[l] = {arena.take<float>(in * kPanel), arena.take<float>(kPanel), arena.take<Cell>(kPanel / unit * in),
-                   arena.take<Cell>(hidden * kPanel / unit), arena.take<float>(hidden * kPanel)};
+        side[l] = {arena.take<float>(in * kPanel), arena.take<float>(kPanel),
+                   arena.take<Cell>(kPanel / unit * in), arena.take<Cell>(hidden * kPanel / unit),
+                   arena.take<float>(hidden * kPanel)};
       }
     }
     const size_t before = arena.used();
@@ -92,7 +99,8 @@ SketchScratch sketch_scratch(void* base, int64_t width, int64_t size, bool backw
     for (auto& side : s.sums) {
       for (int l = 0; l < 2; ++l) {
         const int64_t in = l == 0 ? width : size;
-        side[l] = {arena.take<float>(in * kLanes), arena.take<float>(in * kLanes), arena.take<float>(hidden * size)};
+        side[l] = {arena.take<float>(in * kLanes), arena.take<float>(in * kLanes),
+                   arena.take<float>(hidden * size)};
       }
     }
     s.cleared_bytes = arena.used() - before;
@@ -113,26 +121,31 @@ size_t sketch_backward_bytes(int64_t width, int64_t size) {
 
 /// Rows begin … end (at most 64) -> [width][64]; what is missing is zero.
 template <class T>
-void load_lanes(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_t width, float* rows, float* lanes) {
+void load_lanes(const HeadRows<const T>& from, int64_t begin, int64_t end, int64_t width,
+                float* rows, float* lanes) {
   load_panel(from, begin, end, width, Norm{}, rows);
-  transpose(reinterpret_cast<const Cell*>(rows), kPanel, width, reinterpret_cast<Cell*>(lanes), kPanel);
+  transpose(reinterpret_cast<const Cell*>(rows), kPanel, width, reinterpret_cast<Cell*>(lanes),
+            kPanel);
 }
 
 /// Both networks on a panel -> s.lanes [R][64]
 template <class Products, bool Keep, class T>
-void sketch_panel(const SketchLevels& levels, const HeadRows<const T> (&from)[2], int64_t begin, int64_t end, int64_t width,
-                  const SketchScratch& s) {
+void sketch_panel(const SketchLevels& levels, const HeadRows<const T> (&from)[2], int64_t begin,
+                  int64_t end, int64_t width, const SketchScratch& s) {
   for (int side = 0; side < 2; ++side) {
     load_lanes(from[side], begin, end, width, s.rows, s.lanes[side]);
-    level_forward<Products, Keep>(levels.level[side][0], s.lanes[side], s.inner, s.work, s.kept[side][0]);
-    level_forward<Products, Keep>(levels.level[side][1], s.inner, s.lanes[side], s.work, s.kept[side][1]);
+    level_forward<Products, Keep>(levels.level[side][0], s.lanes[side], s.inner, s.work,
+                                  s.kept[side][0]);
+    level_forward<Products, Keep>(levels.level[side][1], s.inner, s.lanes[side], s.work,
+                                  s.kept[side][1]);
   }
 }
 
 template <class Products, class T>
-void sketch_forward(const void* packed, int64_t width, int64_t size, HeadRows<const T> left, HeadRows<const T> right, int64_t rows,
-                    HeadRows<T> out, void* scratch) {
-  const SketchLevels levels = sketch_levels<Products>(const_cast<void*>(packed), width, size);  // only read from here on
+void sketch_forward(const void* packed, int64_t width, int64_t size, HeadRows<const T> left,
+                    HeadRows<const T> right, int64_t rows, HeadRows<T> out, void* scratch) {
+  // only read from here on
+  const SketchLevels levels = sketch_levels<Products>(const_cast<void*>(packed), width, size);
   const SketchScratch s = sketch_scratch<Products>(scratch, width, size, false);
   const HeadRows<const T> from[2] = {left, right};
   const float root = std::sqrt(static_cast<float>(size));
@@ -149,23 +162,28 @@ void sketch_forward(const void* packed, int64_t width, int64_t size, HeadRows<co
 }
 
 /// parameter_gradients += what is in `sums`.
-inline void add_sums(const SketchLevels& levels, const SketchScratch& s, float* parameter_gradients) {
+inline void add_sums(const SketchLevels& levels, const SketchScratch& s,
+                     float* parameter_gradients) {
   float* out = parameter_gradients;
   alignas(64) Cell turned[kLanes * kLanes];
   for (int side = 0; side < 2; ++side) {
     for (int l = 0; l < 2; ++l) {
       const Level& w = levels.level[side][l];
       const Sums& sums = s.sums[side][l];
-      for (int64_t i = 0; i < w.in; ++i) out[i] += _mm512_reduce_add_ps(load(sums.gain + i * kLanes));
+      for (int64_t i = 0; i < w.in; ++i)
+        out[i] += _mm512_reduce_add_ps(load(sums.gain + i * kLanes));
       out += w.in;
-      for (int64_t i = 0; i < w.in; ++i) out[i] += _mm512_reduce_add_ps(load(sums.bias + i * kLanes));
+      for (int64_t i = 0; i < w.in; ++i)
+        out[i] += _mm512_reduce_add_ps(load(sums.bias + i * kLanes));
       out += w.in + w.hidden() * w.in;
       for (int64_t h = 0; h < w.hidden(); h += kLanes) {
         for (int64_t r = 0; r < w.size; r += kLanes) {
-          transpose_16(reinterpret_cast<const Cell*>(sums.down + h * w.size + r), w.size, turned, kLanes);
+          transpose_16(reinterpret_cast<const Cell*>(sums.down + h * w.size + r), w.size, turned,
+                       kLanes);
           for (int64_t i = 0; i < kLanes; ++i) {
             float* to = out + (r + i) * w.hidden() + h;
-            store(to, _mm512_add_ps(load(to), _mm512_castsi512_ps(_mm512_load_si512(turned + i * kLanes))));
+            store(to, _mm512_add_ps(load(to),
+                                    _mm512_castsi512_ps(_mm512_load_si512(turned + i * kLanes))));
           }
         }
       }
@@ -175,12 +193,15 @@ inline void add_sums(const SketchLevels& levels, const SketchScratch& s, float* 
 }
 
 template <class Products, class T>
-void sketch_backward(const void* packed, int64_t width, int64_t size, HeadRows<const T> left, HeadRows<const T> right, int64_t rows,
-                     HeadRows<const T> ds, HeadRows<T> dleft, HeadRows<T> dright, float* parameter_gradients, void* scratch) {
-  const SketchLevels levels = sketch_levels<Products>(const_cast<void*>(packed), width, size);  // only read from here on
+void sketch_backward(const void* packed, int64_t width, int64_t size, HeadRows<const T> left,
+                     HeadRows<const T> right, int64_t rows, HeadRows<const T> ds, HeadRows<T> dleft,
+                     HeadRows<T> dright, float* parameter_gradients, void* scratch) {
+  // only read from here on
+  const SketchLevels levels = sketch_levels<Products>(const_cast<void*>(packed), width, size);
   const SketchScratch s = sketch_scratch<Products>(scratch, width, size, true);
   const HeadRows<const T> from[2] = {left, right};
-  const __m512 one = _mm512_set1_ps(1.0F), inverse = _mm512_set1_ps(1.0F / std::sqrt(static_cast<float>(size)));
+  const __m512 one = _mm512_set1_ps(1.0F),
+               inverse = _mm512_set1_ps(1.0F / std::sqrt(static_cast<float>(size)));
   std::memset(s.cleared, 0, s.cleared_bytes);
   for (int64_t begin = 0; begin < rows; begin += kPanel) {
     const int64_t end = std::min(rows, begin + kPanel);
@@ -189,7 +210,8 @@ void sketch_backward(const void* packed, int64_t width, int64_t size, HeadRows<c
     for (int64_t i = 0; i < size * kPanel; i += kLanes) {
       const __m512 l = load(s.lanes[0] + i), r = load(s.lanes[1] + i);
       const __m512 t = tanh_of(_mm512_mul_ps(_mm512_mul_ps(l, r), inverse));
-      const __m512 d = _mm512_mul_ps(load(s.inner + i), _mm512_mul_ps(_mm512_sub_ps(one, t), _mm512_add_ps(one, t)));
+      const __m512 d = _mm512_mul_ps(load(s.inner + i),
+                                     _mm512_mul_ps(_mm512_sub_ps(one, t), _mm512_add_ps(one, t)));
       store(s.lanes[0] + i, _mm512_mul_ps(d, r));
       store(s.lanes[1] + i, _mm512_mul_ps(d, l));
     }
@@ -199,8 +221,10 @@ void sketch_backward(const void* packed, int64_t width, int64_t size, HeadRows<c
       float* first_up = gradients + 2 * first.in;
       float* second_gradients = first_up + first.hidden() * (first.in + size);
       float* second_up = second_gradients + 2 * second.in;
-      level_backward<Products>(second, s.lanes[side], s.gradient[side], s.inner, second_up, s.work, s.kept[side][1], s.sums[side][1]);
-      level_backward<Products>(first, s.inner, s.lanes[side], s.gradient[side], first_up, s.work, s.kept[side][0], s.sums[side][0]);
+      level_backward<Products>(second, s.lanes[side], s.gradient[side], s.inner, second_up, s.work,
+                               s.kept[side][1], s.sums[side][1]);
+      level_backward<Products>(first, s.inner, s.lanes[side], s.gradient[side], first_up, s.work,
+                               s.kept[side][0], s.sums[side][0]);
       gradients = second_up + second.hidden() * (second.in + size);
     }
     if (dright.data == nullptr) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward pass of one head (METHOD §3). Blocks of 192 keys pass over panels of 64 queries. Tiles are transposed, a group of keys by
-// 64 queries: the weights and score gradients then are the left operands of dV and dK as they stand. dQ is kept transposed.
-// o = N / c with c = one + z: dN = dO / c, dz = -(dO·o) / c, dW_ij = dN_i·v_j + dz_i, dS = p·S^(p-1)·dW.
+// Backward pass of one head (METHOD §3). Blocks of 192 keys pass over panels of 64 queries. Tiles
+// are transposed, a group of keys by 64 queries: the weights and score gradients then are the left
+// operands of dV and dK as they stand. dQ is kept transposed. o = N / c with c = one + z: dN = dO /
+// c, dz = -(dO·o) / c, dW_ij = dN_i·v_j + dz_i, dS = p·S^(p-1)·dW.
 
 struct BackwardScratch {
   Cell* q_lanes;  // [panels][D / U][64]
@@ -55,7 +56,8 @@ BackwardScratch backward_scratch(void* base, int64_t length, int64_t width) {
   return s;
 }
 
-/// dN [64][D] into s.panel, dz into s.dz. Both from the same rounded dN: dN·v + dz cancels where one weight outweighs all others.
+/// dN [64][D] into s.panel, dz into s.dz. Both from the same rounded dN: dN·v + dz cancels where
+/// one weight outweighs all others.
 template <class Products, class T>
 void load_output_gradient(const PolynomialBackward<T>& a, int64_t begin, const BackwardScratch& s) {
   const int64_t width = a.head.width;
@@ -77,9 +79,11 @@ void load_output_gradient(const PolynomialBackward<T>& a, int64_t begin, const B
   }
 }
 
-/// A group of keys from `key` on (`slot` within the block) and the last 16·N of 64 queries from `query` on.
+/// A group of keys from `key` on (`slot` within the block) and the last 16·N of 64 queries from
+/// `query` on.
 template <class Products, int Degree, int N, class T>
-void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, int64_t slot, int64_t query, bool masked) {
+void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, int64_t slot,
+          int64_t query, bool masked) {
   constexpr int64_t unit = Products::kUnit;
   constexpr int kGroup = Products::kGroup;
   constexpr int64_t skip = kPanel - N * kLanes;  // lanes that see none of the keys
@@ -90,17 +94,20 @@ void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, 
     for (int n = 0; n < N; ++n) {
       const int64_t base = query + skip + n * kLanes;
       const int64_t left = std::clamp<int64_t>(head.length - base, 0, kLanes);
-      const __m512i starts = head.starts == nullptr
-                                 ? _mm512_setzero_si512()
-                                 : _mm512_maskz_loadu_epi32(static_cast<__mmask16>((1U << left) - 1U), head.starts + base);
+      const __m512i starts = head.starts == nullptr ? _mm512_setzero_si512()
+                                                    : _mm512_maskz_loadu_epi32(
+                                                          static_cast<__mmask16>((1U << left) - 1U),
+                                                          head.starts + base);
       for (int m = 0; m < kGroup; ++m) {
-        const __mmask16 own = _mm512_cmple_epi32_mask(starts, _mm512_set1_epi32(static_cast<int>(key + m)));
+        const __mmask16 own =
+            _mm512_cmple_epi32_mask(starts, _mm512_set1_epi32(static_cast<int>(key + m)));
         seen[m][n] = static_cast<__mmask16>(own & lanes_between(key + m, head.length - 1, base));
       }
     }
   }
   __m512 sums[kGroup][N];
-  product<Products, kGroup, N>(s.k_rows + slot * cells, cells, s.q_lanes + query * cells + skip, kPanel, cells, sums);
+  product<Products, kGroup, N>(s.k_rows + slot * cells, cells, s.q_lanes + query * cells + skip,
+                               kPanel, cells, sums);
 #pragma GCC unroll 6
   for (int m = 0; m < kGroup; ++m) {
 #pragma GCC unroll 4
@@ -112,43 +119,53 @@ void tile(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t key, 
       Products::store_along(s.weights + (m * kPanel + n * kLanes) / unit, even);
     }
   }
-  product<Products, kGroup, N>(s.v_rows + slot * cells, cells, s.n_lanes + query * cells + skip, kPanel, cells, sums);
+  product<Products, kGroup, N>(s.v_rows + slot * cells, cells, s.n_lanes + query * cells + skip,
+                               kPanel, cells, sums);
 #pragma GCC unroll 6
   for (int m = 0; m < kGroup; m += Products::kUnit) {
     Cell* units = s.score_units + (slot + m) / unit * kPanel;
-    for (int64_t lane = 0; lane < skip; lane += kLanes) _mm512_storeu_si512(units + lane, _mm512_setzero_si512());
+    for (int64_t lane = 0; lane < skip; lane += kLanes)
+      _mm512_storeu_si512(units + lane, _mm512_setzero_si512());
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
       __m512 gradient[2];
 #pragma GCC unroll 2
       for (int u = 0; u < Products::kUnit; ++u) {
-        const __m512 dweight = _mm512_add_ps(sums[m + u][n], load(s.dz + query + skip + n * kLanes));
+        const __m512 dweight =
+            _mm512_add_ps(sums[m + u][n], load(s.dz + query + skip + n * kLanes));
         gradient[u] = _mm512_mul_ps(dweight, load(s.slopes + (m + u) * kPanel + n * kLanes));
         if (masked) gradient[u] = _mm512_maskz_mov_ps(seen[m + u][n], gradient[u]);
         Products::store_along(s.score_rows + ((m + u) * kPanel + n * kLanes) / unit, gradient[u]);
       }
-      _mm512_storeu_si512(units + skip + n * kLanes, Products::across(gradient[0], gradient[Products::kUnit - 1]));
+      _mm512_storeu_si512(units + skip + n * kLanes,
+                          Products::across(gradient[0], gradient[Products::kUnit - 1]));
     }
   }
   const int64_t width = head.width, from = (query + skip) / unit * width;
-  accumulate<Products, kGroup>(s.weights, kPanel / unit, s.n_units + from, width, N * kLanes / unit, s.dv + slot * width, width, width);
-  accumulate<Products, kGroup>(s.score_rows, kPanel / unit, s.q_units + from, width, N * kLanes / unit, s.dk + slot * width, width, width);
+  accumulate<Products, kGroup>(s.weights, kPanel / unit, s.n_units + from, width, N * kLanes / unit,
+                               s.dv + slot * width, width, width);
+  accumulate<Products, kGroup>(s.score_rows, kPanel / unit, s.q_units + from, width,
+                               N * kLanes / unit, s.dk + slot * width, width, width);
 }
 
 template <class Products, int Degree, class T>
-void key_block(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t block, int64_t rows) {
+void key_block(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t block,
+               int64_t rows) {
   constexpr int64_t unit = Products::kUnit;
   constexpr int64_t kGroup = Products::kGroup;
   const int64_t width = head.width;
   const int64_t groups = (rows + kGroup - 1) / kGroup;
   for (int64_t query = block; query < head.length; query += kPanel) {
-    if (head.starts != nullptr && head.starts[query] >= block + rows) break;  // later queries start later still
-    const int64_t cut = head.starts == nullptr ? 0 : head.starts[std::min(query + kPanel, head.length) - 1];
+    // later queries start later still
+    if (head.starts != nullptr && head.starts[query] >= block + rows) break;
+    const int64_t cut =
+        head.starts == nullptr ? 0 : head.starts[std::min(query + kPanel, head.length) - 1];
     const int64_t active = std::min(groups, (query + kPanel - 1 - block) / kGroup + 1);
     for (int64_t g = 0; g < active; ++g) {
       const int64_t slot = g * kGroup, key = block + slot;
       const bool masked = key + kGroup > query + 1 || key < cut;
-      // Registers that see none of the keys; an even number where products have tiles, which take 32 queries at once.
+      // Registers that see none of the keys; an even number where products have tiles, which take
+      // 32 queries at once.
       switch (key <= query ? 0 : (key - query) / kLanes & ~(Products::kTiles ? 1 : 0)) {
         case 0:
           tile<Products, Degree, 4>(head, s, key, slot, query, masked);
@@ -164,8 +181,10 @@ void key_block(const PolynomialHead<T>& head, const BackwardScratch& s, int64_t 
       }
     }
     const int64_t cells = active * kGroup / unit, steps = rounded_up(cells, Products::kStep);
-    std::memset(s.score_units + cells * kPanel, 0, static_cast<size_t>((steps - cells) * kPanel) * sizeof(Cell));
-    accumulate_rows<Products>(s.k_columns, kBlock / unit, s.score_units, kPanel, steps, s.dq + query * width, kPanel, width, kPanel);
+    std::memset(s.score_units + cells * kPanel, 0,
+                static_cast<size_t>((steps - cells) * kPanel) * sizeof(Cell));
+    accumulate_rows<Products>(s.k_columns, kBlock / unit, s.score_units, kPanel, steps,
+                              s.dq + query * width, kPanel, width, kPanel);
   }
 }
 
@@ -202,22 +221,23 @@ void backward_degree(const PolynomialBackward<T>& a, void* scratch) {
     key_block<Products, Degree>(head, s, block, rows);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t row = block + r;
-      store_gradient(s.dk + r * width, head.k.data + row * head.k.stride, width, key_norm(head), a.dk.data + row * a.dk.stride, s.dgain,
-                     s.dbias);
-      for (int64_t d = 0; d < width; d += kLanes) store(a.dv.data + row * a.dv.stride + d, load(s.dv + r * width + d));
+      store_gradient(s.dk + r * width, head.k.data + row * head.k.stride, width, key_norm(head),
+                     a.dk.data + row * a.dk.stride, s.dgain, s.dbias);
+      for (int64_t d = 0; d < width; d += kLanes)
+        store(a.dv.data + row * a.dv.stride + d, load(s.dv + r * width + d));
     }
   }
   for (int64_t query = 0; query < length; query += kPanel) {
     for (int64_t d = 0; d < width; d += kLanes) {
       for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
-        transpose_16(reinterpret_cast<const Cell*>(s.dq + (query * width + d * kPanel) + lane), kPanel,
-                     reinterpret_cast<Cell*>(s.panel + lane * width + d), width);
+        transpose_16(reinterpret_cast<const Cell*>(s.dq + (query * width + d * kPanel) + lane),
+                     kPanel, reinterpret_cast<Cell*>(s.panel + lane * width + d), width);
       }
     }
     for (int64_t r = 0; r < std::min(kPanel, length - query); ++r) {
       const int64_t row = query + r;
-      store_gradient(s.panel + r * width, head.q.data + row * head.q.stride, width, query_norm(head), a.dq.data + row * a.dq.stride,
-                     s.dgain, s.dbias);
+      store_gradient(s.panel + r * width, head.q.data + row * head.q.stride, width,
+                     query_norm(head), a.dq.data + row * a.dq.stride, s.dgain, s.dbias);
     }
   }
   if (a.dgain != nullptr) std::memcpy(a.dgain, s.dgain, static_cast<size_t>(width) * sizeof(float));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward pass of one head. Blocks of 192 queries pass over chunks of 256 keys; within them a group of queries at a time takes its scores,
-// powers and weighted values through registers and the first-level cache.
+// Forward pass of one head. Blocks of 192 queries pass over chunks of 256 keys; within them a group
+// of queries at a time takes its scores, powers and weighted values through registers and the
+// first-level cache.
 
 constexpr int64_t kChunkPanels = 4;  // keys that pass between two visits of the sums in memory: 256
 
@@ -43,13 +44,14 @@ Norm key_norm(const PolynomialHead<T>& head) {
   return {head.gain, head.bias, head.epsilon, head.key_scale};
 }
 
-/// Zero where a value is not finite: a hidden position has weight zero, and 0·NaN would spoil rows that do not see it.
-/// Returns whether there was any.
+/// Zero where a value is not finite: a hidden position has weight zero, and 0·NaN would spoil rows
+/// that do not see it. Returns whether there was any.
 inline bool clean_panel(float* x, int64_t width) {
   __mmask16 any = 0;
   for (int64_t i = 0; i < kPanel * width; i += kLanes) {
     const __m512 value = load(x + i);
-    const __mmask16 bad = _mm512_fpclass_ps_mask(value, 0x99);  // quiet NaN, both infinities, signalling NaN
+    // quiet NaN, both infinities, signalling NaN
+    const __mmask16 bad = _mm512_fpclass_ps_mask(value, 0x99);
     any = static_cast<__mmask16>(any | bad);
     if (bad) store(x + i, _mm512_mask_mov_ps(value, bad, _mm512_setzero_ps()));
   }
@@ -58,8 +60,8 @@ inline bool clean_panel(float* x, int64_t width) {
 
 /// Weights of a group of queries from `row` on and 16·N keys from `key` on.
 template <class Products, int Degree, int N, class T>
-void weigh(const PolynomialHead<T>& head, const ForwardScratch& s, const Cell* q, int64_t row, int64_t key, bool masked, float* row_sums,
-           Cell* tile) {
+void weigh(const PolynomialHead<T>& head, const ForwardScratch& s, const Cell* q, int64_t row,
+           int64_t key, bool masked, float* row_sums, Cell* tile) {
   constexpr int64_t unit = Products::kUnit;
   const int64_t cells = head.width / unit;
   __m512 scores[Products::kGroup][N];
@@ -68,12 +70,14 @@ void weigh(const PolynomialHead<T>& head, const ForwardScratch& s, const Cell* q
   for (int m = 0; m < Products::kGroup; ++m) {
     __m512 sum = load(row_sums + m * kLanes);
     const int64_t query = row + m;
-    const int64_t start = head.starts == nullptr ? 0 : head.starts[std::min(query, head.length - 1)];
+    const int64_t start =
+        head.starts == nullptr ? 0 : head.starts[std::min(query, head.length - 1)];
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
       __m512 odd, weight;
       powers<Degree>(scores[m][n], head.degree, odd, weight);
-      if (masked) weight = _mm512_maskz_mov_ps(lanes_between(start, query, key + n * kLanes), weight);
+      if (masked)
+        weight = _mm512_maskz_mov_ps(lanes_between(start, query, key + n * kLanes), weight);
       sum = _mm512_add_ps(sum, weight);
       Products::store_along(tile + (m * kChunkPanels * kPanel + n * kLanes) / unit, weight);
     }
@@ -82,12 +86,15 @@ void weigh(const PolynomialHead<T>& head, const ForwardScratch& s, const Cell* q
 }
 
 template <class Products, int Degree, class T>
-void forward_group(const PolynomialHead<T>& head, const ForwardScratch& s, int64_t row, int64_t last_row, int64_t slot, int64_t chunk) {
+void forward_group(const PolynomialHead<T>& head, const ForwardScratch& s, int64_t row,
+                   int64_t last_row, int64_t slot, int64_t chunk) {
   constexpr int64_t unit = Products::kUnit;
   const int64_t width = head.width;
   const int64_t first_key = head.starts == nullptr ? 0 : head.starts[row];
-  const int64_t cut = head.starts == nullptr ? 0 : head.starts[last_row];  // below it a key is hidden from some of the group
-  const int64_t first = std::max(chunk, first_key / kPanel), last = std::min(chunk + kChunkPanels - 1, last_row / kPanel);
+  // below it a key is hidden from some of the group
+  const int64_t cut = head.starts == nullptr ? 0 : head.starts[last_row];
+  const int64_t first = std::max(chunk, first_key / kPanel),
+                last = std::min(chunk + kChunkPanels - 1, last_row / kPanel);
   if (first > last) return;
   const Cell* q = s.q_rows + slot * width / unit;
   float* row_sums = s.weights + slot * kLanes;
@@ -95,7 +102,8 @@ void forward_group(const PolynomialHead<T>& head, const ForwardScratch& s, int64
     const int64_t key = panel * kPanel;
     Cell* tile = s.tile + (panel - first) * kPanel / unit;
     const bool masked = key + kPanel > row + 1 || key < cut;
-    // Registers beyond the first that are wanted; an even number in all where products have tiles, which take 32 keys at once.
+    // Registers beyond the first that are wanted; an even number in all where products have tiles,
+    // which take 32 keys at once.
     switch (std::min<int64_t>((last_row - key) / kLanes, 3) | (Products::kTiles ? 1 : 0)) {
       case 0:
         weigh<Products, Degree, 1>(head, s, q, row, key, masked, row_sums, tile);
@@ -111,8 +119,9 @@ void forward_group(const PolynomialHead<T>& head, const ForwardScratch& s, int64
     }
   }
   const int64_t keys = std::min((last + 1) * kPanel, last_row + 1) - first * kPanel;
-  accumulate<Products, Products::kGroup>(s.tile, kChunkPanels * kPanel / unit, s.v_units + first * kPanel / unit * width, width,
-                                         rounded_up((keys + unit - 1) / unit, Products::kStep), s.sums + slot * width, width, width);
+  accumulate<Products, Products::kGroup>(
+      s.tile, kChunkPanels * kPanel / unit, s.v_units + first * kPanel / unit * width, width,
+      rounded_up((keys + unit - 1) / unit, Products::kStep), s.sums + slot * width, width, width);
 }
 
 /// Rows that see a value that is not finite get NaN in its column.
@@ -163,9 +172,12 @@ void forward_degree(const PolynomialForward<T>& a, int64_t begin, int64_t end, v
     std::memset(s.sums, 0, static_cast<size_t>(kBlock * width) * sizeof(float));
     std::memset(s.weights, 0, static_cast<size_t>(kBlock * kLanes) * sizeof(float));
     const int64_t block_start = head.starts == nullptr ? 0 : head.starts[block];
-    for (int64_t chunk = block_start / kPanel; chunk * kPanel < block + rows; chunk += kChunkPanels) {
+    for (int64_t chunk = block_start / kPanel; chunk * kPanel < block + rows;
+         chunk += kChunkPanels) {
       for (int64_t slot = 0; slot < rows; slot += Products::kGroup) {
-        forward_group<Products, Degree>(head, s, block + slot, std::min(block + slot + Products::kGroup, block + rows) - 1, slot, chunk);
+        forward_group<Products, Degree>(head, s, block + slot,
+                                        std::min(block + slot + Products::kGroup, block + rows) - 1,
+                                        slot, chunk);
       }
     }
     for (int64_t r = 0; r < rows; ++r) {
@@ -173,7 +185,8 @@ void forward_degree(const PolynomialForward<T>& a, int64_t begin, int64_t end, v
       const __m512 inverse = _mm512_set1_ps(divisor == 0 ? 0 : 1 / divisor);
       a.normaliser[block + r] = divisor;
       T* out = a.output.data + (block + r) * a.output.stride;
-      for (int64_t d = 0; d < width; d += kLanes) store(out + d, _mm512_mul_ps(load(s.sums + r * width + d), inverse));
+      for (int64_t d = 0; d < width; d += kLanes)
+        store(out + d, _mm512_mul_ps(load(s.sums + r * width + d), inverse));
     }
   }
   if (bad_values) spoil(a, first_key, begin, end);

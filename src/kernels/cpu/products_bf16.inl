@@ -11,7 +11,8 @@ struct Bf16Products {
   }
   /// 16 numbers that follow each other along the summed axis.
   static void store_along(Cell* p, __m512 x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
   }
   /// The number that a product sees.
   static __m512 rounded(__m512 x) {
@@ -20,10 +21,11 @@ struct Bf16Products {
   }
   /// Numbers of kUnit rows that are summed over.
   [[gnu::always_inline]] static __m512i across(__m512 even, __m512 odd) {
-    alignas(64) static constexpr Cell kInterleaved[kLanes] = {0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005,
-                                                              0x160006, 0x170007, 0x180008, 0x190009, 0x1a000a, 0x1b000b,
-                                                              0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f};
-    const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));  // 16 of the even row, then 16 of the odd one
+    alignas(64) static constexpr Cell kInterleaved[kLanes] = {
+        0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007,
+        0x180008, 0x190009, 0x1a000a, 0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f};
+    // 16 of the even row, then 16 of the odd one
+    const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even));
     return _mm512_permutexvar_epi16(_mm512_load_si512(kInterleaved), both);
   }
 };

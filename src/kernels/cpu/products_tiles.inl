@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of bf16 numbers in the tiles of AMX, summed in fp32. Included after products_bf16.inl.
 //
-// Every tile has 16 rows of 16 cells. Tiles 0 … 3 hold sums, 4 the left operand, 5 and 6 the right one. A product needs the thread's tiles
-// configured (TileScope). It takes 16 cycles whatever the number of rows, so what is narrower than a tile is filled up with zeros.
+// Every tile has 16 rows of 16 cells. Tiles 0 … 3 hold sums, 4 the left operand, 5 and 6 the right
+// one. A product needs the thread's tiles configured (TileScope). It takes 16 cycles whatever the
+// number of rows, so what is narrower than a tile is filled up with zeros.
 
 /// The tiles of the calling thread, for a scope. Nothing in it may use tiles otherwise.
 class TileScope {
@@ -45,7 +46,8 @@ struct TileProducts : Bf16Products {
 
   /// c[16][16·N] = a[16][steps] · b[steps][16·N], or with Add added to it.
   template <int N, bool Add>
-  static void multiply(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps, float* c, int64_t c_row) {
+  static void multiply(const Cell* a, int64_t a_row, const Cell* b, int64_t b_row, int64_t steps,
+                       float* c, int64_t c_row) {
     static_assert(N >= 1 && N <= 4);
     const int64_t a_bytes = a_row * 4, b_bytes = b_row * 4, c_bytes = c_row * 4;
     if constexpr (Add) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors of POLYSKETCH_VECTOR_BYTES bytes on the compiler's vector extension: loads with conversion, partial loads, exp.
-// Included once an instruction set, inside its namespace and after its target pragma; so no include guard and no includes here.
+// Vectors of POLYSKETCH_VECTOR_BYTES bytes on the compiler's vector extension: loads with
+// conversion, partial loads, exp. Included once an instruction set, inside its namespace and after
+// its target pragma; so no include guard and no includes here.
 
 #define POLYSKETCH_INLINE inline __attribute__((always_inline))
 
@@ -49,10 +50,16 @@ struct Part {
 
 // The compiler's own conversion of 16-bit lanes takes many instructions; these take one or two.
 #if defined(__x86_64__) && POLYSKETCH_VECTOR_BYTES == 64
-POLYSKETCH_INLINE VUint widen(VShort v) { return bits<VUint>(_mm512_maskz_cvtepu16_epi32(0xffff, bits<__m256i>(v))); }
-POLYSKETCH_INLINE VShort narrow(VUint v) { return bits<VShort>(_mm512_maskz_cvtepi32_epi16(0xffff, bits<__m512i>(v))); }
+POLYSKETCH_INLINE VUint widen(VShort v) {
+  return bits<VUint>(_mm512_maskz_cvtepu16_epi32(0xffff, bits<__m256i>(v)));
+}
+POLYSKETCH_INLINE VShort narrow(VUint v) {
+  return bits<VShort>(_mm512_maskz_cvtepi32_epi16(0xffff, bits<__m512i>(v)));
+}
 #elif defined(__x86_64__) && POLYSKETCH_VECTOR_BYTES == 32
-POLYSKETCH_INLINE VUint widen(VShort v) { return bits<VUint>(_mm256_cvtepu16_epi32(bits<__m128i>(v))); }
+POLYSKETCH_INLINE VUint widen(VShort v) {
+  return bits<VUint>(_mm256_cvtepu16_epi32(bits<__m128i>(v)));
+}
 POLYSKETCH_INLINE VShort narrow(VUint v) {
   const __m256i u = bits<__m256i>(v);
   return bits<VShort>(_mm_packus_epi32(_mm256_castsi256_si128(u), _mm256_extracti128_si256(u, 1)));
@@ -61,7 +68,8 @@ POLYSKETCH_INLINE VShort narrow(VUint v) {
 POLYSKETCH_INLINE VUint widen(VShort v) {
   return bits<VUint>(_mm_unpacklo_epi16(_mm_cvtsi64_si128(bits<int64_t>(v)), _mm_setzero_si128()));
 }
-POLYSKETCH_INLINE VShort narrow(VUint v) {  // signed saturation, since the unsigned one is not in every machine
+// signed saturation, since the unsigned one is not in every machine
+POLYSKETCH_INLINE VShort narrow(VUint v) {
   const __m128i extended = _mm_srai_epi32(_mm_slli_epi32(bits<__m128i>(v), 16), 16);
   return bits<VShort>(_mm_cvtsi128_si64(_mm_packs_epi32(extended, extended)));
 }
@@ -88,7 +96,8 @@ POLYSKETCH_INLINE VFloat load(const bf16* p, Full) {
 POLYSKETCH_INLINE void store(float* p, VFloat v, Full) { __builtin_memcpy(p, &v, sizeof v); }
 POLYSKETCH_INLINE void store(double* p, VDouble v, Full) { __builtin_memcpy(p, &v, sizeof v); }
 
-/// The upper halves after rounding to the nearest even. For results of arithmetic, whose only NaNs are quiet: these stay NaN.
+/// The upper halves after rounding to the nearest even. For results of arithmetic, whose only NaNs
+/// are quiet: these stay NaN.
 POLYSKETCH_INLINE VUint round_to_bf16(VFloat v) {
   const VUint u = bits<VUint>(v);
   return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
@@ -115,7 +124,9 @@ POLYSKETCH_INLINE void store_any(float* p, VFloat v, Full) { store(p, v, Full{})
 
 /// Stores and returns what a load would give back, without waiting for memory.
 POLYSKETCH_INLINE VFloat store_rounded(float* p, VFloat v, Full) { return store(p, v, Full{}), v; }
-POLYSKETCH_INLINE VDouble store_rounded(double* p, VDouble v, Full) { return store(p, v, Full{}), v; }
+POLYSKETCH_INLINE VDouble store_rounded(double* p, VDouble v, Full) {
+  return store(p, v, Full{}), v;
+}
 POLYSKETCH_INLINE VFloat store_rounded(bf16* p, VFloat v, Full) {
   const VShort half = to_half(v);
   __builtin_memcpy(p, &half, sizeof half);
@@ -155,7 +166,8 @@ POLYSKETCH_INLINE V inside(V v, V, Full) {
 }
 template <class V>
 POLYSKETCH_INLINE V inside(V v, V other, Part part) {
-  for (int64_t i = part.count; i < static_cast<int64_t>(sizeof(V) / sizeof(v[0])); ++i) v[i] = other[i];
+  for (int64_t i = part.count; i < static_cast<int64_t>(sizeof(V) / sizeof(v[0])); ++i)
+    v[i] = other[i];
   return v;
 }
 
@@ -166,7 +178,8 @@ POLYSKETCH_INLINE V maximum(V a, V b) {
 
 POLYSKETCH_INLINE VFloat square_root(VFloat v) {
 #if defined(__x86_64__) && POLYSKETCH_VECTOR_BYTES == 64
-  return bits<VFloat>(_mm512_maskz_sqrt_ps(0xffff, bits<__m512>(v)));  // the unmasked form draws a false warning
+  // the unmasked form draws a false warning
+  return bits<VFloat>(_mm512_maskz_sqrt_ps(0xffff, bits<__m512>(v)));
 #elif defined(__x86_64__) && POLYSKETCH_VECTOR_BYTES == 32
   return bits<VFloat>(_mm256_sqrt_ps(bits<__m256>(v)));
 #elif defined(__x86_64__)
@@ -189,7 +202,8 @@ POLYSKETCH_INLINE auto lane_sum(V v) {
 template <class V>
 POLYSKETCH_INLINE auto lane_maximum(V v) {
   auto greatest = v[0];
-  for (int i = 1; i < static_cast<int>(sizeof(V) / sizeof(v[0])); ++i) greatest = v[i] > greatest ? v[i] : greatest;
+  for (int i = 1; i < static_cast<int>(sizeof(V) / sizeof(v[0])); ++i)
+    greatest = v[i] > greatest ? v[i] : greatest;
   return greatest;
 }
 
@@ -201,7 +215,8 @@ POLYSKETCH_INLINE void for_vectors(int64_t n, Body body) {
   if (i < n) body(i, Part{n - i});
 }
 
-/// Σ body(i, lanes), in four chains, because one chain would wait for its own additions. Lanes past the end must be 0.
+/// Σ body(i, lanes), in four chains, because one chain would wait for its own additions. Lanes past
+/// the end must be 0.
 template <class R, class Body>
 POLYSKETCH_INLINE R sum_vectors(int64_t n, Body body) {
   Vector<R> a{}, b{}, c{}, d{};
@@ -224,7 +239,8 @@ POLYSKETCH_INLINE VFloat exponential(VFloat x) {
   // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits.
   const VFloat shifted = clamped * 1.44269504088896341f + 12582912.0f;
   const VFloat n = shifted - 12582912.0f;
-  VFloat r = clamped - n * 0.693359375f;  // ln 2 in two parts: the first has 9 bits, so n times it is exact
+  // ln 2 in two parts: the first has 9 bits, so n times it is exact
+  VFloat r = clamped - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
   // Minimax on [−ln2/2, ln2/2] for (exp(r) − 1 − r) / r².
   VFloat p = r * 1.9875691500e-4f + 1.3981999507e-3f;

@@ -13,7 +13,8 @@ constexpr int kRowThreads = 512;  // a block takes one row
 constexpr int kColumnLanes = 32;  // a block of the column sum takes 32 lanes of columns ...
 constexpr int kRowLanes = 16;     // ... times 16 lanes of rows
 constexpr int kWarp = 32;
-constexpr float kMinusInfinity = -3.402823466e38f;  // finite, so that the difference of two is never NaN
+// finite, so that the difference of two is never NaN
+constexpr float kMinusInfinity = -3.402823466e38f;
 
 __device__ float load(const float* p) { return *p; }
 __device__ float load(const __nv_bfloat16* p) { return __bfloat162float(*p); }
@@ -26,7 +27,8 @@ struct Pack {
   alignas(sizeof(T) * kWidth) T element[kWidth];
 };
 
-// Largest value so far and the sum of exp(value − largest): joins without a second look at the values.
+// Largest value so far and the sum of exp(value − largest): joins without a second look at the
+// values.
 struct RunningSoftmax {
   float largest = kMinusInfinity;
   float sum = 0;
@@ -52,7 +54,8 @@ __device__ RunningSoftmax reduce_over_block(RunningSoftmax mine) {
   }
   __syncthreads();
   RunningSoftmax all;
-  for (int warp = 0; warp < kRowThreads / kWarp; ++warp) all.join(largest[warp], sum[warp]);  // same order in every thread
+  // same order in every thread
+  for (int warp = 0; warp < kRowThreads / kWarp; ++warp) all.join(largest[warp], sum[warp]);
   return all;
 }
 
@@ -75,7 +78,8 @@ __global__ void __launch_bounds__(kRowThreads) rows_kernel(CudaCrossEntropy a) {
       for (int i = 0; i < kWidth; ++i) {
         const int64_t column = pack * kWidth + i;
         z[i] = kMinusInfinity;
-        if (column < a.vocabulary) z[i] = load(&p.element[i]) + (a.bias != nullptr ? a.bias[column] : 0.0f);
+        if (column < a.vocabulary)
+          z[i] = load(&p.element[i]) + (a.bias != nullptr ? a.bias[column] : 0.0f);
         top = fmaxf(top, z[i]);
       }
       float sum = mine.sum * __expf(mine.largest - top);
@@ -111,7 +115,8 @@ __global__ void __launch_bounds__(kRowThreads) rows_kernel(CudaCrossEntropy a) {
 
   if (threadIdx.x == 0) a.loss[row] = 0;
   if (!a.gradient) return;
-  for (int64_t column = threadIdx.x; column < a.vocabulary; column += kRowThreads) store(logits + column, 0.0f);
+  for (int64_t column = threadIdx.x; column < a.vocabulary; column += kRowThreads)
+    store(logits + column, 0.0f);
 }
 
 template <class T, int kWidth>
@@ -147,8 +152,8 @@ cudaError_t launch(const CudaCrossEntropy& a, cudaStream_t stream) {
   rows_kernel<T, kWidth><<<static_cast<unsigned>(a.rows), kRowThreads, 0, stream>>>(a);
   if (a.gradient && a.bias_gradient != nullptr) {
     const int64_t columns = kColumnLanes * kWidth;
-    columns_kernel<T, kWidth>
-        <<<static_cast<unsigned>((a.vocabulary + columns - 1) / columns), dim3(kColumnLanes, kRowLanes), 0, stream>>>(a);
+    columns_kernel<T, kWidth><<<static_cast<unsigned>((a.vocabulary + columns - 1) / columns),
+                                dim3(kColumnLanes, kRowLanes), 0, stream>>>(a);
   }
   return cudaGetLastError();
 }
@@ -157,7 +162,8 @@ cudaError_t launch(const CudaCrossEntropy& a, cudaStream_t stream) {
 template <class T>
 cudaError_t launch_widest(const CudaCrossEntropy& a, cudaStream_t stream) {
   constexpr int kWidth = 16 / sizeof(T);
-  const bool aligned = reinterpret_cast<uintptr_t>(a.logits) % 16 == 0 && a.row_stride % kWidth == 0;
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(a.logits) % 16 == 0 && a.row_stride % kWidth == 0;
   return aligned ? launch<T, kWidth>(a, stream) : launch<T, 1>(a, stream);
 }
 
@@ -165,7 +171,8 @@ cudaError_t launch_widest(const CudaCrossEntropy& a, cudaStream_t stream) {
 
 cudaError_t cross_entropy(const CudaCrossEntropy& a, cudaStream_t stream) {
   if (a.rows == 0) return cudaSuccess;
-  if (a.rows < 0 || a.rows > 2147483647 || a.vocabulary < 1 || a.row_stride < a.vocabulary) return cudaErrorInvalidValue;
+  if (a.rows < 0 || a.rows > 2147483647 || a.vocabulary < 1 || a.row_stride < a.vocabulary)
+    return cudaErrorInvalidValue;
   return a.bf16 ? launch_widest<__nv_bfloat16>(a, stream) : launch_widest<float>(a, stream);
 }
 
