@@ -104,6 +104,11 @@ function(polysketch_torch_headers first)
   foreach(target ${ARGN})
     target_precompile_headers(${target} REUSE_FROM ${first})
   endforeach()
+  # The compiled header holds the path of its folder, so that by its content no two clones would
+  # share a compiler cache. ccache takes this sum instead: of what it is made from.
+  file(SHA256 ${LIBTORCH_DIR}/include/torch/csrc/api/include/torch/version.h libtorch)
+  string(SHA256 sum "${libtorch} ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION} ${CMAKE_BUILD_TYPE} ${CMAKE_CXX_FLAGS}")
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/CMakeFiles/${first}.dir/cmake_pch.hxx.gch.sum CONTENT ${sum})
 endfunction()
 
 # DT_RPATH rather than RUNPATH: it also serves the libraries that LibTorch loads in turn.

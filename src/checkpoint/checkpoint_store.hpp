@@ -103,10 +103,19 @@ class RunLock {
   RunLock(const RunLock&) = delete;
   ~RunLock();
 
+  /// Whether the lock of the folder at this path is still the one that is held: not if somebody has
+  /// removed it, or put another folder there.
+  bool is_at(const std::filesystem::path& run_directory) const;
+  /// Takes back what taking it has changed: the file goes if it was made, else has its old text.
+  void undo();
+
  private:
   void take(const std::filesystem::path& run_directory);
   void release();
+  std::filesystem::path path_;
   int fd_ = -1;
+  bool made_ = false;   ///< there was no file
+  std::string before_;  ///< what the file said
 };
 
 }  // namespace polysketch

@@ -17,6 +17,7 @@ class SaveAttempts {
   /// Runs one save. False if it failed and the run may go on. Throws UserError 74 for the second
   /// failure in a row; errors of other kinds go through.
   bool attempt(int64_t step, const std::function<void()>& save);
+  bool failed_before() const { return failed_before_; }  ///< the last one did
 
  private:
   bool speaks_;

@@ -30,6 +30,8 @@ void add_train(CLI::App& app) {
   command->add_flag(
       "--allow-config-change", arguments->options.allow_config_change,
       "continue although optimiser, schedule or precision differ from the checkpoint's");
+  command->add_flag("--allow-data-change", arguments->options.allow_data_change,
+                    "continue although the training files are not those of the checkpoint");
   command->callback([arguments] {
     StopSignal::install();
     const ResolvedConfig resolved = arguments->config.resolve();

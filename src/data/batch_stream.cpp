@@ -196,6 +196,14 @@ Batch BatchStream::next() {
   return std::move(next.batch);
 }
 
+void BatchStream::wait_until_ready() {
+  State& state = *state_;
+  std::unique_lock lock(state.mutex);
+  while (state.ready.empty() && !state.error && !StopSignal::requested())
+    state.filled.wait_for(lock, std::chrono::milliseconds(50));
+  if (state.ready.empty() && state.error) std::rethrow_exception(state.error);
+}
+
 double BatchStream::seconds_waited() const { return state_->seconds_waited; }
 
 int64_t BatchStream::epoch() const { return state_->epoch; }

@@ -62,6 +62,10 @@ class BatchStream {
   /// 0; but not one of several processes, whose step all the others have begun too.
   Batch next();
 
+  /// Waits until the first batch is there, without taking it. Throws what next() would throw;
+  /// returns early when a stop is requested.
+  void wait_until_ready();
+
   double seconds_waited() const;  ///< total time next() had to wait
   int64_t epoch() const;          ///< of the last batch returned
   /// 0 while it is not yet known (first epoch over files never tokenised before)

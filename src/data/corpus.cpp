@@ -42,6 +42,10 @@ struct Corpus::State {
   std::string canonical_root;
   std::once_flag metadata_read;
   std::map<std::string, Corpus::Book> books;  // by id
+  std::mutex hashes_mutex;
+  std::map<std::string, std::string> hashes, expected_hashes;  // by name of the file
+
+  std::string hash_of(const CorpusFile& file) const;
 };
 
 namespace {
@@ -176,9 +180,33 @@ std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
 }
 
 std::string Corpus::content_hash(const CorpusFile& file) const {
-  const std::string tag = state_->store->version_tag(file.name);
-  if (!state_->store->local()) return sha256_hex(file.name + '\n' + tag);
-  const fs::path cache = token_cache_folder(state_->config);
+  const std::string hash = state_->hash_of(file);
+  const std::lock_guard lock(state_->hashes_mutex);
+  state_->hashes[file.name] = hash;
+  const auto expected = state_->expected_hashes.find(file.name);
+  if (expected != state_->expected_hashes.end() && !hash.starts_with(expected->second)) {
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("{}: its content is not what it was when the run began: restore "
+                                "it, or continue with --allow-data-change",
+                                file.path));
+  }
+  return hash;
+}
+
+std::map<std::string, std::string> Corpus::known_hashes() const {
+  const std::lock_guard lock(state_->hashes_mutex);
+  return state_->hashes;
+}
+
+void Corpus::expect_hashes(std::map<std::string, std::string> beginnings) {
+  const std::lock_guard lock(state_->hashes_mutex);
+  state_->expected_hashes = std::move(beginnings);
+}
+
+std::string Corpus::State::hash_of(const CorpusFile& file) const {
+  const std::string tag = store->version_tag(file.name);
+  if (!store->local()) return sha256_hex(file.name + '\n' + tag);
+  const fs::path cache = token_cache_folder(config);
   const fs::path remembered = cache / "file-hashes" / sha256_hex(tag);
   std::error_code error;
   if (fs::is_regular_file(remembered, error)) {
@@ -186,7 +214,7 @@ std::string Corpus::content_hash(const CorpusFile& file) const {
     if (hash.size() == 64) return hash;
   }
   Sha256 hash;
-  const auto source = state_->store->open_bytes(file.name);
+  const auto source = store->open_bytes(file.name);
   std::string buffer(size_t{1} << 20, '\0');
   while (const size_t got = source->read(buffer.data(), buffer.size()))
     hash.update(buffer.data(), got);
@@ -196,7 +224,7 @@ std::string Corpus::content_hash(const CorpusFile& file) const {
   const auto changed = fs::last_write_time(file.path, error);
   const bool settled =
       !error && fs::file_time_type::clock::now() - changed > std::chrono::seconds(2);
-  if (settled && state_->store->version_tag(file.name) == tag) {
+  if (settled && store->version_tag(file.name) == tag) {
     try {
       polysketch::create_directories(remembered.parent_path());
       write_file_durably(remembered, hex);

@@ -81,6 +81,12 @@ class Corpus {
   /// ctime.
   std::string content_hash(const CorpusFile& file) const;
 
+  /// What content_hash() has found so far, by name of the file.
+  std::map<std::string, std::string> known_hashes() const;
+  /// From now on content_hash() throws UserError 65 for a file of this list whose hash begins
+  /// otherwise: a run must not go on with text that was rewritten under it.
+  void expect_hashes(std::map<std::string, std::string> beginnings);
+
   /// Text that identifies everything besides raw bytes and tokenizer that decides the tokens:
   /// format, fields, cleaning and its version.
   std::string processing_id() const;

@@ -48,6 +48,10 @@ void GradientReducer::ready(size_t parameter) {
   while (next_ < missing_.size() && missing_[next_] == 0) start(next_++);
 }
 
+void GradientReducer::take_part() {
+  while (next_ < missing_.size()) start(next_++);
+}
+
 void GradientReducer::start(size_t bucket) {
   const FlatRange& range = parameters_.buckets()[bucket];
   at::Tensor sums = parameters_.flat_gradient().narrow(0, range.begin, range.count());

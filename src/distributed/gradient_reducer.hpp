@@ -29,6 +29,9 @@ class GradientReducer {
   /// The gradient of a parameter is complete on this process. Thread-compatible; called in the same
   /// order everywhere.
   void ready(size_t parameter);
+  /// Takes part with what is in the buffer in every exchange that has not begun: the others wait
+  /// for it, although this process cannot complete its gradients. Their sums are worth nothing.
+  void take_part();
   /// Returns when the sums are there (on a GPU: enqueued).
   void finish();
 

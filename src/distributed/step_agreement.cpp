@@ -6,6 +6,7 @@
 namespace polysketch {
 namespace {
 
+constexpr int kFlags = 3;
 constexpr int kLimbs = 4;  // 16 bits of a digest each: their sums over processes stay exact
 
 }  // namespace
@@ -18,7 +19,8 @@ double StepFacts::total_nats() const {
 
 StepFacts agree(Collectives& collectives, const StepFacts& own) {
   if (collectives.world() == 1) return own;
-  std::vector<double> word{own.stop ? 1.0 : 0.0, own.save ? 1.0 : 0.0};
+  std::vector<double> word{own.stop ? 1.0 : 0.0, own.save ? 1.0 : 0.0,
+                           own.failed ? 1.0 : 0.0};
   for (int limb = 0; limb < kLimbs; ++limb)
     word.push_back(static_cast<double>((own.digest >> (16 * limb)) & 0xffff));
   for (const auto* list : {&own.nats, &own.computing, &own.waiting})
@@ -28,10 +30,11 @@ StepFacts agree(Collectives& collectives, const StepFacts& own) {
   StepFacts all = own;
   all.stop = word[0] > 0;
   all.save = word[1] > 0;
+  all.failed = word[2] > 0;
   all.digest = 0;
   for (int limb = 0; limb < kLimbs; ++limb)
-    all.digest += static_cast<uint64_t>(word[static_cast<size_t>(2 + limb)]) << (16 * limb);
-  auto next = word.begin() + 2 + kLimbs;
+    all.digest += static_cast<uint64_t>(word[static_cast<size_t>(kFlags + limb)]) << (16 * limb);
+  auto next = word.begin() + kFlags + kLimbs;
   for (auto* list : {&all.nats, &all.computing, &all.waiting}) {
     std::copy_n(next, list->size(), list->begin());
     next += static_cast<std::ptrdiff_t>(list->size());

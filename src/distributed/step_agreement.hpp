@@ -22,6 +22,7 @@ struct StepFacts {
   uint64_t digest = 0;  ///< of the windows; added up modulo 2^64
   bool stop = false;    ///< somebody was asked to stop
   bool save = false;    ///< by the clock of rank 0
+  bool failed = false;  ///< somebody could not compute its part: the step does not count
   std::vector<double> computing;  ///< [W] seconds of each process without waiting for others
   std::vector<double> waiting;    ///< [W] seconds each process waited for data
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <numbers>
 
 #include "support/error.hpp"
@@ -61,39 +62,59 @@ std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfi
   order.max_tokens = options.max_tokens;
   order.rank = all ? all->rank() : 0;
   order.world = all ? all->world() : 1;
-  EvaluationStream stream(data, corpus, options.split, tokenizer, order);
+  std::optional<EvaluationStream> stream;
+  std::exception_ptr error;
+  try {
+    stream.emplace(data, corpus, options.split, tokenizer, order);
+  } catch (const std::exception&) {
+    if (!all) throw;
+    error = std::current_exception();
+  }
   const auto rows = static_cast<size_t>(options.rows());
   Perplexity result;
   std::vector<EvaluationWindow> windows;
   for (bool more = true; more;) {
     bool stop = options.stop && options.stop();
-    while (!stop && windows.size() < rows) {
-      EvaluationWindow window;
-      if (!stream.next(window)) break;
-      windows.push_back(std::move(window));
+    try {
+      while (!error && !stop && windows.size() < rows) {
+        EvaluationWindow window;
+        if (!stream->next(window)) break;
+        windows.push_back(std::move(window));
+      }
+    } catch (const std::exception&) {
+      if (!all) throw;
+      error = std::current_exception();
     }
     more = !windows.empty();
-    // processes may have different numbers of windows; all go on until the last has none
+    // Processes may have different numbers of windows; all go on until the last has none, or until
+    // one has met an error.
     if (all) {
-      std::vector<double> said{stop ? 1.0 : 0.0, more ? 1.0 : 0.0};
+      std::vector<double> said{stop ? 1.0 : 0.0, more ? 1.0 : 0.0, error ? 1.0 : 0.0};
       all->all_reduce(said, ReduceOperation::max, "validation goes on");
+      if (error) std::rethrow_exception(error);
+      if (said[2] > 0) throw FailedElsewhere();
       stop = said[0] > 0;
       more = said[1] > 0;
     }
     if (stop) return std::nullopt;
     if (windows.empty()) continue;
-    const ModelInput input =
-        make_input(windows, options.context, data.mask_documents, model.options().device);
-    result.nats += model.losses(input).to(at::kDouble).sum().item<double>();
+    try {
+      const ModelInput input =
+          make_input(windows, options.context, data.mask_documents, model.options().device);
+      result.nats += model.losses(input).to(at::kDouble).sum().item<double>();
+    } catch (const std::exception&) {
+      if (!all) throw;
+      error = std::current_exception();
+    }
     windows.clear();
-    if (options.progress) options.progress(stream.counts().scored);
+    if (options.progress) options.progress(stream->counts().scored);
   }
   if (all) {
     std::vector<double> nats{result.nats};
     all->all_reduce(nats, ReduceOperation::sum, "nats");
     result.nats = nats[0];
   }
-  result.counts = stream.counts();
+  result.counts = stream->counts();
   if (result.counts.scored == 0) {
     throw UserError(ExitCode::bad_data,
                     "the split holds fewer than two tokens: there is nothing to score");

@@ -12,6 +12,7 @@
 #include "data/batch_stream.hpp"
 #include "distributed/collectives.hpp"
 #include "model/transformer.hpp"
+#include "support/error.hpp"
 
 namespace polysketch {
 
@@ -27,6 +28,13 @@ struct Perplexity {
   double per_token() const;
   double bits_per_byte() const;  ///< only if complete
   double per_word() const;       ///< only if complete
+};
+
+/// Another process that shares the work has met an error, which it reports itself.
+class FailedElsewhere : public UserError {
+ public:
+  FailedElsewhere()
+      : UserError(ExitCode::distributed, "another process has met an error while scoring") {}
 };
 
 struct PerplexityOptions {
@@ -47,7 +55,8 @@ struct PerplexityOptions {
 
 /// Windows of N + 1 ids with stride N over all documents joined by EOS; every token but the very
 /// first is scored once; the last window is padded and masked (evaluation §1.3). Nothing if `stop`
-/// asked for an end.
+/// asked for an end. An error of one process ends it on all: there as it is, FailedElsewhere on the
+/// others.
 std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data,
                                              const Corpus& corpus, const Tokenizer& tokenizer,
                                              const PerplexityOptions& options);

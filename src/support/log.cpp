@@ -7,6 +7,8 @@
 
 #include <memory>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 namespace polysketch {
 namespace {
@@ -39,6 +41,14 @@ const char* prefix(LogLevel level) {
   return "";
 }
 
+constexpr size_t kBacklog = 1000;
+
+struct Line {
+  spdlog::log_clock::time_point time;
+  LogLevel level;
+  std::string text;
+};
+
 struct Log {
   Log() : console("console", std::make_shared<spdlog::sinks::stderr_sink_st>()) {
     console.set_pattern("%v");
@@ -55,7 +65,13 @@ struct Log {
   }
 
   void to_file(LogLevel level, const std::string& text) {
-    if (!file) return;
+    if (!file) {
+      // Nothing before a file is attached is lost to it, but a program that never attaches one must
+      // not fill its memory.
+      if (!ever_attached && backlog.size() < kBacklog)
+        backlog.push_back({spdlog::log_clock::now(), level, text});
+      return;
+    }
     file->log(to_spdlog(level), spdlog::string_view_t(text));
     file->flush();
     if (file_failure.empty()) return;
@@ -67,6 +83,8 @@ struct Log {
   spdlog::logger console;
   std::unique_ptr<spdlog::logger> file;
   std::string file_failure;
+  std::vector<Line> backlog;  // what was said before the first file
+  bool ever_attached = false;
   spdlog::level::level_enum lowest = spdlog::level::info;
   std::function<void()> before, after;
 };
@@ -102,6 +120,12 @@ void attach_log_file(const std::filesystem::path& path) {
   log.file->set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
   log.file->set_level(spdlog::level::trace);
   log.file->set_error_handler([&log](const std::string& message) { log.file_failure = message; });
+  log.ever_attached = true;
+  for (const Line& line : std::exchange(log.backlog, {})) {
+    log.file->log(line.time, spdlog::source_loc{}, to_spdlog(line.level),
+                  spdlog::string_view_t(line.text));
+  }
+  log.file->flush();
 }
 
 void set_log_level(LogLevel level) {

@@ -16,8 +16,8 @@ void log_line(LogLevel level, const std::string& text);
 inline void log_info(const std::string& text) { log_line(LogLevel::info, text); }
 inline void log_warning(const std::string& text) { log_line(LogLevel::warning, text); }
 
-/// Starts copying every line, with a time stamp, into the file (appended). Failure to write warns
-/// once and goes on.
+/// Starts copying every line, with a time stamp, into the file (appended); the first file also gets
+/// what was said before. Failure to write warns once and goes on.
 void attach_log_file(const std::filesystem::path& path);
 void set_log_level(LogLevel level);
 

@@ -7,16 +7,20 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
 
 #include "distributed/replica_check.hpp"
 #include "evaluation/perplexity.hpp"
 #include "model/device.hpp"
+#include "support/durable_file.hpp"
 #include "support/log.hpp"
 #include "support/stop_signal.hpp"
 #include "training/diagnostics.hpp"
 #include "training/learning_rate.hpp"
 
 namespace polysketch {
+namespace fs = std::filesystem;
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -72,45 +76,74 @@ int64_t Trainer::sequences_per_sum() const {
   return sequences_per_step_ / (canonical() ? config_.distributed.shards : world_->size());
 }
 
-Trainer::StepOutcome Trainer::train_step() {
-  const auto start = Clock::now();
-  const double waited_before = batches_->seconds_waited();
+// This process's part of a step: gradients are added up, exchanges begin while the last micro-batch
+// goes backward. False: a stop was asked for while waiting for data.
+bool Trainer::compute_part(StepPart& part, StepFacts& facts) {
   const double scale = 1.0 / static_cast<double>(config_.training.batch_tokens);
-  const auto rank = static_cast<size_t>(world_->rank());
-  const int64_t own = sequences_per_step_ / world_->size(), per_sum = sequences_per_sum(),
-                sums = own / per_sum;
-  StepFacts facts(world_->size(), canonical() ? config_.distributed.shards : world_->size());
-  std::vector<at::Tensor> nats(static_cast<size_t>(sums));
-  for (at::Tensor& sum : nats)
-    sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
-  model_->at_step(state_.step);
-  world_->at_step(state_.step + 1);
+  const int64_t own = sequences_per_step_ / world_->size(), per_sum = sequences_per_sum();
   const int64_t every = config_.logging.diagnostics;
-  std::optional<AttentionProbe> probe;  // looked at when the step is over
   for (int64_t done = 0; done < own; done += rows_) {
     const Batch batch = batches_->next();
-    // a stop was asked for while waiting for data: this step has not happened
-    if (batch.rows == 0) {
-      model_->parameters().flat_gradient().zero_();
-      return StepOutcome::stopped;
-    }
+    if (batch.rows == 0) return false;
     facts.digest += batch.digest;
     std::function<void(size_t)> ready;
     if (reducer_ && done + rows_ == own) {
       reducer_->begin();
+      part.reducing = true;
       ready = [this](size_t parameter) { reducer_->ready(parameter); };
     }
     ModelInput input = to_input(batch);
     // The first rows of a step belong to rank 0, so that what is looked at does not depend on the
     // number of processes.
     if (world_->leads() && done == 0 && every > 0 && (state_.step + 1) % every == 0) {
-      probe.emplace(static_cast<uint64_t>(config_.run.seed), state_.step, model_->layers(),
-                    config_.model.heads, batch.rows, batch.context, input.documents);
-      input.probe = &*probe;
+      part.probe.emplace(static_cast<uint64_t>(config_.run.seed), state_.step, model_->layers(),
+                         config_.model.heads, batch.rows, batch.context, input.documents);
+      input.probe = &*part.probe;
     }
-    nats[static_cast<size_t>(done / per_sum)] += model_->forward_backward(input, scale, ready);
-    if (reduction_ && (done + rows_) % per_sum == 0) reduction_->take();
+    part.nats[static_cast<size_t>(done / per_sum)] += model_->forward_backward(input, scale, ready);
+    if (reduction_ && (done + rows_) % per_sum == 0) {
+      reduction_->take();
+      ++part.taken;
+    }
   }
+  return true;
+}
+
+// The others wait for this process's part of the exchanges, although it has failed.
+void Trainer::exchange_without_part(StepPart& part) {
+  if (reducer_ && !part.reducing) reducer_->begin();
+  if (reducer_) reducer_->take_part();
+  for (; reduction_ && part.taken < static_cast<int64_t>(part.nats.size()); ++part.taken)
+    reduction_->take();
+}
+
+Trainer::StepOutcome Trainer::train_step() {
+  const auto start = Clock::now();
+  const double waited_before = batches_->seconds_waited();
+  const double scale = 1.0 / static_cast<double>(config_.training.batch_tokens);
+  const auto rank = static_cast<size_t>(world_->rank());
+  const int64_t sums = sequences_per_step_ / world_->size() / sequences_per_sum();
+  StepFacts facts(world_->size(), canonical() ? config_.distributed.shards : world_->size());
+  StepPart part;
+  part.nats.resize(static_cast<size_t>(sums));
+  for (at::Tensor& sum : part.nats)
+    sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device_));
+  model_->at_step(state_.step);
+  world_->at_step(state_.step + 1);
+  std::exception_ptr error;
+  try {
+    if (!compute_part(part, facts)) {  // this step has not happened
+      model_->parameters().flat_gradient().zero_();
+      return StepOutcome::stopped;
+    }
+  } catch (const UserError& failed) {
+    if (alone() || failed.code() == ExitCode::distributed) throw;
+    error = std::current_exception();
+  } catch (const std::exception&) {
+    if (alone()) throw;
+    error = std::current_exception();
+  }
+  if (error) exchange_without_part(part);
   facts.waiting[rank] = batches_->seconds_waited() - waited_before;
   facts.computing[rank] = seconds_since(start) - facts.waiting[rank];
   const auto computed = Clock::now();
@@ -118,16 +151,22 @@ Trainer::StepOutcome Trainer::train_step() {
   if (reduction_) reduction_->finish();
   for (int64_t i = 0; i < sums; ++i) {
     facts.nats[static_cast<size_t>(world_->rank() * sums + i)] =
-        nats[static_cast<size_t>(i)].item<double>();
+        part.nats[static_cast<size_t>(i)].item<double>();
   }
   facts.stop = StopSignal::requested();
+  facts.failed = error != nullptr;
   const int64_t minutes = config_.checkpoint.minutes;
   facts.save = world_->leads() && minutes > 0 &&
                seconds_since(saved_at_) >= 60.0 * static_cast<double>(minutes);
   const StepFacts all = agree(world_->collectives(), facts);
   const double exchanging = seconds_since(computed);
+  if (all.failed) {
+    model_->parameters().flat_gradient().zero_();
+    end_together(error);
+  }
 
   const double rate = learning_rate(config_.schedule, state_.step, config_.training.steps);
+  updating_ = true;
   const AdamW::Result update = optimizer_->step(rate, state_.step + 1);
   const double loss = all.total_nats() * scale, norm = update.gradient_norm.item<double>();
   if (!std::isfinite(loss) || !std::isfinite(norm)) {
@@ -139,6 +178,7 @@ Trainer::StepOutcome Trainer::train_step() {
                                 state_.step + 1, loss, norm, state_.sequences,
                                 state_.sequences + sequences_per_step_ - 1));
   }
+  updating_ = false;
   state_.step += 1;
   state_.sequences += sequences_per_step_;
   state_.tokens += config_.training.batch_tokens;
@@ -174,7 +214,7 @@ Trainer::StepOutcome Trainer::train_step() {
   fields["token_digest"] = digest_text(state_.digest);
   fields["epoch"] = batches_->epoch();
   record("step", std::move(fields));
-  if (probe) record("diagnostics", diagnostics_fields(*model_, *probe));
+  if (part.probe) record("diagnostics", diagnostics_fields(*model_, *part.probe));
   after_update(all, exchanging);
   return StepOutcome::done;
 }
@@ -205,7 +245,15 @@ bool Trainer::validate() {
                                   .stop = [] { return StopSignal::requested(); },
                                   .collectives = &world_->collectives(),
                                   .progress = {}};
-  const auto measured = measure_perplexity(*model_, config_.data, *corpus_, *tokenizer_, options);
+  std::optional<Perplexity> measured;
+  try {
+    measured = measure_perplexity(*model_, config_.data, *corpus_, *tokenizer_, options);
+  } catch (const FailedElsewhere&) {
+    end_together(nullptr);
+  } catch (const UserError& error) {
+    if (alone() || error.code() == ExitCode::distributed) throw;
+    end_together(std::current_exception());
+  }
   if (!measured) return false;
   const double loss = measured->nats_per_token();
   if (state_.last_validation < 0 || std::isnan(state_.best_loss) || loss < state_.best_loss)
@@ -237,25 +285,107 @@ ExitCode Trainer::finish(bool stopped) {
 }
 
 ExitCode Trainer::run() {
+  const auto end = [&](ExitCode code, const char* text) {
+    // An error of the numbers or of other processes leaves nothing that could be saved: the update
+    // was not made, or the others cannot take part.
+    const bool savable = code != ExitCode::numeric && code != ExitCode::distributed &&
+                         code != ExitCode::hardware && alone();
+    if (savable) save_before_the_end(text);
+    world_->announce_end(code, text);
+  };
   try {
     return train();
   } catch (const UserError& error) {
-    world_->announce_end(error.code(), error.what());
+    end(error.code(), error.what());
     throw;
   } catch (const std::exception& error) {
-    world_->announce_end(ExitCode::internal, error.what());
+    end(ExitCode::internal, error.what());
     throw;
   }
 }
 
+// What a run that ends by an error has done must not be lost with it.
+void Trainer::save_before_the_end(const char* cause) {
+  if (updating_ || !model_) return;
+  record("error", {{"message", cause}});
+  for (const auto& sink : sinks_) sink->flush();
+  if (saved_step_ == state_.step || state_.step == 0 || save_attempts_.failed_before()) return;
+  try {
+    save();
+    if (saved_step_ == state_.step && world_->leads())
+      log_info(fmt::format("step {} is saved: the same command continues there", state_.step));
+  } catch (const std::exception& error) {
+    log_warning(fmt::format("step {} could not be saved: {}", state_.step, error.what()));
+  }
+}
+
+void Trainer::end_together(const std::exception_ptr& own) {
+  std::string said;
+  if (own) {
+    try {
+      std::rethrow_exception(own);
+    } catch (const UserError& error) {
+      said = fmt::format("{} {}", static_cast<int>(error.code()), error.what());
+    } catch (const std::exception& error) {
+      said = fmt::format("{} {}", static_cast<int>(ExitCode::internal), error.what());
+    }
+  }
+  const auto all = world_->collectives().all_gather_text(said, "an error");
+  const auto first = static_cast<size_t>(
+      std::find_if(all.begin(), all.end(), [](const auto& text) { return !text.empty(); }) -
+      all.begin());
+  require(first < all.size(), "a step has failed and nobody says why");
+  const std::string text = all[first].substr(all[first].find(' ') + 1);
+  save_before_the_end(text.c_str());
+  if (own) std::rethrow_exception(own);
+  throw UserError(static_cast<ExitCode>(std::atoi(all[first].c_str())),
+                  fmt::format("{}: {}", world_->name_of(static_cast<int64_t>(first)), text));
+}
+
+void Trainer::check_folder() {
+  folder_checked_at_ = Clock::now();
+  const auto place = folder_->place();
+  if (place && *place == fs::path(run_folder_)) return;
+  const std::string before = run_folder_;
+  if (place) {
+    run_folder_ = place->string();
+  } else {
+    run_folder_ = exchange(peers(), [&] { return rescue_folder(before).string(); })[0];
+    folder_ = std::make_unique<RunFolder>(run_folder_, peers());
+    folder_->take();
+    folder_->keep();
+  }
+  checkpoints_ = std::make_unique<CheckpointStore>(run_folder_, config_.checkpoint, peers());
+  world_->dump_into(run_folder_);
+  if (place) {
+    if (world_->leads())
+      log_warning(fmt::format("{}: the run folder was renamed: it is {} from here on", before,
+                              run_folder_));
+    return;
+  }
+  config_.run.directory = run_folder_;
+  if (world_->leads()) {
+    write_file_durably(run_folder_ + "/config.yaml", to_yaml(config_));
+    write_file_durably(run_folder_ + "/run.json", describe_run());
+  }
+  saved_step_ = -1;
+  save();
+  throw UserError(
+      ExitCode::cannot_create,
+      fmt::format("{}: the run folder was removed or replaced while the run trained; step {} is "
+                  "saved in {}: continue there with --set run.directory={}, or delete it",
+                  before, state_.step, run_folder_, run_folder_));
+}
+
+bool Trainer::validation_due() const {
+  const int64_t every = config_.evaluation.every, step = state_.step;
+  return every > 0 && step > 0 && state_.last_validation != step &&
+         (step % every == 0 || step == config_.training.steps);
+}
+
 ExitCode Trainer::train() {
   const auto due = [&](int64_t every) { return every > 0 && state_.step % every == 0; };
-  const auto validation_due = [&] {
-    return config_.evaluation.every > 0 && state_.step > 0 &&
-           state_.last_validation != state_.step &&
-           (due(config_.evaluation.every) || state_.step == config_.training.steps);
-  };
-  if (state_.step >= config_.training.steps && !validation_due()) {
+  if (finished()) {
     if (world_->leads())
       log_info(fmt::format("nothing to do: the run is at step {} of {}", state_.step,
                            config_.training.steps));
@@ -267,6 +397,7 @@ ExitCode Trainer::train() {
     if ((alone() && StopSignal::requested()) || train_step() == StepOutcome::stopped)
       return finish(/*stopped=*/true);
     if (!alone() && stop_agreed_) return finish(/*stopped=*/true);
+    if (alone() && seconds_since(folder_checked_at_) > 1) check_folder();
     if (validation_due() && !validate()) return finish(/*stopped=*/true);
     if (due(config_.checkpoint.every) || save_agreed_) save();
   }

@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "checkpoint/checkpoint_store.hpp"
+#include "checkpoint/run_folder.hpp"
 #include "checkpoint/save_attempts.hpp"
 #include "config/load.hpp"
 #include "data/batch_stream.hpp"
+#include "data/corpus_identity.hpp"
 #include "distributed/gradient_reducer.hpp"
 #include "distributed/step_agreement.hpp"
 #include "distributed/stragglers.hpp"
@@ -36,33 +38,63 @@ class Trainer {
   struct Options {
     /// continue although a key that changes the meaning of the run differs from the checkpoint's
     bool allow_config_change = false;
+    /// continue although the training files are not those of the checkpoint
+    bool allow_data_change = false;
   };
 
-  /// Takes the run folder (lock), reads data description and tokenizer, builds the model, loads the
-  /// newest checkpoint if there is one. Throws UserError: 73/77 folder, 65/66 data or tokenizer, 76
-  /// other processes, 78 configuration, 81 checkpoint.
+  /// Takes the run folder (lock), opens all that the run will need (both splits, tokenizer, cache,
+  /// space for a checkpoint), builds the model, loads the newest checkpoint if there is one, and
+  /// waits for the first batch. Whatever fails of that leaves the folder as it was, or no folder.
+  /// Throws UserError: 73/74/77 folder, 65/66 data or tokenizer, 76 other processes, 78
+  /// configuration, 81 checkpoint.
   Trainer(const ResolvedConfig& resolved, const Options& options);
   ~Trainer();
 
   /// Trains to the last step. Returns ExitCode::done, or ExitCode::stopped after a stop signal with
-  /// everything saved.
+  /// everything saved. An error that does not come from the numbers or from another process is
+  /// thrown only after the steps that were done have been saved.
   ExitCode run();
 
  private:
   // Set-up.
   void set_up(const ResolvedConfig& resolved, const Options& options);
   Peers peers();
-  void compare_processes();
-  void prepare_folder(const ResolvedConfig& resolved);
+  void open_inputs();
+  void compare_configurations();
+  void compare_inputs();
+  void open_batches();
   void build_model();
   void restore(const CheckpointStore::Loaded& checkpoint);
   void check_unchanged(const CheckpointStore::Loaded& checkpoint, const Options& options) const;
+  void check_tokenizer(const CheckpointStore::Loaded& checkpoint, const std::string& sha256) const;
+  void check_inputs(const CheckpointStore::Loaded& checkpoint, const Options& options);
+  void hash_small_corpus();
+  void require_space() const;
   void announce() const;
+  void keep_folder(const ResolvedConfig& resolved);
+  std::string describe_run() const;  ///< run.json
 
   // The loop.
   enum class StepOutcome { done, stopped };
+  /// What this process has of the step under way.
+  struct StepPart {
+    std::vector<at::Tensor> nats;         ///< of each sum of gradients: loss, fp64 scalar
+    std::optional<AttentionProbe> probe;  ///< looked at when the step is over
+    bool reducing = false;                ///< the exchange of gradients has begun
+    int64_t taken = 0;                    ///< sums that the canonical reduction has
+  };
   ExitCode train();
+  bool validation_due() const;
+  bool finished() const { return state_.step >= config_.training.steps && !validation_due(); }
   StepOutcome train_step();
+  bool compute_part(StepPart& part, StepFacts& facts);
+  void exchange_without_part(StepPart& part);
+  /// All processes at the same point: saves, then throws the error of the one that had it. `own`:
+  /// that of this process, if any.
+  [[noreturn]] void end_together(const std::exception_ptr& own);
+  /// Ends the run, saved elsewhere, if its folder was removed; follows one that was renamed.
+  void check_folder();
+  void save_before_the_end(const char* cause);
   // exchanging: seconds this process waited for the sums
   void after_update(const StepFacts& facts, double exchanging);
   bool validate();  ///< false: interrupted by a stop
@@ -81,9 +113,9 @@ class Trainer {
 
   Config config_;
   std::string run_folder_;
-  std::unique_ptr<RunLock> lock_;
   at::Device device_ = at::kCPU;
   std::unique_ptr<World> world_;  // outlives all that exchanges
+  std::unique_ptr<RunFolder> folder_;
   std::unique_ptr<Corpus> corpus_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Transformer> model_;
@@ -92,6 +124,7 @@ class Trainer {
   std::unique_ptr<CanonicalReduction> reduction_;  // canonical only
   std::unique_ptr<Stragglers> stragglers_;
   std::unique_ptr<CheckpointStore> checkpoints_;
+  CorpusIdentity training_files_;
   SaveAttempts save_attempts_;
   std::unique_ptr<BatchStream> batches_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
@@ -101,6 +134,8 @@ class Trainer {
   int64_t rows_ = 1;                ///< sequences of a micro-batch
   int64_t saved_step_ = -1;
   std::chrono::steady_clock::time_point saved_at_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point folder_checked_at_ = saved_at_;
+  bool updating_ = false;                           // masters and moments may not belong together
   bool stop_agreed_ = false, save_agreed_ = false;  // what all processes decided with the last step
 };
 

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <limits>
+#include <map>
 #include <set>
 
 #include "config/keys.hpp"
@@ -36,12 +38,13 @@ nlohmann::ordered_json pairs_to_json(
 }
 
 // Keys that may differ between a checkpoint and the command that continues it, since they change
-// neither the model nor the sequence of tokens nor an update.
+// neither the model nor the sequence of tokens nor an update. (What is done about bad records: the
+// tokens so far are the same either way, and who met one must be able to go on without it.)
 bool may_change(const std::string& difference) {
   static constexpr std::array free_sections{
       "run.name", "run.directory", "evaluation.", "checkpoint.", "logging.", "data.root",
-      "data.cache", "data.threads", "data.tokenizer.path", "training.device", "training.threads",
-      "training.micro_batch_tokens", "model.recompute",
+      "data.cache", "data.threads", "data.on_error", "data.max_bad_", "data.tokenizer.path",
+      "training.device", "training.threads", "training.micro_batch_tokens", "model.recompute",
       // How several processes work together, but not in which order and type they add up.
       "distributed.address", "distributed.timeout", "distributed.step_timeout",
       "distributed.bucket_bytes", "distributed.shard_optimizer", "distributed.check_replicas",
@@ -100,12 +103,10 @@ Peers Trainer::peers() {
   return all;
 }
 
-void Trainer::compare_processes() {
+void Trainer::compare_configurations() {
   if (alone()) return;
   std::vector<std::pair<std::string, std::string>> facts{
-      {"the program", sha256_file("/proc/self/exe")},
-      {"the tokenizer", tokenizer_->sha256()},
-      {"the list of training files", data_fingerprint(*corpus_)}};
+      {"the program", sha256_file("/proc/self/exe")}};
   Config copy = config_;
   for (const Field& field : list_fields(copy)) {
     if (!may_differ_between_processes(field.path)) facts.emplace_back(field.path, field.text());
@@ -113,33 +114,81 @@ void Trainer::compare_processes() {
   world_->require_alike(facts);
 }
 
+void Trainer::compare_inputs() {
+  if (alone()) return;
+  world_->require_alike({{"the tokenizer", tokenizer_->sha256()},
+                         {"the list of training files", data_fingerprint(*corpus_)}});
+}
+
 void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
-  prepare_folder(resolved);
-  const int64_t context = config_.data.context;
-  corpus_ = std::make_unique<Corpus>(Corpus::open(config_.data));
-  tokenizer_ = std::make_unique<Tokenizer>(config_.data.tokenizer.path);
-  tokenizer_->require_fits(config_.model.vocabulary, config_.data.cleaning);
-  compare_processes();
-  sequences_per_step_ = config_.training.batch_tokens / context;
+  folder_ = std::make_unique<RunFolder>(run_folder_, peers());
+  compare_configurations();
   checkpoints_ = std::make_unique<CheckpointStore>(run_folder_, config_.checkpoint, peers());
   save_attempts_ = SaveAttempts(world_->leads());
-
-  // The position comes from the checkpoint's manifest, so that data is being prepared while tensors
-  // are made.
-  const auto found = checkpoints_->newest_valid();
+  // The place in the data comes from the checkpoint's manifest, so that data is being prepared
+  // while tensors are made.
+  const auto found = folder_->taken() ? checkpoints_->newest_valid() : std::nullopt;
   if (found) {
     check_unchanged(*found, options);
     state_ = TrainState::from_json(found->manifest.state.at("train"));
+    if (finished()) {
+      // Nothing is needed any more; but another tokenizer is a mistake worth a word.
+      std::error_code error;
+      if (fs::is_regular_file(config_.data.tokenizer.path, error))
+        check_tokenizer(*found, sha256_file(config_.data.tokenizer.path));
+      return;
+    }
   }
+  open_inputs();
+  compare_inputs();
+  if (found) check_inputs(*found, options);
+  hash_small_corpus();
+  open_batches();
+  require_space();
+  folder_->take();
+  build_model();
+  if (found) restore(*found);
+  if (world_->leads()) announce();
+  if (batches_) batches_->wait_until_ready();
+  keep_folder(resolved);
+}
+
+// What the run will need at its first step and at its first validation.
+void Trainer::open_inputs() {
+  corpus_ = std::make_unique<Corpus>(Corpus::open(config_.data));
+  tokenizer_ = std::make_unique<Tokenizer>(config_.data.tokenizer.path);
+  tokenizer_->require_fits(config_.model.vocabulary, config_.data.cleaning);
+  training_files_ = CorpusIdentity::of(*corpus_, Split::train);
+  if (config_.evaluation.every > 0) check_split(config_.data, config_.evaluation.split);
+}
+
+// What the training files hold is known, and compared, before the first step where that takes no
+// time; of a large corpus when its files are first read.
+void Trainer::hash_small_corpus() {
+  constexpr uint64_t most_bytes = uint64_t{256} << 20;
+  const auto files = corpus_->files(Split::train);
+  uint64_t bytes = 0;
+  for (const CorpusFile& file : files) bytes += file.bytes;
+  if (bytes > most_bytes) return;
+  for (const CorpusFile& file : files) (void)corpus_->content_hash(file);
+}
+
+void Trainer::open_batches() {
+  const int64_t context = config_.data.context;
+  sequences_per_step_ = config_.training.batch_tokens / context;
   rows_ = micro_batch_rows(config_.training, context, sequences_per_sum(), device_.is_cuda());
   if (sequences_per_sum() % rows_ != 0) {
     throw UserError(ExitCode::config,
-                    fmt::format("training.micro_batch_tokens: {} sequences do not divide the {} "
-                                "that {} has: use 0, or a divisor",
+                    fmt::format("training.micro_batch_tokens: {} sequences do "
+                                "not divide the {} that {} has: use 0, or a "
+                                "divisor",
                                 rows_, sequences_per_sum(), canonical() ? "a shard" : "a process"));
   }
+  cost_ = model_cost(config_.model, config_.attention, config_.training.precision, context,
+                     rows_ * context);
   require_training_memory(config_, rows_, world_->available_memory(),
                           config_.distributed.shard_optimizer ? world_->size() : 1);
+  if (state_.step >= config_.training.steps) return;  // only a validation is left
   BatchStream::Options order;
   order.rank = world_->rank();
   order.world = world_->size();
@@ -150,32 +199,64 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
   DataConfig data = config_.data;
   if (data.threads == 0 && world_->place().local_world > 1)
     data.threads = threads_each(usable_processors(), world_->place().local_world);
-  if (state_.step < config_.training.steps)
-    batches_ = std::make_unique<BatchStream>(data, *corpus_, *tokenizer_, order);
-  build_model();
-  if (found) restore(*found);
-  if (!world_->leads()) return;
-  sinks_.push_back(make_jsonl_sink(run_folder_ + "/metrics.jsonl", state_.step));
-  if (config_.logging.tensorboard)
-    sinks_.push_back(make_tensorboard_sink(run_folder_ + "/tensorboard"));
-  sinks_.push_back(make_console_sink({.total_steps = config_.training.steps,
-                                      .start_step = state_.step,
-                                      .every = config_.logging.every,
-                                      .progress = config_.logging.progress}));
-  announce();
+  batches_ = std::make_unique<BatchStream>(data, *corpus_, *tokenizer_, order);
 }
 
-void Trainer::prepare_folder(const ResolvedConfig& resolved) {
-  create_directories(run_folder_);
-  world_->dump_into(run_folder_);
-  lock_ = std::make_unique<RunLock>(run_folder_, peers());
-  attach_log_file(run_folder_ +
-                  (world_->leads() ? "/log.txt" : fmt::format("/log-rank{}.txt", world_->rank())));
+// A disk that cannot hold a checkpoint would show at the first save, when there is something to
+// lose.
+void Trainer::require_space() const {
   if (!world_->leads()) return;
-  write_file_durably(run_folder_ + "/config.yaml", to_yaml(resolved));
+  std::error_code error;
+  fs::path existing = fs::absolute(run_folder_, error);
+  while (!error && !fs::exists(existing, error) && existing.has_relative_path())
+    existing = existing.parent_path();
+  const fs::space_info space = fs::space(existing, error);
+  if (error) return;  // a file system that does not say
+  const auto available = static_cast<int64_t>(std::min<uintmax_t>(
+      space.available, static_cast<uintmax_t>(std::numeric_limits<int64_t>::max())));
+  const int64_t one = cost_.checkpoint_bytes;
+  if (available < one) {
+    throw UserError(ExitCode::io,
+                    fmt::format("{}: no space for a checkpoint: {} needed, {} free; make room, or "
+                                "choose another run.directory",
+                                run_folder_, format_bytes(one), format_bytes(available)));
+  }
+  const int64_t most = config_.checkpoint.keep_last + 1;  // while the newest is being written
+  if (available / most < one) {
+    log_warning(
+        fmt::format("{}: {} free, but {} checkpoints of {} will be there at a time "
+                    "(checkpoint.keep_last + 1): make room, or keep fewer",
+                    run_folder_, format_bytes(available), most, format_bytes(one)));
+  }
+}
+
+std::string Trainer::describe_run() const {
   const nlohmann::ordered_json about{{"build", pairs_to_json(build_info())},
                                      {"machine", pairs_to_json(machine_info())}};
-  write_file_durably(run_folder_ + "/run.json", about.dump(2) + "\n");
+  return about.dump(2) + "\n";
+}
+
+// Everything has been opened and the first batch is there: from here on the folder is this run's.
+void Trainer::keep_folder(const ResolvedConfig& resolved) {
+  world_->dump_into(run_folder_);
+  attach_log_file(run_folder_ + (world_->leads() ? std::string("/log.txt")
+                                                 : fmt::format("/log-rank{}.txt", world_->rank())));
+  if (world_->leads()) {
+    write_file_durably(run_folder_ + "/config.yaml", to_yaml(resolved));
+    write_file_durably(run_folder_ + "/run.json", describe_run());
+    sinks_.push_back(make_jsonl_sink(run_folder_ + "/metrics.jsonl", state_.step));
+    if (config_.logging.tensorboard)
+      sinks_.push_back(make_tensorboard_sink(run_folder_ + "/tensorboard"));
+    sinks_.push_back(make_console_sink({.total_steps = config_.training.steps,
+                                        .start_step = state_.step,
+                                        .every = config_.logging.every,
+                                        .progress = config_.logging.progress}));
+    record("start", {{"parameters", cost_.parameters},
+                     {"flops_per_token", cost_.flops_per_token},
+                     {"device", device_name(device_)},
+                     {"commit", build_info().at(1).second}});
+  }
+  folder_->keep();
 }
 
 void Trainer::build_model() {
@@ -205,21 +286,11 @@ void Trainer::build_model() {
   }
   if (!alone() && distributed.straggler > 0)
     stragglers_ = std::make_unique<Stragglers>(*world_, distributed.straggler);
-  cost_ = model_cost(config_.model, config_.attention, config_.training.precision,
-                     config_.data.context, rows_ * config_.data.context);
 }
 
 void Trainer::check_unchanged(const CheckpointStore::Loaded& checkpoint,
                               const Options& options) const {
   const nlohmann::json& saved = checkpoint.manifest.state;
-  const std::string tokenizer = saved.at("tokenizer_sha256").get<std::string>();
-  if (tokenizer != tokenizer_->sha256()) {
-    throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: the run was started with another tokenizer (SHA-256 {}, now "
-                                "{}): give data.tokenizer.path "
-                                "the old one, or choose another run.directory",
-                                config_.data.tokenizer.path, tokenizer, tokenizer_->sha256()));
-  }
   std::vector<std::string> changed =
       config_difference(config_from_json(saved.at("config")), config_);
   std::erase_if(changed, may_change);
@@ -240,6 +311,40 @@ void Trainer::check_unchanged(const CheckpointStore::Loaded& checkpoint,
   }
   log_warning(
       fmt::format("continuing under a changed configuration (checkpoint -> now):\n  {}", text));
+}
+
+void Trainer::check_tokenizer(const CheckpointStore::Loaded& checkpoint,
+                              const std::string& sha256) const {
+  const auto before = checkpoint.manifest.state.at("tokenizer_sha256").get<std::string>();
+  if (before == sha256) return;
+  throw UserError(ExitCode::bad_data,
+                  fmt::format("{}: the run was started with another tokenizer (SHA-256 {}, now "
+                              "{}): set data.tokenizer.path to that one, or choose another "
+                              "run.directory",
+                              config_.data.tokenizer.path, before, sha256));
+}
+
+void Trainer::check_inputs(const CheckpointStore::Loaded& checkpoint, const Options& options) {
+  const nlohmann::json& saved = checkpoint.manifest.state;
+  check_tokenizer(checkpoint, tokenizer_->sha256());
+  if (!saved.contains("training_files")) return;  // a checkpoint from before they were noted
+  const auto before = CorpusIdentity::from_json(saved.at("training_files"));
+  const std::string text = before.difference(training_files_);
+  if (options.allow_data_change) {
+    if (!text.empty() && world_->leads())
+      log_warning(fmt::format("continuing with other training files: {}", text));
+    return;
+  }
+  if (!text.empty()) {
+    throw UserError(
+        ExitCode::bad_data,
+        fmt::format("{}: these are not the training files of {}: {}; set data.root to the files "
+                    "that the run began with, choose another run.directory, or continue with "
+                    "--allow-data-change (the place in the data then means other text)",
+                    config_.data.root, checkpoint.directory.string(), text));
+  }
+  corpus_->expect_hashes(before.hashes());
+  training_files_.note(before.hashes());
 }
 
 void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
@@ -298,6 +403,8 @@ std::vector<TensorGroup> Trainer::state_tensors(std::vector<at::Tensor>& storage
 }
 
 void Trainer::save() {
+  check_folder();
+  training_files_.note(corpus_->known_hashes());
   const auto start = std::chrono::steady_clock::now();
   world_->be_patient(true);
   std::vector<at::Tensor> storage;
@@ -306,6 +413,7 @@ void Trainer::save() {
                              {"processes", world_->size()},
                              {"config", to_json(config_)},
                              {"tokenizer_sha256", tokenizer_->sha256()},
+                             {"training_files", training_files_.to_json()},
                              {"device", device_name(device_)},
                              {"build", pairs_to_json(build_info())},
                              {"machine", pairs_to_json(machine_info())}};
@@ -346,15 +454,6 @@ void Trainer::announce() const {
         world_->place().source, world_->collectives().transport(),
         model_->parameters().buckets().size(), canonical() ? ", canonical order" : "",
         optimizer_->sharded() ? ", optimiser sharded" : ""));
-  }
-  for (const auto& sink : sinks_) {
-    sink->record({"start",
-                  state_.step,
-                  state_.tokens,
-                  {{"parameters", cost_.parameters},
-                   {"flops_per_token", cost_.flops_per_token},
-                   {"device", device_name(device_)},
-                   {"commit", build_info().at(1).second}}});
   }
 }
 

@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 /// The same checkpoint as `world` processes write it, in a run folder of its own.
 void rewrite(const CheckpointStore::Loaded& from, const fs::path& run, int64_t world) {
@@ -120,18 +121,32 @@ TEST(FullDisk, OneFailedSaveIsAWarningTwoEndTheRun) {
 }
 
 /// At the end there is no later save to wait for: it is tried again at once, and failing twice ends
-/// the run with 74, not with success.
+/// the run with 74, not with success. (The disk has room for the first checkpoint.)
 TEST(FullDisk, TheLastSaveDoesNotFailSilently) {
-  const Words settings{"training.steps=2", "schedule.warmup=1", "checkpoint.every=0",
+  const Words settings{"training.steps=2", "schedule.warmup=1", "checkpoint.every=1",
                        "evaluation.every=0", "logging.tensorboard=false"};
   Words command{program().string()};
   for (const std::string& word : workplace().train_command("full_at_end", settings))
     command.push_back(word);
-  const ProcessResult result = on_small_disk(workplace().run("full_at_end"), 100, command);
+  const ProcessResult result = on_small_disk(workplace().run("full_at_end"), 700, command);
   if (result.exit_code == 99 || result.err.find("unshare") != std::string::npos)
     GTEST_SKIP() << "no small disk here: " << result.err;
   EXPECT_EQ(result.exit_code, 74) << result.err;
   EXPECT_THAT(result.err, HasSubstr("ERROR 74: step 2: the second save in a row has failed"));
+}
+
+/// A disk that cannot hold one checkpoint shows before the first step, when nothing is lost.
+TEST(FullDisk, WithoutRoomForACheckpointTheRunDoesNotBegin) {
+  Words command{program().string()};
+  for (const std::string& word :
+       workplace().train_command("no_room", {"logging.tensorboard=false"}))
+    command.push_back(word);
+  const ProcessResult result = on_small_disk(workplace().run("no_room"), 100, command);
+  if (result.exit_code == 99 || result.err.find("unshare") != std::string::npos)
+    GTEST_SKIP() << "no small disk here: " << result.err;
+  EXPECT_EQ(result.exit_code, 74) << result.err;
+  EXPECT_THAT(result.err, AllOf(HasSubstr("no space for a checkpoint: "), HasSubstr("KiB needed"),
+                                Not(HasSubstr("step  1"))));
 }
 
 }  // namespace
