@@ -32,7 +32,7 @@ struct Manifest {
 /// The checkpoints of one run: `<run>/checkpoints/step-00001000/{manifest.json, *.safetensors}`,
 /// kept by one process or by several that share a file system. save() and newest_valid() are called
 /// by all of them together and end alike on all: same result, or same error. Commit order and
-/// fallback follow reliability §2: written into `step-N.tmp-<id>/`, every file fsynced, manifest
+/// fallback (docs/formats.md): written into `step-N.tmp-<id>/`, every file fsynced, manifest
 /// last, folder fsynced, one rename, parent fsynced. A crash at any moment leaves the older
 /// checkpoints untouched and no half one that looks whole.
 class CheckpointStore {

@@ -45,7 +45,7 @@ FileRecord write_safetensors(const std::filesystem::path& path,
                              const std::vector<TensorView>& tensors,
                              const std::map<std::string, std::string>& metadata = {});
 
-/// Reads a safetensors file with pread after checking everything that reliability §2 lists (header
+/// Reads a safetensors file with pread after checking everything that may be wrong (header
 /// size, first byte, UTF-8 JSON, duplicate keys, offsets contiguous from 0 to the end of the file,
 /// shape product against bytes without overflow, known dtypes). Throws UserError 65 naming file and
 /// defect.

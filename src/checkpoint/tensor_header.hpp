@@ -21,8 +21,8 @@ struct TensorHeader {
 };
 
 /// Reads the JSON part of a safetensors file that has `data_bytes` bytes after it. Checks every
-/// rule of reliability §2 and allocates in proportion to the text only, whatever sizes it claims.
-/// Throws std::invalid_argument with the defect.
+/// rule of the format (docs/formats.md) and allocates in proportion to the text only, whatever
+/// sizes it claims. Throws std::invalid_argument with the defect.
 TensorHeader parse_tensor_header(std::string_view text, uint64_t data_bytes);
 
 /// Bytes of a tensor, or nothing if the product overflows 63 bits.

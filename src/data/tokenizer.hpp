@@ -14,7 +14,7 @@ namespace polysketch {
 struct ModelSummary;
 
 /// A SentencePiece model, loaded after checks that a hostile or broken file cannot get past
-/// (reliability §4: size, piece lengths, scores, charsmap; first load in a forked child). All const
+/// (size, piece lengths, scores, charsmap; first load in a forked child). All const
 /// members may be called from several threads.
 class Tokenizer {
  public:

@@ -62,8 +62,8 @@ class GradientReducer {
   Times times_;
 };
 
-/// Adds up gradients in an order that does not depend on the number of processes (EasyScale,
-/// reliability of results over machines): a step is cut into M logical shards; the gradient of each
+/// Adds up gradients in an order that does not depend on the number of processes (as
+/// Li et al. 2023, EasyScale, do): a step is cut into M logical shards; the gradient of each
 /// is computed alone, and shard 0 + shard 1 + … is the same sum, bit for bit, on 1, 2 or M
 /// processes. Costs M/W gradient buffers on each process and M/W times the traffic; nothing is
 /// hidden behind backward.

@@ -15,7 +15,7 @@ uint64_t parameter_hash(Parameters& parameters);
 
 /// Compares the parameters of all processes, which must be equal bit for bit. Throws UserError 82
 /// on every process, naming those in the minority (all, if no value has a majority): a GPU or CPU
-/// that computes wrongly, or memory that loses bits (reliability §3, SDC).
+/// that computes wrongly, or memory that loses bits.
 void require_equal_replicas(World& world, Parameters& parameters);
 
 }  // namespace polysketch

@@ -16,7 +16,7 @@
 
 namespace polysketch {
 
-/// The processes of a run, connected (issue: training over NCCL and Gloo through LibTorch's c10d).
+/// The processes of a run, connected over NCCL and Gloo, through LibTorch's c10d.
 class World {
  public:
   struct Options {

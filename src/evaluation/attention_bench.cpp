@@ -226,7 +226,7 @@ class Bench {
   }
 
   /// What is kept for backward and as much again for its temporaries, or what the last length took,
-  /// in proportion (METHOD §3: no kind takes more than linear memory).
+  /// in proportion (docs/method.md §3: no kind takes more than linear memory).
   int64_t foretold_bytes(const Contestant& contestant, int64_t length) const {
     const int64_t kept = options_.batch * contestant.cost(length).saved_bytes(
                                               static_cast<int64_t>(at::elementSize(options_.type)));

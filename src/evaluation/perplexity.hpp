@@ -54,7 +54,7 @@ struct PerplexityOptions {
 };
 
 /// Windows of N + 1 ids with stride N over all documents joined by EOS; every token but the very
-/// first is scored once; the last window is padded and masked (evaluation §1.3). Nothing if `stop`
+/// first is scored once; the last window is padded and masked. Nothing if `stop`
 /// asked for an end. An error of one process ends it on all: there as it is, FailedElsewhere on the
 /// others.
 std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data,

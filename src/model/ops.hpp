@@ -60,7 +60,7 @@ struct RotaryTable {
 RotaryTable rotary_table(int64_t length, int64_t head_width, const at::TensorOptions& wide);
 
 /// qkv [B·T, 3C] -> q, k, v [B, H, T, D] contiguous, q and k rotated: interleaved pairs in, halves
-/// out (METHOD §1). The table may hold more rows than T.
+/// out (docs/method.md §1). The table may hold more rows than T.
 std::array<at::Tensor, 3> split_rotate(const at::Tensor& qkv, int64_t batch, int64_t heads,
                                        const RotaryTable& table);
 /// The inverse for gradients: dq, dk, dv [B, H, T, D] -> [B·T, 3C].

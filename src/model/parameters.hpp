@@ -11,7 +11,7 @@
 
 namespace polysketch {
 
-/// How a parameter starts (METHOD §1, flax's defaults).
+/// How a parameter starts (docs/method.md §1, flax's defaults).
 enum class Initializer {
   zeros,
   ones,

@@ -27,7 +27,7 @@ struct ModelInput {
   AttentionProbe* probe = nullptr;
 };
 
-/// What the recurrent form remembers of some texts (METHOD §3): a state a layer, constant in size
+/// What the recurrent form remembers of some texts (docs/method.md §3): a state a layer, constant in size
 /// but for the kinds that look at every pair.
 struct DecodeState {
   std::vector<std::unique_ptr<AttentionState>> layers;
@@ -35,7 +35,7 @@ struct DecodeState {
   int64_t bytes() const;
 };
 
-/// The paper's Transformer++ (METHOD §1): pre-norm blocks with rotary attention and GLU, sinusoidal
+/// The paper's Transformer++ (docs/method.md §1): pre-norm blocks with rotary attention and GLU, sinusoidal
 /// positions, tied embedding, logit bias.
 ///
 /// Forward and backward are an explicit loop over layers rather than one autograd graph: what is

@@ -12,7 +12,7 @@ namespace polysketch {
 /// A file that is either wholly there under its final name or not there at all, even if the machine
 /// loses power. Writes go to `<final>.tmp-<pid>-<n>` beside it; commit() does fsync(file), close,
 /// rename, fsync(folder), in this order. A DurableFile that is destroyed before commit() removes
-/// the temporary file. A failed fsync is never retried (reliability §2). All calls throw UserError
+/// the temporary file. A failed fsync is never retried. All calls throw UserError
 /// with exit code 73 (cannot create), 77 (permission) or 74 (I/O; ENOSPC says bytes needed and
 /// free).
 class DurableFile {

@@ -13,7 +13,7 @@
 namespace polysketch {
 
 /// AdamW with decoupled decay on matrices only, bias-corrected moments, epsilon outside the root
-/// (METHOD §4, golden README "train"), on the flat buffers: the norm reads the gradients once, the
+/// (docs/method.md §4), on the flat buffers: the norm reads the gradients once, the
 /// step walks masters, moments and gradients once, writes the compute copies and leaves the
 /// gradients zero.
 ///

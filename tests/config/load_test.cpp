@@ -155,7 +155,7 @@ TEST(Load, RulesBetweenKeys) {
       << "no rule on a bad value";
 }
 
-// METHOD §1.
+// docs/method.md §1.
 TEST(Model, SizesAndOverrides) {
   const auto shape = [](const std::vector<std::string>& overrides) {
     const ModelConfig model = load_config("", overrides).model;

@@ -15,7 +15,7 @@ using test::GoldenCase;
 using test::GoldenRunner;
 using test::Tensors;
 
-/// METHOD §1, from LibTorch calls: interleaved pairs in, halves out. x: [B, T, H, D].
+/// docs/method.md §1, from LibTorch calls: interleaved pairs in, halves out. x: [B, T, H, D].
 at::Tensor rotate(const at::Tensor& x) {
   const int64_t length = x.size(1), half = x.size(3) / 2;
   const at::Tensor frequency =

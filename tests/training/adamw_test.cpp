@@ -39,7 +39,7 @@ OptimizerConfig configuration(double clip) {
   return config;
 }
 
-/// The formula of METHOD §4 in long double, one number at a time.
+/// The formula of docs/method.md §4 in long double, one number at a time.
 struct Reference {
   long double p, m = 0, v = 0;
   void step(long double g, double rate, const OptimizerConfig& c, bool decay, int64_t update) {
