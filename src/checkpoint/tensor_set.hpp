@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@ struct TensorGroup {
   std::string name;
   std::vector<TensorView> tensors;
   std::map<std::string, std::string> metadata;
+  std::vector<std::shared_ptr<const void>> owned = {};  ///< what data points into, kept alive
 };
 
 /// Which of at most `writers` files each tensor goes into, from 0: consecutive tensors, so that

@@ -5,7 +5,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <memory>
 
@@ -13,16 +12,17 @@
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "config/rules.hpp"
-#include "distributed/gradient_reducer.hpp"
+#include "distributed/gradient_exchange.hpp"
 #include "distributed/world.hpp"
 #include "model/cost.hpp"
 #include "model/device.hpp"
 #include "model/memory.hpp"
 #include "support/median.hpp"
 #include "support/philox.hpp"
+#include "support/stopwatch.hpp"
 #include "support/units.hpp"
 #include "training/adamw.hpp"
-#include "training/trainer.hpp"
+#include "training/step.hpp"
 
 namespace polysketch::commands {
 namespace {
@@ -34,6 +34,24 @@ struct Arguments {
   bool json = false;
 };
 
+/// The same random rows again and again.
+class RandomBatches final : public BatchSource {
+ public:
+  RandomBatches(int64_t rows, int64_t context, int64_t vocabulary, uint64_t seed) {
+    batch_.rows = rows;
+    batch_.context = context;
+    batch_.ids.resize(static_cast<size_t>(rows * (context + 1)));
+    Philox random(seed, RandomPurpose::test);
+    for (int32_t& id : batch_.ids)
+      id = static_cast<int32_t>(random.bounded(static_cast<uint64_t>(vocabulary)));
+  }
+  Batch next() override { return batch_; }
+  double seconds_waited() const override { return 0; }
+
+ private:
+  Batch batch_;
+};
+
 void run_step(const Arguments& arguments) {
   const Config config = arguments.config.resolve().config;
   const TrainingConfig& training = config.training;
@@ -43,58 +61,41 @@ void run_step(const Arguments& arguments) {
       join_launched_world(config.distributed, training.device, training.threads,
                           [&](const Place& place) { require_valid_world(config, place.world); });
   const at::Device device = world->device();
-  const int64_t own = sequences / world->size();
+  const int64_t own =
+      sequences /
+      (config.distributed.reduce == Reduce::canonical ? config.distributed.shards : world->size());
   const int64_t rows = micro_batch_rows(training, context, own, device.is_cuda());
   const bool sharded = config.distributed.shard_optimizer;
   require_training_memory(config, rows, world->available_memory(), sharded ? world->size() : 1);
-  Transformer::Options options;
+  Transformer::Options options = transformer_options(config, device);
   options.sharding = {
       .rank = world->rank(),
       .world = world->size(),
       .bucket_elements = config.distributed.bucket_bytes / static_cast<int64_t>(sizeof(float)),
       .masters = sharded};
-  options.model = config.model;
-  options.attention = config.attention;
-  options.device = device;
-  options.compute = training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
-  options.seed = static_cast<uint64_t>(config.run.seed);
   Transformer model(options);
   AdamW optimizer(model.parameters(), config.optimizer, sharded ? &world->collectives() : nullptr);
-  GradientReducer reducer(model.parameters(), world->collectives(), config.distributed.reduce_type,
-                          sharded);
-  const auto ready = [&](size_t parameter) { reducer.ready(parameter); };
-
-  Philox random(options.seed, RandomPurpose::test);
-  at::Tensor ids = at::empty({rows, context + 1}, at::kLong);
-  for (int64_t i = 0; i < ids.numel(); ++i)
-    ids.data_ptr<int64_t>()[i] =
-        static_cast<int64_t>(random.bounded(static_cast<uint64_t>(config.model.vocabulary)));
-  ids = ids.to(device);
-  const ModelInput input{.ids = ids.narrow(1, 0, context).contiguous(),
-                         .targets = ids.narrow(1, 1, context).contiguous(),
-                         .documents = {},
-                         .dropout = {}};
+  const auto exchange =
+      make_gradient_exchange(model.parameters(), world->collectives(), config.distributed);
+  TrainingStep training_step(model, optimizer, *exchange, *world,
+                             {training.batch_tokens, context, rows}, options.seed);
+  RandomBatches batches(rows, context, config.model.vocabulary, options.seed);
 
   std::vector<double> seconds, hidden;
   double loss = 0;
   for (int step = 0; step < arguments.warmup + arguments.steps; ++step) {
-    const auto start = std::chrono::steady_clock::now();
-    at::Tensor nats = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
-    for (int64_t done = 0; done < own; done += rows) {
-      const bool last = world->size() > 1 && done + rows >= own;
-      if (last) reducer.begin();
-      nats += model.forward_backward(input, 1.0 / static_cast<double>(training.batch_tokens),
-                                     last ? std::function<void(size_t)>(ready) : nullptr);
-    }
-    if (world->size() > 1) reducer.finish();
-    optimizer.step(1e-4, step + 1);
-    loss = nats.item<double>() / static_cast<double>(own * context);  // of this process's part
+    const Stopwatch watch;
+    const StepResult result = training_step.compute(batches, step, {});
+    if (result.error) std::rethrow_exception(result.error);
+    if (result.failed)
+      throw UserError(ExitCode::distributed, "another process has met an error in its step");
+    training_step.apply(result, 1e-4, step);
     synchronize(device);
-    const double taken =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double taken = watch.seconds();
+    loss = result.loss;
     if (step < arguments.warmup) continue;
     seconds.push_back(taken);
-    if (reducer.times().communication > 0) hidden.push_back(reducer.times().hidden_share());
+    if (exchange->times().communication > 0) hidden.push_back(exchange->times().hidden_share());
   }
   if (!world->leads()) return;
   const double middle = median(seconds),

@@ -7,28 +7,12 @@
 #include <vector>
 
 #include "config/config.hpp"
+#include "data/batch_source.hpp"
 #include "data/corpus.hpp"
 #include "data/segment_source.hpp"
 #include "data/tokenizer.hpp"
 
 namespace polysketch {
-
-/// Some rows of the global sequence of training windows.
-struct Batch {
-  int64_t first_sequence = 0;  ///< global number of row 0; rows are consecutive in the global order
-  int64_t rows = 0;            ///< B
-  int64_t context = 0;         ///< T
-  std::vector<int32_t> ids;    ///< [B, T + 1]; inputs are [:, :-1], targets [:, 1:]
-  /// [B, T + 1], number of the document within the row, non-decreasing; empty unless asked for
-  std::vector<int32_t> documents;
-  uint64_t digest = 0;  ///< sum over rows of the 64-bit hash of (global sequence number, ids of the
-                        ///< row), modulo 2^64
-};
-
-/// Where training data stands: everything else is a pure function of it, the seed and the files.
-struct BatchPosition {
-  int64_t sequences = 0;  ///< windows consumed so far by all processes together
-};
 
 /// The training windows of a corpus in an order that is a pure function of (seed, epoch, position),
 /// prefetched on own threads.
@@ -36,7 +20,7 @@ struct BatchPosition {
 /// The global order is the same for any number of processes and threads: with W processes,
 /// optimiser step n takes the global sequences [n*G, (n+1)*G), G = batch_tokens / T; process r
 /// takes the r-th of W equal parts of each step, in order.
-class BatchStream {
+class BatchStream final : public BatchSource {
  public:
   struct Options {
     int64_t rank = 0;
@@ -55,18 +39,18 @@ class BatchStream {
   /// The same over any source of segments.
   BatchStream(const DataConfig& config, std::shared_ptr<SegmentSource> source,
               const Options& options);
-  ~BatchStream();
+  ~BatchStream() override;
 
   /// The next rows of this process. Waits if they are not ready. Throws UserError of a reader's
   /// thread here. When a stop is requested (StopSignal) while waiting, returns a batch with rows ==
   /// 0; but not one of several processes, whose step all the others have begun too.
-  Batch next();
+  Batch next() override;
 
   /// Waits until the first batch is there, without taking it. Throws what next() would throw;
   /// returns early when a stop is requested.
   void wait_until_ready();
 
-  double seconds_waited() const;  ///< total time next() had to wait
+  double seconds_waited() const override;
   int64_t epoch() const;          ///< of the last batch returned
   /// 0 while it is not yet known (first epoch over files never tokenised before)
   int64_t sequences_per_epoch() const;

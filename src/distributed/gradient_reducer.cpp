@@ -36,7 +36,13 @@ GradientReducer::GradientReducer(Parameters& parameters, Collectives& collective
   pending_.resize(buckets.size());
 }
 
+std::function<void(size_t)> GradientReducer::last_backward() {
+  begin();
+  return [this](size_t parameter) { ready(parameter); };
+}
+
 void GradientReducer::begin() {
+  begun_ = true;
   missing_ = parameters_in_;
   next_ = 0;
   bytes_ = 0;
@@ -48,8 +54,10 @@ void GradientReducer::ready(size_t parameter) {
   while (next_ < missing_.size() && missing_[next_] == 0) start(next_++);
 }
 
-void GradientReducer::take_part() {
+void GradientReducer::finish_without_part() {
+  if (!begun_) begin();
   while (next_ < missing_.size()) start(next_++);
+  finish();
 }
 
 void GradientReducer::start(size_t bucket) {
@@ -80,6 +88,7 @@ void GradientReducer::finish() {
     narrow_[bucket].reset();
   }
   times_.exposed = std::max(0.0, last_end - computed);
+  begun_ = false;
 }
 
 CanonicalReduction::CanonicalReduction(Parameters& parameters, Collectives& collectives,
@@ -89,10 +98,14 @@ CanonicalReduction::CanonicalReduction(Parameters& parameters, Collectives& coll
           "the number of shards is no multiple of the number of processes");
 }
 
-void CanonicalReduction::take() {
+void CanonicalReduction::finish_without_part() {
+  while (taken_ < sums()) sum_complete();
+  finish();
+}
+
+void CanonicalReduction::sum_complete() {
   at::NoGradGuard no_grad;
   at::Tensor& gradient = parameters_.flat_gradient();
-  const int64_t own = shards_ / collectives_.world();
   // The first process may add up at once: its shards are the first of all.
   const bool adds = collectives_.rank() == 0 && taken_ > 0;
   if (adds) {
@@ -104,12 +117,12 @@ void CanonicalReduction::take() {
   }
   gradient.zero_();
   ++taken_;
-  require(taken_ <= own, "more shards than this process has");
+  require(taken_ <= sums(), "more shards than this process has");
 }
 
 void CanonicalReduction::finish() {
   at::NoGradGuard no_grad;
-  const int64_t world = collectives_.world(), own = shards_ / world;
+  const int64_t world = collectives_.world(), own = sums();
   require(taken_ == own, "fewer shards than this process has");
   taken_ = 0;
   at::Tensor& gradient = parameters_.flat_gradient();

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "config/config.hpp"
-#include "distributed/collectives.hpp"
+#include "distributed/gradient_exchange.hpp"
 #include "model/parameters.hpp"
 
 namespace polysketch {
@@ -16,33 +16,23 @@ namespace polysketch {
 /// cut into buckets (Parameters::buckets()), and a bucket travels as soon as all its gradients are
 /// complete. Nothing is copied, but for bf16.
 ///
-/// Only the last micro-batch of a step exchanges anything: begin(), ready() for each parameter,
-/// finish().
-class GradientReducer {
+/// Only the last micro-batch of a step exchanges anything.
+class GradientReducer final : public GradientExchange {
  public:
   /// scatter: each process needs the sums of Parameters::owned() only (a sharded optimiser); the
   /// rest is undefined afterwards.
   GradientReducer(Parameters& parameters, Collectives& collectives, ReduceType type, bool scatter);
 
-  /// The backward pass that begins now completes the gradients of the step.
-  void begin();
-  /// The gradient of a parameter is complete on this process. Thread-compatible; called in the same
-  /// order everywhere.
-  void ready(size_t parameter);
-  /// Takes part with what is in the buffer in every exchange that has not begun: the others wait
-  /// for it, although this process cannot complete its gradients. Their sums are worth nothing.
-  void take_part();
-  /// Returns when the sums are there (on a GPU: enqueued).
-  void finish();
+  std::function<void(size_t parameter)> last_backward() override;
+  void finish() override;
+  void finish_without_part() override;
+  Times times() const override { return times_; }
 
-  /// Of the last step, in seconds; zeros on a GPU and for a process alone. An exchange counts while
-  /// it or one before it is under way.
-  struct Times {
-    double communication = 0;  ///< during which exchanges were under way
-    double exposed = 0;        ///< of that, after backward: what the step waited for
-    double hidden_share() const { return communication > 0 ? 1 - exposed / communication : 1; }
-  };
-  const Times& times() const { return times_; }
+  /// The two halves of last_backward(). Buckets leave in their order, whatever the order in which
+  /// parameters become ready.
+  void begin();
+  void ready(size_t parameter);
+
   /// Bytes that this process put into exchanges in the last step.
   int64_t bytes() const { return bytes_; }
 
@@ -59,6 +49,7 @@ class GradientReducer {
   std::vector<Pending> pending_;
   size_t next_ = 0;
   int64_t bytes_ = 0;
+  bool begun_ = false;
   Times times_;
 };
 
@@ -67,16 +58,17 @@ class GradientReducer {
 /// is computed alone, and shard 0 + shard 1 + … is the same sum, bit for bit, on 1, 2 or M
 /// processes. Costs M/W gradient buffers on each process and M/W times the traffic; nothing is
 /// hidden behind backward.
-class CanonicalReduction {
+class CanonicalReduction final : public GradientExchange {
  public:
   /// shards: M, a multiple of the number of processes; each has M/W consecutive ones.
   CanonicalReduction(Parameters& parameters, Collectives& collectives, int64_t shards);
 
+  int64_t sums() const override { return shards_ / collectives_.world(); }
   /// Takes the gradient buffer as that of the next own shard and leaves zeros in it.
-  void take();
-  /// After the last own shard: puts the sum over all shards into the gradient buffer, on every
-  /// process.
-  void finish();
+  void sum_complete() override;
+  /// Puts the sum over all shards into the gradient buffer, on every process.
+  void finish() override;
+  void finish_without_part() override;
 
  private:
   Parameters& parameters_;

@@ -19,8 +19,7 @@ double StepFacts::total_nats() const {
 
 StepFacts agree(Collectives& collectives, const StepFacts& own) {
   if (collectives.world() == 1) return own;
-  std::vector<double> word{own.stop ? 1.0 : 0.0, own.save ? 1.0 : 0.0,
-                           own.failed ? 1.0 : 0.0};
+  std::vector<double> word{own.stop ? 1.0 : 0.0, own.save ? 1.0 : 0.0, own.failed ? 1.0 : 0.0};
   for (int limb = 0; limb < kLimbs; ++limb)
     word.push_back(static_cast<double>((own.digest >> (16 * limb)) & 0xffff));
   for (const auto* list : {&own.nats, &own.computing, &own.waiting})

@@ -20,9 +20,9 @@ class Stragglers {
   /// factor: how many times slower than the median is slow; 0 never looks.
   Stragglers(World& world, double factor);
 
-  /// After each step; `exchanging` is the largest time any process spent waiting for exchanges.
-  /// Names the slow one at most once in a hundred steps. Exchanges (rarely): call it on every
-  /// process.
+  /// After each step; `exchanging` is the shortest time that a process spent in exchanges: the
+  /// slowest process waits for nobody, so that is the time of the exchanges alone. Names the slow
+  /// one at most once in a hundred steps. Exchanges (rarely): call it on every process.
   std::optional<std::string> look(const std::vector<double>& computing, double exchanging);
 
   /// Seconds that 64 KiB there and a byte back take between each process and the next one, [W], W >

@@ -32,20 +32,21 @@ std::string describe(const TensorInfo& info) {
 }  // namespace
 
 TensorGroup tensor_group(const std::string& name, const Parameters& parameters,
-                         const std::vector<NamedBuffer>& buffers, const Peers& peers,
-                         std::vector<at::Tensor>& storage) {
+                         const std::vector<NamedBuffer>& buffers, const Peers& peers) {
   const at::ScalarType type = buffers.at(0).second.scalar_type();
-  TensorGroup group{name, {}, {{"format", "pt"}}};
+  TensorGroup group{name, {}, {{"format", "pt"}}, {}};
   const auto ranges = written_elements(parameters, type, buffers.size(), peers.rank, peers.world);
   for (size_t i = 0; i < buffers.size(); ++i) {
     const auto [begin, end] = ranges[i];
-    storage.push_back(buffers[i].second.narrow(0, begin, end - begin).to(at::kCPU).contiguous());
-    const at::Tensor& own = storage.back();
-    const auto* bytes = static_cast<const char*>(own.data_ptr());
+    const auto own = std::make_shared<at::Tensor>(
+        buffers[i].second.narrow(0, begin, end - begin).to(at::kCPU).contiguous());
+    group.owned.push_back(own);
+    const auto* bytes = static_cast<const char*>(own->data_ptr());
     for (const ParameterInfo& info : parameters.infos()) {
       const bool mine = info.offset >= begin && info.offset + info.count <= end;
       const void* data =
-          mine ? bytes + (info.offset - begin) * static_cast<int64_t>(own.element_size()) : nullptr;
+          mine ? bytes + (info.offset - begin) * static_cast<int64_t>(own->element_size())
+               : nullptr;
       group.tensors.push_back({buffers[i].first + info.name, data_type(type), info.shape, data});
     }
   }

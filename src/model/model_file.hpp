@@ -17,11 +17,10 @@ namespace polysketch {
 using NamedBuffer = std::pair<std::string, at::Tensor>;
 
 /// One entry for every parameter of every buffer, with data where this process is the one to write
-/// it (share_out): only that is copied to the host, if it is not there. `storage` keeps the copies
-/// alive. The rest of the buffers need not be up to date.
+/// it (share_out): only that is copied to the host, if it is not there. The group keeps what it
+/// points into alive. The rest of the buffers need not be up to date.
 TensorGroup tensor_group(const std::string& name, const Parameters& parameters,
-                         const std::vector<NamedBuffer>& buffers, const Peers& peers,
-                         std::vector<at::Tensor>& storage);
+                         const std::vector<NamedBuffer>& buffers, const Peers& peers);
 
 /// Elements [first, second) of each of `buffers` buffers that process `rank` of `world` writes,
 /// from the first of a parameter to the last of another; 0, 0 if none. What tensor_group() reads.

@@ -392,4 +392,14 @@ std::vector<at::Tensor> Transformer::block_outputs(const at::Tensor& ids) {
   return out;
 }
 
+Transformer::Options transformer_options(const Config& config, const at::Device& device) {
+  Transformer::Options options;
+  options.model = config.model;
+  options.attention = config.attention;
+  options.device = device;
+  options.compute = config.training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
+  options.seed = static_cast<uint64_t>(config.run.seed);
+  return options;
+}
+
 }  // namespace polysketch

@@ -27,16 +27,16 @@ struct ModelInput {
   AttentionProbe* probe = nullptr;
 };
 
-/// What the recurrent form remembers of some texts (docs/method.md §3): a state a layer, constant in size
-/// but for the kinds that look at every pair.
+/// What the recurrent form remembers of some texts (docs/method.md §3): a state a layer, constant
+/// in size but for the kinds that look at every pair.
 struct DecodeState {
   std::vector<std::unique_ptr<AttentionState>> layers;
   int64_t length = 0;  ///< tokens seen
   int64_t bytes() const;
 };
 
-/// The paper's Transformer++ (docs/method.md §1): pre-norm blocks with rotary attention and GLU, sinusoidal
-/// positions, tied embedding, logit bias.
+/// The paper's Transformer++ (docs/method.md §1): pre-norm blocks with rotary attention and GLU,
+/// sinusoidal positions, tied embedding, logit bias.
 ///
 /// Forward and backward are an explicit loop over layers rather than one autograd graph: what is
 /// kept and when a gradient is complete can be read off the code, activations are freed layer by
@@ -124,5 +124,8 @@ class Transformer {
   ops::RotaryTable rotary_;  ///< grown to the longest input seen
   at::Tensor positions_;     ///< [>= T, C]
 };
+
+/// What a configuration says of the model; sharding and initialisation are left as they are.
+Transformer::Options transformer_options(const Config& config, const at::Device& device);
 
 }  // namespace polysketch

@@ -114,35 +114,32 @@ at::Tensor AdamW::square_sum_of_owned() const {
   return sum;
 }
 
-AdamW::Result AdamW::step(double learning_rate, int64_t update) {
-  at::NoGradGuard no_grad;
+at::Tensor AdamW::gradient_norm() {
+  const at::NoGradGuard no_grad;
   const at::Tensor& gradient = parameters_.flat_gradient();
-  if (!has_kernels(gradient)) {
-    at::Tensor norm;
-    if (sharded()) {
-      norm = square_sum_of_owned();
-      sharded_over_->all_reduce(norm, ReduceOperation::sum, "gradient norm")->wait();
-      norm = norm.sqrt().squeeze();
-    } else {
-      norm = at::norm(gradient);
-    }
-    if (gradient.scalar_type() == at::kFloat) {
-      step_fused(learning_rate, update, norm);
-    } else {
-      step_generic(learning_rate, update, norm);
-    }
-    return {norm, true};
-  }
-  const double norm = norm_by_kernels();
-  Result result{at::scalar_tensor(norm, at::kDouble), std::isfinite(norm)};
-  if (result.applied) {
-    const double scale = config_.clip > 0 ? std::min(1.0, config_.clip / (norm + 1e-6)) : 1.0;
-    step_with_kernels(learning_rate, update, static_cast<float>(scale));
-  }
-  return result;
+  if (has_kernels(gradient)) return at::scalar_tensor(norm_by_kernels(), at::kDouble);
+  if (!sharded()) return at::norm(gradient);
+  at::Tensor sum = square_sum_of_owned();
+  sharded_over_->all_reduce(sum, ReduceOperation::sum, "gradient norm")->wait();
+  return sum.sqrt().squeeze();
 }
 
-void AdamW::step_with_kernels(double learning_rate, int64_t update, float gradient_scale) {
+void AdamW::apply(double learning_rate, int64_t update, const at::Tensor& norm) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor& gradient = parameters_.flat_gradient();
+  if (has_kernels(gradient)) {
+    const double length = norm.item<double>();
+    if (!std::isfinite(length)) return;
+    const double scale = config_.clip > 0 ? std::min(1.0, config_.clip / (length + 1e-6)) : 1.0;
+    apply_with_kernels(learning_rate, update, static_cast<float>(scale));
+  } else if (gradient.scalar_type() == at::kFloat) {
+    apply_fused(learning_rate, update, norm);
+  } else {
+    apply_generic(learning_rate, update, norm);
+  }
+}
+
+void AdamW::apply_with_kernels(double learning_rate, int64_t update, float gradient_scale) {
   at::Tensor& compute = parameters_.flat_compute();
   const bool copies = compute.scalar_type() == at::kBFloat16;
   for (const Piece& piece : pieces_) {
@@ -200,7 +197,7 @@ void AdamW::finish_update(bool copies_written) {
 // LibTorch's fused kernel, for devices. The clip factor and the refusal of a norm that is not
 // finite stay on the device: the kernel divides the gradients by `scale` and does nothing at all
 // where `refuse` is 1.
-void AdamW::step_fused(double learning_rate, int64_t update, const at::Tensor& norm) {
+void AdamW::apply_fused(double learning_rate, int64_t update, const at::Tensor& norm) {
   const at::Tensor scale =
       config_.clip > 0 ? at::clamp_min((norm + 1e-6) / config_.clip, 1.0) : at::ones_like(norm);
   const at::Tensor refuse = at::logical_not(at::isfinite(norm)).to(at::kFloat);
@@ -220,7 +217,7 @@ void AdamW::step_fused(double learning_rate, int64_t update, const at::Tensor& n
 }
 
 // One tensor operation after another, in any precision: the plain version.
-void AdamW::step_generic(double learning_rate, int64_t update, const at::Tensor& norm) {
+void AdamW::apply_generic(double learning_rate, int64_t update, const at::Tensor& norm) {
   at::Tensor& gradient = parameters_.flat_gradient();
   const at::Tensor finite = norm.isfinite();
   if (config_.clip > 0) gradient.mul_(at::clamp_max(config_.clip / (norm + 1e-6), 1.0));

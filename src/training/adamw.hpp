@@ -25,17 +25,16 @@ class AdamW {
   /// `sharded_over`: null for an optimiser that keeps all.
   AdamW(Parameters& parameters, const OptimizerConfig& config, Collectives* sharded_over = nullptr);
 
-  /// What one update did.
-  struct Result {
-    /// scalar fp64 (CPU) or fp32 (device): Euclidean norm of all gradients before clipping
-    at::Tensor gradient_norm;
-    bool applied = true;  ///< false: the norm was not finite and nothing was changed (known at once
-                          ///< on the CPU only)
-  };
+  /// Euclidean norm of all gradients as they are, before clipping; sharded, of those of owned(),
+  /// the others are taken for undefined. Scalar, fp64 (CPU) or fp32 (device). No wait for the
+  /// device.
+  at::Tensor gradient_norm();
 
-  /// One update with the gradients as they are; sharded, with those of owned(), the others are
-  /// taken for undefined. `update` counts from 1 (bias correction). No wait for the device.
-  Result step(double learning_rate, int64_t update);
+  /// One update with the gradients as they are, whose norm is that of gradient_norm(): clips, moves
+  /// masters and moments, writes the compute copies and leaves the gradients zero. `update` counts
+  /// from 1 (bias correction). A norm that is not finite changes nothing; on the device that is
+  /// decided there, without a wait.
+  void apply(double learning_rate, int64_t update, const at::Tensor& norm);
 
   bool sharded() const { return sharded_over_ != nullptr; }
   at::Tensor& first_moment() {
@@ -59,9 +58,9 @@ class AdamW {
   at::Tensor master_of(const Piece& piece);
   at::Tensor square_sum_of_owned() const;
   double norm_by_kernels();
-  void step_with_kernels(double learning_rate, int64_t update, float gradient_scale);
-  void step_fused(double learning_rate, int64_t update, const at::Tensor& norm);
-  void step_generic(double learning_rate, int64_t update, const at::Tensor& norm);
+  void apply_with_kernels(double learning_rate, int64_t update, float gradient_scale);
+  void apply_fused(double learning_rate, int64_t update, const at::Tensor& norm);
+  void apply_generic(double learning_rate, int64_t update, const at::Tensor& norm);
   void finish_update(bool copies_written);
 
   Parameters& parameters_;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <chrono>
+#include <exception>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,15 +12,17 @@
 #include "config/load.hpp"
 #include "data/batch_stream.hpp"
 #include "data/corpus_identity.hpp"
-#include "distributed/gradient_reducer.hpp"
-#include "distributed/step_agreement.hpp"
+#include "distributed/gradient_exchange.hpp"
 #include "distributed/stragglers.hpp"
 #include "distributed/world.hpp"
 #include "model/cost.hpp"
 #include "model/transformer.hpp"
 #include "reporting/metric_sink.hpp"
 #include "support/error.hpp"
+#include "support/stopwatch.hpp"
 #include "training/adamw.hpp"
+#include "training/evaluator.hpp"
+#include "training/step.hpp"
 #include "training/train_state.hpp"
 
 namespace polysketch {
@@ -30,9 +31,9 @@ namespace polysketch {
 /// same command starts and continues. Alone, or as one of several processes that a launcher has
 /// started (launch/place.hpp): then each takes its part of every step, and rank 0 writes.
 ///
-/// A step: micro-batches from the BatchStream, forward and backward each, one optimiser update, one
-/// record. At step boundaries: validation, checkpoint, stop. A run that was stopped at any moment
-/// and continued equals one that was not, bit for bit on the CPU.
+/// A step (training/step.hpp), its update, one record. At step boundaries: evaluations, checkpoint,
+/// stop. A run that was stopped at any moment and continued equals one that was not, bit for bit on
+/// the CPU.
 class Trainer {
  public:
   struct Options {
@@ -59,51 +60,38 @@ class Trainer {
   // Set-up.
   void set_up(const ResolvedConfig& resolved, const Options& options);
   Peers peers();
-  void open_inputs();
   void compare_configurations();
+  bool nothing_to_do(const CheckpointStore::Loaded& checkpoint, const Options& options);
+  void open_inputs();
   void compare_inputs();
-  void open_batches();
-  void build_model();
-  void restore(const CheckpointStore::Loaded& checkpoint);
-  void check_unchanged(const CheckpointStore::Loaded& checkpoint, const Options& options) const;
-  void check_tokenizer(const CheckpointStore::Loaded& checkpoint, const std::string& sha256) const;
   void check_inputs(const CheckpointStore::Loaded& checkpoint, const Options& options);
   void hash_small_corpus();
+  void size_step();
+  void open_batches();
   void require_space() const;
+  void build_model();
+  void restore(const CheckpointStore::Loaded& checkpoint);
   void announce() const;
   void keep_folder(const ResolvedConfig& resolved);
-  std::string describe_run() const;  ///< run.json
+  void write_description(const std::string& config_text) const;
 
   // The loop.
-  enum class StepOutcome { done, stopped };
-  /// What this process has of the step under way.
-  struct StepPart {
-    std::vector<at::Tensor> nats;         ///< of each sum of gradients: loss, fp64 scalar
-    std::optional<AttentionProbe> probe;  ///< looked at when the step is over
-    bool reducing = false;                ///< the exchange of gradients has begun
-    int64_t taken = 0;                    ///< sums that the canonical reduction has
-  };
   ExitCode train();
-  bool validation_due() const;
-  bool finished() const { return state_.step >= config_.training.steps && !validation_due(); }
-  StepOutcome train_step();
-  bool compute_part(StepPart& part, StepFacts& facts);
-  void exchange_without_part(StepPart& part);
-  /// All processes at the same point: saves, then throws the error of the one that had it. `own`:
-  /// that of this process, if any.
-  [[noreturn]] void end_together(const std::exception_ptr& own);
-  /// Ends the run, saved elsewhere, if its folder was removed; follows one that was renamed.
-  void check_folder();
-  void save_before_the_end(const char* cause);
-  // exchanging: seconds this process waited for the sums
-  void after_update(const StepFacts& facts, double exchanging);
-  bool validate();  ///< false: interrupted by a stop
-  std::vector<TensorGroup> state_tensors(std::vector<at::Tensor>& storage);
+  bool train_step();  ///< false: a stop was asked for, the step has not happened
+  void record_step(const StepResult& result, double seconds, double rate);
+  void after_update(const StepResult& result);
+  bool evaluate();  ///< what is due; false: interrupted by a stop
   /// saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
   void save();
   ExitCode finish(bool stopped);
   void record(const std::string& event, nlohmann::ordered_json fields);
-  ModelInput to_input(const Batch& batch) const;
+  /// All processes at the same point: saves, then throws the error of the one that had it. `own`:
+  /// that of this process, if any.
+  [[noreturn]] void end_together(const std::exception_ptr& own);
+  void save_before_the_end(const char* cause);
+  /// Ends the run, saved elsewhere, if its folder was removed; follows one that was renamed.
+  void check_folder();
+  [[noreturn]] void save_elsewhere(const std::string& before);
 
   bool alone() const { return world_->size() == 1; }
   bool canonical() const { return config_.distributed.reduce == Reduce::canonical; }
@@ -116,32 +104,27 @@ class Trainer {
   at::Device device_ = at::kCPU;
   std::unique_ptr<World> world_;  // outlives all that exchanges
   std::unique_ptr<RunFolder> folder_;
+  std::unique_ptr<CheckpointStore> checkpoints_;
+  SaveAttempts save_attempts_;
   std::unique_ptr<Corpus> corpus_;
+  CorpusIdentity training_files_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<AdamW> optimizer_;
-  std::unique_ptr<GradientReducer> reducer_;       // of several processes, unless canonical
-  std::unique_ptr<CanonicalReduction> reduction_;  // canonical only
+  std::unique_ptr<GradientExchange> exchange_;
   std::unique_ptr<Stragglers> stragglers_;
-  std::unique_ptr<CheckpointStore> checkpoints_;
-  CorpusIdentity training_files_;
-  SaveAttempts save_attempts_;
+  std::unique_ptr<TrainingStep> step_;
   std::unique_ptr<BatchStream> batches_;
+  std::vector<std::unique_ptr<Evaluator>> evaluators_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
   ModelCost cost_;
   TrainState state_;
   int64_t sequences_per_step_ = 1;  ///< G
   int64_t rows_ = 1;                ///< sequences of a micro-batch
   int64_t saved_step_ = -1;
-  std::chrono::steady_clock::time_point saved_at_ = std::chrono::steady_clock::now();
-  std::chrono::steady_clock::time_point folder_checked_at_ = saved_at_;
+  Stopwatch since_save_, since_folder_check_;
   bool updating_ = false;                           // masters and moments may not belong together
   bool stop_agreed_ = false, save_agreed_ = false;  // what all processes decided with the last step
 };
-
-/// Sequences of one forward and backward: what the configuration says, else the largest divisor of
-/// `sequences` whose tokens stay within what suits the device.
-int64_t micro_batch_rows(const TrainingConfig& config, int64_t context, int64_t sequences,
-                         bool gpu);
 
 }  // namespace polysketch

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a run begins and what it keeps: folder, model, checkpoint.
-#include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -13,45 +11,21 @@
 
 #include "config/keys.hpp"
 #include "config/rules.hpp"
-#include "distributed/gather_flat.hpp"
 #include "launch/processors.hpp"
 #include "model/device.hpp"
 #include "model/memory.hpp"
-#include "model/model_file.hpp"
 #include "support/build_info.hpp"
 #include "support/durable_file.hpp"
 #include "support/hash.hpp"
 #include "support/log.hpp"
 #include "support/units.hpp"
+#include "training/run_checkpoint.hpp"
 #include "training/trainer.hpp"
 
 namespace polysketch {
 namespace {
 
 namespace fs = std::filesystem;
-
-nlohmann::ordered_json pairs_to_json(
-    const std::vector<std::pair<std::string, std::string>>& pairs) {
-  nlohmann::ordered_json json = nlohmann::ordered_json::object();
-  for (const auto& [name, value] : pairs) json[name] = value;
-  return json;
-}
-
-// Keys that may differ between a checkpoint and the command that continues it, since they change
-// neither the model nor the sequence of tokens nor an update. (What is done about bad records: the
-// tokens so far are the same either way, and who met one must be able to go on without it.)
-bool may_change(const std::string& difference) {
-  static constexpr std::array free_sections{
-      "run.name", "run.directory", "evaluation.", "checkpoint.", "logging.", "data.root",
-      "data.cache", "data.threads", "data.on_error", "data.max_bad_", "data.tokenizer.path",
-      "training.device", "training.threads", "training.micro_batch_tokens", "model.recompute",
-      // How several processes work together, but not in which order and type they add up.
-      "distributed.address", "distributed.timeout", "distributed.step_timeout",
-      "distributed.bucket_bytes", "distributed.shard_optimizer", "distributed.check_replicas",
-      "distributed.straggler", "distributed.bind_cpus"};
-  return std::any_of(free_sections.begin(), free_sections.end(),
-                     [&](const char* start) { return difference.starts_with(start); });
-}
 
 // Keys that may differ between the processes of a run: each machine has its own paths and devices.
 bool may_differ_between_processes(const std::string& key) {
@@ -129,20 +103,14 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
   // while tensors are made.
   const auto found = folder_->taken() ? checkpoints_->newest_valid() : std::nullopt;
   if (found) {
-    check_unchanged(*found, options);
     state_ = TrainState::from_json(found->manifest.state.at("train"));
-    if (finished()) {
-      // Nothing is needed any more; but another tokenizer is a mistake worth a word.
-      std::error_code error;
-      if (fs::is_regular_file(config_.data.tokenizer.path, error))
-        check_tokenizer(*found, sha256_file(config_.data.tokenizer.path));
-      return;
-    }
+    if (nothing_to_do(*found, options)) return;
   }
   open_inputs();
   compare_inputs();
   if (found) check_inputs(*found, options);
   hash_small_corpus();
+  size_step();
   open_batches();
   require_space();
   folder_->take();
@@ -151,6 +119,27 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
   if (world_->leads()) announce();
   if (batches_) batches_->wait_until_ready();
   keep_folder(resolved);
+}
+
+// Whether the run of the checkpoint is finished. Throws UserError if it may not go on under this
+// configuration.
+bool Trainer::nothing_to_do(const CheckpointStore::Loaded& checkpoint, const Options& options) {
+  const std::string changes = check_configuration(checkpoint, config_, options.allow_config_change);
+  const int64_t last = config_.training.steps;
+  if (state_.step < last || state_.is_due("perplexity", config_.evaluation.every, last)) {
+    if (!changes.empty() && world_->leads())
+      log_warning("continuing under a changed configuration (checkpoint -> now):\n  " + changes);
+    return false;
+  }
+  // Nothing is needed any more; but another tokenizer is a mistake worth a word.
+  std::error_code error;
+  const std::string& tokenizer = config_.data.tokenizer.path;
+  if (fs::is_regular_file(tokenizer, error))
+    check_tokenizer(checkpoint, tokenizer, sha256_file(tokenizer));
+  if (world_->leads())
+    log_info(fmt::format("nothing to do: the run is at step {} of {}", state_.step,
+                         config_.training.steps));
+  return true;
 }
 
 // What the run will need at its first step and at its first validation.
@@ -173,7 +162,7 @@ void Trainer::hash_small_corpus() {
   for (const CorpusFile& file : files) (void)corpus_->content_hash(file);
 }
 
-void Trainer::open_batches() {
+void Trainer::size_step() {
   const int64_t context = config_.data.context;
   sequences_per_step_ = config_.training.batch_tokens / context;
   rows_ = micro_batch_rows(config_.training, context, sequences_per_sum(), device_.is_cuda());
@@ -188,6 +177,9 @@ void Trainer::open_batches() {
                      rows_ * context);
   require_training_memory(config_, rows_, world_->available_memory(),
                           config_.distributed.shard_optimizer ? world_->size() : 1);
+}
+
+void Trainer::open_batches() {
   if (state_.step >= config_.training.steps) return;  // only a validation is left
   BatchStream::Options order;
   order.rank = world_->rank();
@@ -230,20 +222,13 @@ void Trainer::require_space() const {
   }
 }
 
-std::string Trainer::describe_run() const {
-  const nlohmann::ordered_json about{{"build", pairs_to_json(build_info())},
-                                     {"machine", pairs_to_json(machine_info())}};
-  return about.dump(2) + "\n";
-}
-
 // Everything has been opened and the first batch is there: from here on the folder is this run's.
 void Trainer::keep_folder(const ResolvedConfig& resolved) {
   world_->dump_into(run_folder_);
   attach_log_file(run_folder_ + (world_->leads() ? std::string("/log.txt")
                                                  : fmt::format("/log-rank{}.txt", world_->rank())));
   if (world_->leads()) {
-    write_file_durably(run_folder_ + "/config.yaml", to_yaml(resolved));
-    write_file_durably(run_folder_ + "/run.json", describe_run());
+    write_description(to_yaml(resolved));
     sinks_.push_back(make_jsonl_sink(run_folder_ + "/metrics.jsonl", state_.step));
     if (config_.logging.tensorboard)
       sinks_.push_back(make_tensorboard_sink(run_folder_ + "/tensorboard"));
@@ -259,13 +244,15 @@ void Trainer::keep_folder(const ResolvedConfig& resolved) {
   folder_->keep();
 }
 
+void Trainer::write_description(const std::string& config_text) const {
+  write_file_durably(run_folder_ + "/config.yaml", config_text);
+  const nlohmann::ordered_json about{{"build", pairs_to_json(build_info())},
+                                     {"machine", pairs_to_json(machine_info())}};
+  write_file_durably(run_folder_ + "/run.json", about.dump(2) + "\n");
+}
+
 void Trainer::build_model() {
-  Transformer::Options options;
-  options.model = config_.model;
-  options.attention = config_.attention;
-  options.device = device_;
-  options.compute = config_.training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
-  options.seed = static_cast<uint64_t>(config_.run.seed);
+  Transformer::Options options = transformer_options(config_, device_);
   options.initialize = state_.step == 0;
   const DistributedConfig& distributed = config_.distributed;
   options.sharding = {
@@ -278,55 +265,20 @@ void Trainer::build_model() {
   Collectives& collectives = world_->collectives();
   optimizer_ = std::make_unique<AdamW>(parameters, config_.optimizer,
                                        distributed.shard_optimizer ? &collectives : nullptr);
-  if (canonical()) {
-    reduction_ = std::make_unique<CanonicalReduction>(parameters, collectives, distributed.shards);
-  } else if (!alone()) {
-    reducer_ = std::make_unique<GradientReducer>(parameters, collectives, distributed.reduce_type,
-                                                 distributed.shard_optimizer);
-  }
+  exchange_ = make_gradient_exchange(parameters, collectives, distributed);
+  step_ = std::make_unique<TrainingStep>(
+      *model_, *optimizer_, *exchange_, *world_,
+      TrainingStep::Sizes{config_.training.batch_tokens, config_.data.context, rows_},
+      options.seed);
+  evaluators_.push_back(
+      make_perplexity_evaluator(config_, *model_, *corpus_, *tokenizer_, collectives, rows_));
   if (!alone() && distributed.straggler > 0)
     stragglers_ = std::make_unique<Stragglers>(*world_, distributed.straggler);
 }
 
-void Trainer::check_unchanged(const CheckpointStore::Loaded& checkpoint,
-                              const Options& options) const {
-  const nlohmann::json& saved = checkpoint.manifest.state;
-  std::vector<std::string> changed =
-      config_difference(config_from_json(saved.at("config")), config_);
-  std::erase_if(changed, may_change);
-  if (changed.empty()) return;
-  const std::string text = fmt::format("{}", fmt::join(changed, "\n  "));
-  const bool model = std::any_of(changed.begin(), changed.end(), [](const std::string& key) {
-    return key.starts_with("model.") || key.starts_with("attention.") || key.starts_with("data.") ||
-           key.starts_with("training.batch_tokens");
-  });
-  if (!options.allow_config_change || model) {
-    throw UserError(ExitCode::config,
-                    fmt::format("{}: the checkpoint was made under another configuration "
-                                "(checkpoint -> now):\n  {}\n{}",
-                                checkpoint.directory.string(), text,
-                                model ? "choose another run.directory, or put the keys back"
-                                      : "put the keys back, choose another run.directory, or "
-                                        "continue with --allow-config-change"));
-  }
-  log_warning(
-      fmt::format("continuing under a changed configuration (checkpoint -> now):\n  {}", text));
-}
-
-void Trainer::check_tokenizer(const CheckpointStore::Loaded& checkpoint,
-                              const std::string& sha256) const {
-  const auto before = checkpoint.manifest.state.at("tokenizer_sha256").get<std::string>();
-  if (before == sha256) return;
-  throw UserError(ExitCode::bad_data,
-                  fmt::format("{}: the run was started with another tokenizer (SHA-256 {}, now "
-                              "{}): set data.tokenizer.path to that one, or choose another "
-                              "run.directory",
-                              config_.data.tokenizer.path, before, sha256));
-}
-
 void Trainer::check_inputs(const CheckpointStore::Loaded& checkpoint, const Options& options) {
   const nlohmann::json& saved = checkpoint.manifest.state;
-  check_tokenizer(checkpoint, tokenizer_->sha256());
+  check_tokenizer(checkpoint, config_.data.tokenizer.path, tokenizer_->sha256());
   if (!saved.contains("training_files")) return;  // a checkpoint from before they were noted
   const auto before = CorpusIdentity::from_json(saved.at("training_files"));
   const std::string text = before.difference(training_files_);
@@ -348,18 +300,7 @@ void Trainer::check_inputs(const CheckpointStore::Loaded& checkpoint, const Opti
 }
 
 void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
-  Parameters& parameters = model_->parameters();
-  const auto& files = checkpoint.manifest.files;
-  const TensorSet model(checkpoint.directory, files, "model"),
-      optimizer(checkpoint.directory, files, "optimizer");
-  load_tensors(parameters, model, "",
-               [&](size_t index, const at::Tensor& value) { parameters.assign(index, value); });
-  load_tensors(parameters, optimizer, "first_moment.", [&](size_t index, const at::Tensor& value) {
-    optimizer_->assign(optimizer_->first_moment(), index, value);
-  });
-  load_tensors(parameters, optimizer, "second_moment.", [&](size_t index, const at::Tensor& value) {
-    optimizer_->assign(optimizer_->second_moment(), index, value);
-  });
+  restore_training_tensors(checkpoint, model_->parameters(), *optimizer_);
   model_->at_step(std::max<int64_t>(0, state_.step - 1));
   saved_step_ = state_.step;
   if (!world_->leads()) return;
@@ -375,60 +316,28 @@ void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
                        digest_text(state_.digest)));
 }
 
-// Masters and moments, as far as this process writes them; what others keep of that is fetched.
-std::vector<TensorGroup> Trainer::state_tensors(std::vector<at::Tensor>& storage) {
-  Parameters& parameters = model_->parameters();
-  const Peers& peers = checkpoints_->peers();
-  at::Tensor masters, first = optimizer_->first_moment(), second = optimizer_->second_moment();
-  const auto gather = [&](const auto& own_part, size_t buffers, size_t buffer, const char* what) {
-    const auto ranges =
-        written_elements(parameters, parameters.master_type(), buffers, peers.rank, peers.world);
-    return gather_flat(world_->collectives(), parameters, own_part, ranges[buffer], what);
-  };
-  if (parameters.masters_sharded()) {
-    masters = gather([&](size_t i) { return parameters.owned_master(i); }, 1, 0, "masters");
-  } else {
-    masters = parameters.flat_master();
-  }
-  if (optimizer_->sharded()) {
-    first = gather([&](size_t i) { return optimizer_->owned_part(optimizer_->first_moment(), i); },
-                   2, 0, "first moments");
-    second =
-        gather([&](size_t i) { return optimizer_->owned_part(optimizer_->second_moment(), i); }, 2,
-               1, "second moments");
-  }
-  return {tensor_group("model", parameters, {{"", masters}}, peers, storage),
-          tensor_group("optimizer", parameters,
-                       {{"first_moment.", first}, {"second_moment.", second}}, peers, storage)};
-}
-
 void Trainer::save() {
   check_folder();
   training_files_.note(corpus_->known_hashes());
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   world_->be_patient(true);
-  std::vector<at::Tensor> storage;
-  const std::vector<TensorGroup> groups = state_tensors(storage);
-  const nlohmann::json state{{"train", state_.to_json()},
-                             {"processes", world_->size()},
-                             {"config", to_json(config_)},
-                             {"tokenizer_sha256", tokenizer_->sha256()},
-                             {"training_files", training_files_.to_json()},
-                             {"device", device_name(device_)},
-                             {"build", pairs_to_json(build_info())},
-                             {"machine", pairs_to_json(machine_info())}};
+  const std::vector<TensorGroup> groups =
+      training_tensors(model_->parameters(), *optimizer_, world_->collectives(), peers());
+  const nlohmann::json state = checkpoint_state(state_, config_,
+                                                {.tokenizer_sha256 = tokenizer_->sha256(),
+                                                 .training_files = training_files_,
+                                                 .device = device_name(device_),
+                                                 .processes = world_->size()});
   uint64_t bytes = 0;
   const bool saved = save_attempts_.attempt(
       state_.step, [&] { bytes = checkpoints_->save(state_.step, groups, state); });
   world_->be_patient(false);
   if (!saved) return;
-  saved_at_ = start;
+  since_save_ = watch;
   saved_step_ = state_.step;
-  record("checkpoint",
-         {{"path", checkpoints_->path_of(state_.step).string()},
-          {"bytes", bytes},
-          {"seconds",
-           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()}});
+  record("checkpoint", {{"path", checkpoints_->path_of(state_.step).string()},
+                        {"bytes", bytes},
+                        {"seconds", watch.seconds()}});
 }
 
 void Trainer::announce() const {

@@ -118,7 +118,8 @@ Tensors run_training(const GoldenCase& c, const Tensors& golden) {
     const double scale = 1.0 / static_cast<double>(input.ids.numel());
     losses.push_back(
         static_cast<float>(model.forward_backward(input, scale).item<double>() * scale));
-    optimizer.step(c.config.at("learning_rate").get<double>(), step + 1);
+    optimizer.apply(c.config.at("learning_rate").get<double>(), step + 1,
+                    optimizer.gradient_norm());
   }
   losses.push_back(mean(batches[0]));
   Tensors computed{{"out.losses", at::tensor(losses)}};

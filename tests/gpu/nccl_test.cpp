@@ -79,7 +79,7 @@ void exercise(World& world) {
       EXPECT_LT((part(parameters->flat_gradient().cpu()) - part(want)).abs().max().item<double>(),
                 test::tolerance::kThreeSums);
     }
-    optimizer->step(1e-2, 1);
+    optimizer->apply(1e-2, 1, optimizer->gradient_norm());
   }
   const double apart = (whole->flat_compute().to(at::kFloat) - parts->flat_compute().to(at::kFloat))
                            .abs()

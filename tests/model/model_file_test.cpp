@@ -58,13 +58,12 @@ std::vector<FileRecord> write_all(const std::filesystem::path& folder, const Par
     };
     const auto own = written_elements(parameters, at::kFloat, 1, rank, world);
     const auto own_moments = written_elements(parameters, at::kFloat, 2, rank, world);
-    std::vector<at::Tensor> storage;
     const std::vector<TensorGroup> groups{
-        tensor_group("model", parameters, {{"", only(masters, own[0])}}, peers, storage),
+        tensor_group("model", parameters, {{"", only(masters, own[0])}}, peers),
         tensor_group("optimizer", parameters,
                      {{"first_moment.", only(moments[0], own_moments[0])},
                       {"second_moment.", only(moments[1], own_moments[1])}},
-                     peers, storage)};
+                     peers)};
     for (FileRecord& file : write_share(folder, groups, rank, world))
       files.push_back(std::move(file));
   }
@@ -103,11 +102,11 @@ TEST(ModelFile, OnlyTheOwnPartIsCopied) {
   Parameters parameters = make_parameters(8);
   int64_t all = 0;
   for (int64_t rank = 0; rank < 4; ++rank) {
-    std::vector<at::Tensor> storage;
     const TensorGroup group =
-        tensor_group("model", parameters, {{"", parameters.flat_master()}}, {rank, 4, {}}, storage);
+        tensor_group("model", parameters, {{"", parameters.flat_master()}}, {rank, 4, {}});
     EXPECT_EQ(group.tensors.size(), parameters.infos().size()) << "names of all";
-    EXPECT_LT(storage.at(0).numel(), parameters.flat_master().numel() / 2);
+    EXPECT_LT(std::static_pointer_cast<const at::Tensor>(group.owned.at(0))->numel(),
+              parameters.flat_master().numel() / 2);
     for (const TensorView& tensor : group.tensors) all += tensor.data != nullptr ? 1 : 0;
   }
   EXPECT_EQ(all, static_cast<int64_t>(parameters.infos().size())) << "each is written by one";

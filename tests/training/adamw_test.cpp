@@ -77,9 +77,9 @@ TEST_P(AdamWTest, TenUpdatesFollowTheFormula) {
           reference[static_cast<size_t>(i)].step(gradient[i].item<double>() * scale, 1e-2,
                                                  configuration(clip), i < 64, update);
         }
-        const auto result = optimizer.step(1e-2, update);
-        EXPECT_TRUE(result.applied);
-        EXPECT_NEAR(result.gradient_norm.item<double>(), norm, 1e-6 * norm);
+        const at::Tensor measured = optimizer.gradient_norm();
+        EXPECT_NEAR(measured.item<double>(), norm, 1e-6 * norm);
+        optimizer.apply(1e-2, update, measured);
         EXPECT_EQ(fixture.parameters.flat_gradient().abs().max().item<double>(), 0)
             << "gradients are left zero";
       }
@@ -97,7 +97,7 @@ TEST_P(AdamWTest, WritesTheCopiesThatCompute) {
   Fixture fixture(at::kBFloat16, at::kFloat);
   AdamW optimizer(fixture.parameters, configuration(1));
   fixture.set_gradient(1);
-  optimizer.step(0.1, 1);
+  optimizer.apply(0.1, 1, optimizer.gradient_norm());
   EXPECT_TRUE(
       fixture.parameters.flat_compute().equal(fixture.parameters.flat_master().to(at::kBFloat16)));
 }
@@ -110,7 +110,7 @@ TEST_P(AdamWTest, ANormThatIsNotFiniteChangesNothing) {
       fixture.set_gradient(1);
       fixture.parameters.gradient(fixture.vector)[5].fill_(bad);
       const at::Tensor before = fixture.parameters.flat_master().clone();
-      optimizer.step(0.1, 1);
+      optimizer.apply(0.1, 1, optimizer.gradient_norm());
       EXPECT_TRUE(fixture.parameters.flat_master().equal(before));
       EXPECT_EQ(optimizer.first_moment().abs().max().item<double>(), 0);
     }
@@ -123,19 +123,63 @@ TEST(TrainState, SurvivesJson) {
   state.sequences = int64_t{1} << 40;
   state.tokens = int64_t{1} << 50;
   state.digest = 0xfedcba9876543210u;
-  state.last_validation = 10;
-  state.best_loss = 3.25;
+  state.evaluations["perplexity"] = {10, 3.25, 8};
   const TrainState again = TrainState::from_json(nlohmann::json::parse(state.to_json().dump()));
   EXPECT_EQ(again.step, state.step);
   EXPECT_EQ(again.sequences, state.sequences);
   EXPECT_EQ(again.tokens, state.tokens);
   EXPECT_EQ(again.digest, state.digest);
-  EXPECT_EQ(again.last_validation, state.last_validation);
-  EXPECT_EQ(again.best_loss, state.best_loss);
+  const EvaluationState& measured = again.evaluations.at("perplexity");
+  EXPECT_EQ(measured.last_step, 10);
+  EXPECT_EQ(measured.best_value, 3.25);
+  EXPECT_EQ(measured.best_step, 8);
   // a validation that was not finite must not make the checkpoint unloadable
-  state.best_loss = NAN;
-  EXPECT_TRUE(
-      std::isnan(TrainState::from_json(nlohmann::json::parse(state.to_json().dump())).best_loss));
+  state.evaluations["perplexity"].best_value = NAN;
+  EXPECT_TRUE(std::isnan(TrainState::from_json(nlohmann::json::parse(state.to_json().dump()))
+                             .evaluations.at("perplexity")
+                             .best_value));
+}
+
+TEST(TrainState, IsReadFromWhatEarlierVersionsWrote) {
+  const char* text = R"({"step": 12, "sequences": 48, "tokens": 6144, "token_digest": "00ff",
+                         "last_validation": 10, "best_loss": 3.25})";
+  const TrainState state = TrainState::from_json(nlohmann::json::parse(text));
+  EXPECT_EQ(state.digest, 255u);
+  EXPECT_EQ(state.evaluations.at("perplexity").last_step, 10);
+  EXPECT_EQ(state.evaluations.at("perplexity").best_value, 3.25);
+  EXPECT_EQ(state.evaluations.at("perplexity").best_step, -1);
+  const char* none = R"({"step": 2, "sequences": 8, "tokens": 1024, "token_digest": "00ff",
+                         "last_validation": -1, "best_loss": 0.0})";
+  EXPECT_TRUE(TrainState::from_json(nlohmann::json::parse(none)).evaluations.empty());
+}
+
+TEST(TrainState, KnowsWhatIsDue) {
+  TrainState state;
+  const auto due = [&](int64_t step, int64_t every) {
+    state.step = step;
+    return state.is_due("perplexity", every, 25);
+  };
+  EXPECT_FALSE(due(0, 10));
+  EXPECT_TRUE(due(10, 10));
+  EXPECT_FALSE(due(11, 10));
+  EXPECT_TRUE(due(25, 10)) << "the last step is measured";
+  EXPECT_FALSE(due(25, 0));
+  state.evaluations["perplexity"].note(20, 3.0);
+  EXPECT_FALSE(due(20, 10)) << "it has been measured there";
+  EXPECT_TRUE(due(25, 10));
+}
+
+TEST(EvaluationState, KeepsTheBest) {
+  EvaluationState state;
+  state.note(10, NAN);
+  EXPECT_TRUE(std::isnan(state.best_value));
+  state.note(20, 4.0);
+  state.note(30, 3.0);
+  state.note(40, 3.5);
+  state.note(50, NAN);
+  EXPECT_EQ(state.best_value, 3.0);
+  EXPECT_EQ(state.best_step, 30);
+  EXPECT_EQ(state.last_step, 50);
 }
 
 }  // namespace
