@@ -6,6 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/sample_order.hpp"
+
 namespace polysketch {
 
 /// Everything of a run that survives a restart besides tensors (masters and both moments). What is
@@ -13,8 +15,10 @@ namespace polysketch {
 struct TrainState {
   int64_t step =
       0;  ///< optimiser updates done; also the steps of Adam's bias correction and of the schedule
-  int64_t sequences = 0;         ///< windows consumed by all processes: the only data cursor
-  int64_t tokens = 0;            ///< sequences · T
+  int64_t sequences = 0;  ///< windows consumed by all processes: the only data cursor
+  int64_t tokens = 0;     ///< sequences · T
+  /// of the order of windows; the run keeps the one it began with
+  int order_version = kNewestOrder;
   uint64_t digest = 0;           ///< of all consumed windows (BatchStream), modulo 2^64
   int64_t last_validation = -1;  ///< step of the last finished validation
   double best_loss =
