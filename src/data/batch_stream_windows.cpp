@@ -61,15 +61,20 @@ void TrainingWindows::advance() {
 /// Gives up the pools that the next turn takes nothing from, but for the tokens from the start of
 /// the first window that ends behind them.
 void TrainingWindows::let_go() {
-  const bool keeps = next_.kept_back > 0 && !pools_.empty();
-  const int64_t window = keeps ? pools_.back().first_window : windows_within(next_.begin, context_);
-  const int64_t end = keeps ? pools_.back().begin : next_.begin;
-  const int64_t begin = std::max(window * context_, tail_begin_);
-  std::vector<int32_t> tail(static_cast<size_t>(end - begin));
-  copy(begin, end - begin, tail.data());
+  if (next_.kept_back > 0 && !pools_.empty()) {
+    // At least two windows end in the last pool, and only its first one may begin before it: that
+    // was given out.
+    pools_.erase(pools_.begin(), pools_.end() - 1);
+    tail_.clear();
+    tail_begin_ = pools_.front().begin;
+    return;
+  }
+  const int64_t begin = std::max(windows_within(next_.begin, context_) * context_, tail_begin_);
+  std::vector<int32_t> tail(static_cast<size_t>(next_.begin - begin));
+  copy(begin, next_.begin - begin, tail.data());
   tail_ = std::move(tail);
   tail_begin_ = begin;
-  pools_.erase(pools_.begin(), pools_.end() - (keeps ? 1 : 0));
+  pools_.clear();
 }
 
 /// Loads the pool of the next turn and begins it. False if there is none: then only what was kept
@@ -241,10 +246,10 @@ std::optional<TrainingWindows::Place> TrainingWindows::find_window(int64_t epoch
   std::deque<Place> needed;
   Place place{SegmentWalk(rules_, epoch, file_bytes_)};
   for (;;) {
-    const int64_t first_window =
-        windows_within(place.kept_back > 0 ? needed.back().begin : place.begin, context_);
+    // The pool before stays, also for what it may have kept back.
+    const int64_t first_token = windows_within(place.begin, context_) * context_;
     needed.push_back(place);
-    while (needed.size() > 1 && needed[1].begin <= first_window * context_) needed.pop_front();
+    while (needed.size() > 1 && needed[1].begin <= first_token) needed.pop_front();
     if (!pass_pool(place, epoch)) {
       end_epoch(place.begin);
       return std::nullopt;
