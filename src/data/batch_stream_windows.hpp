@@ -42,13 +42,13 @@ class TrainingWindows {
     int64_t pool = 0;
     int64_t begin = 0;      // token at which the pool begins
     int64_t given = 0;      // windows of the turns before
-    int64_t kept_back = 0;  // of them by the pool before, for this turn
+    int64_t kept_back = 0;  // windows of the pool before, for this turn
   };
   /// A pool in memory.
   struct Loaded {
     TokenPool tokens;
     int64_t begin = 0;         // token of the epoch
-    int64_t first_window = 0;  // of the epoch, that ends in the pool
+    int64_t first_window = 0;  // of the epoch, of those that end in the pool
   };
   void start_epoch(int64_t epoch, int64_t first_sequence);
   void stand_before(const Place& place);
@@ -56,7 +56,7 @@ class TrainingWindows {
   void let_go();
   bool load_pool();
   void end_epoch(int64_t tokens);
-  int64_t window_at(int64_t position) const;
+  int64_t window_at(int64_t index) const;
   int64_t pass_windows(Place& place, int64_t tokens) const;
   bool pass_pool(Place& place, int64_t epoch);
   std::optional<Place> find_window(int64_t epoch, int64_t window);

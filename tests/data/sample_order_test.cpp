@@ -256,6 +256,14 @@ TEST(PoolIsComplete, OfLargeFilesHasAllOfAGroupInEqualParts) {
   }
 }
 
+/// Sixteen files, not only sixteen documents.
+TEST(PoolIsComplete, OfLongDocumentsInManyFilesBeginsWithSixteenFiles) {
+  const std::vector<int64_t> file{500 * kKiB, 500 * kKiB, 1000 * kKiB, 2000 * kKiB};
+  const auto found =
+      pools(full_rules(), 0, std::vector<std::vector<int64_t>>(40, file), 250 * kKiB);
+  EXPECT_EQ(found[0].bytes_of.size(), 16u);
+}
+
 /// and files of different sizes according to these: the first segments apart, which come first.
 TEST(PoolIsComplete, OfUnequalFilesHasTheirShares) {
   const auto found = pools(
