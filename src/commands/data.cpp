@@ -13,6 +13,7 @@
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "data/corpus.hpp"
+#include "data/order_mixing.hpp"
 #include "data/sample_order.hpp"
 #include "data/token_cache.hpp"
 #include "data/token_cache_prepare.hpp"
@@ -100,8 +101,17 @@ std::string quotient(int64_t part, int64_t whole) {
                    : "-";
 }
 
+/// How well the first windows of a run stand for the training split.
+OrderMixing first_windows(const std::shared_ptr<TokenCache>& cache, const Config& config,
+                          const SplitInspection& found) {
+  return measure_mixing(cache, config.data, static_cast<uint64_t>(config.run.seed), kNewestOrder,
+                        found.histogram, {{0, 1000}})
+      .front();
+}
+
 void inspect(const Arguments& arguments) {
-  const DataConfig config = arguments.config.resolve().config.data;
+  const Config all = arguments.config.resolve().config;
+  const DataConfig& config = all.data;
   const Tokenizer tokenizer(config.tokenizer.path);
   const Corpus corpus = Corpus::open(config);
   ordered_json output{{"corpus", corpus.name()},
@@ -135,6 +145,14 @@ void inspect(const Arguments& arguments) {
         {"duplicates", found.duplicates},
         {"duplicate_rate", share(found.duplicates, c.documents)},
         {"skipped_records", c.skipped}};
+    std::optional<OrderMixing> order;
+    if (open.split == Split::train && arguments.files == 0 && windows > 0) {
+      order = first_windows(cache, all, found);
+      output["splits"][open.name]["order"] = {{"version", kNewestOrder},
+                                              {"windows", order->windows.count},
+                                              {"divergence", order->ordered},
+                                              {"random_divergence", order->random}};
+    }
     if (arguments.json) continue;
     std::cout << fmt::format("{}\n", open.name)
               << fmt::format("  files       {} ({})\n", found.files,
@@ -156,6 +174,12 @@ void inspect(const Arguments& arguments) {
               << fmt::format("  unknown     {} ({}), byte pieces {} ({})\n", c.unknown,
                              percent(c.unknown, c.tokens), found.byte_pieces,
                              percent(found.byte_pieces, c.tokens));
+    if (order) {
+      std::cout << fmt::format(
+          "  order       the first {} windows differ from the whole split by {:.4f} nats, as many "
+          "random ones by {:.4f}\n",
+          order->windows.count, order->ordered, order->random);
+    }
   }
   const BadRecords::Counts bad = corpus.bad_records().counts();
   output["bad_records"] = {

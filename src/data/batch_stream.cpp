@@ -72,7 +72,7 @@ struct BatchStream::State {
         options(given),
         eos(source->eos()),
         loader(source, tokeniser_threads(data.threads), true),
-        windows(loader, data.shuffle, data.context, given.seed) {
+        windows(loader, data.shuffle, data.context, given.seed, given.order_version) {
     thread = std::thread([this] { run(); });
   }
 
@@ -162,6 +162,14 @@ BatchStream::BatchStream(const DataConfig& config, std::shared_ptr<SegmentSource
   require(options.start_sequence >= 0 && options.start_sequence % options.sequences_per_step == 0,
           "start lies inside a step");
   require(options.prefetch >= 1, "prefetch is at least one batch");
+  if (options.order_version < kOrderVersion1 || options.order_version > kNewestOrder) {
+    throw UserError(
+        ExitCode::no_checkpoint,
+        fmt::format("the run was begun with version {} of the order of training windows, this "
+                    "program knows {} to {}: continue it with the program that wrote its "
+                    "checkpoints, or choose another run.directory",
+                    options.order_version, kOrderVersion1, kNewestOrder));
+  }
   if (source->files() == 0)
     throw UserError(ExitCode::missing_input,
                     "the training split has no files: check data.root and data.corpus");

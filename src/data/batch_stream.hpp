@@ -9,6 +9,7 @@
 #include "config/config.hpp"
 #include "data/batch_source.hpp"
 #include "data/corpus.hpp"
+#include "data/sample_order.hpp"
 #include "data/segment_source.hpp"
 #include "data/tokenizer.hpp"
 
@@ -30,10 +31,11 @@ class BatchStream final : public BatchSource {
     int64_t start_sequence = 0;      ///< a multiple of G
     int64_t prefetch = 4;            ///< batches held ready
     uint64_t seed = 1;
+    int order_version = kNewestOrder;  ///< of a run that goes on: the one it began with
   };
 
   /// Returns at once; the first tokens are made in the background. Throws UserError for a corpus
-  /// without files.
+  /// without files, and for an order that this program does not know.
   BatchStream(const DataConfig& config, const Corpus& corpus, const Tokenizer& tokenizer,
               const Options& options);
   /// The same over any source of segments.

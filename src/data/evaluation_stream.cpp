@@ -23,6 +23,7 @@ struct EvaluationStream::State {
   const int32_t eos, unknown;
   const bool number;  // documents wanted
   SegmentLoader loader;
+  const std::vector<uint64_t> file_bytes;
   SegmentWalk walk;
   bool ended = false;
 
@@ -32,10 +33,10 @@ struct EvaluationStream::State {
   SplitCounts counts;
   int64_t window = 0;  // number of the next one
 
-  static ShuffleConfig in_order() {
-    ShuffleConfig shuffle;
-    shuffle.enabled = false;
-    return shuffle;
+  static OrderRules in_order() {
+    OrderRules rules;
+    rules.shuffle.enabled = false;
+    return rules;
   }
 
   State(const DataConfig& config, std::shared_ptr<SegmentSource> source, const Options& given)
@@ -44,7 +45,8 @@ struct EvaluationStream::State {
         unknown(source->unknown()),
         number(config.mask_documents),
         loader(source, tokeniser_threads(config.threads), false),
-        walk(in_order(), 0, 0, source->files()) {}
+        file_bytes(sizes_of_files(*source)),
+        walk(in_order(), 0, file_bytes) {}
 
   int64_t end() const { return begin + static_cast<int64_t>(tokens.size()); }
   int64_t stride() const { return options.stride > 0 ? options.stride : options.context; }
@@ -68,11 +70,11 @@ struct EvaluationStream::State {
         if (++i % 2 == 0)
           ahead.drop();
         else
-          ahead.take();
+          ahead.take(false);
       }
       if (const auto segment = loader.get(*ref)) {
         append(*segment);
-        walk.take();
+        walk.take(segment->summary().last);
       } else {
         walk.drop();
       }

@@ -65,6 +65,13 @@ bool SegmentLoader::asked(const SegmentRef& ref) const {
   return slots_.contains(ref);
 }
 
+std::optional<SegmentSummary> SegmentLoader::loaded(const SegmentRef& ref) const {
+  const std::lock_guard lock(mutex_);
+  const auto slot = slots_.find(ref);
+  if (slot == slots_.end() || !slot->second.segment) return std::nullopt;
+  return slot->second.segment->summary();
+}
+
 bool SegmentLoader::ended(const SegmentRef& ref) const {
   const std::lock_guard lock(mutex_);
   const auto end = file_ends_.find(ref.file);

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -30,6 +31,8 @@ class SegmentLoader {
   void want(const SegmentRef& ref);
   /// True if want() was called and get() not yet.
   bool asked(const SegmentRef& ref) const;
+  /// What stands in a segment that get() would hand over at once.
+  std::optional<SegmentSummary> loaded(const SegmentRef& ref) const;
   /// Waits for the segment and hands it over; null: the file ended before it. Throws what loading
   /// threw; Cancelled after cancel().
   std::shared_ptr<const Segment> get(const SegmentRef& ref);

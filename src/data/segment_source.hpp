@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/segment.hpp"
 
@@ -26,6 +27,8 @@ class SegmentSource {
   virtual int64_t files() const = 0;
   virtual int32_t eos() const = 0;
   virtual int32_t unknown() const = 0;
+  virtual uint64_t file_bytes(int64_t file) const = 0;  ///< of the raw file
+  virtual int64_t segment_bytes() const = 0;            ///< text of a full segment
 
   /// The segment, tokenised now if it is not there yet; null when the file has ended before it. May
   /// take seconds. Throws the reader's UserError; Cancelled after cancel().
@@ -46,6 +49,12 @@ class SegmentSource {
   /// For messages: the name of a file.
   virtual std::string file_name(int64_t file) const = 0;
 };
+
+inline std::vector<uint64_t> sizes_of_files(const SegmentSource& source) {
+  std::vector<uint64_t> bytes;
+  for (int64_t file = 0; file < source.files(); ++file) bytes.push_back(source.file_bytes(file));
+  return bytes;
+}
 
 /// A call was given up because of cancel(). Never reaches the user.
 class Cancelled : public std::exception {

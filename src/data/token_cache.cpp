@@ -89,6 +89,8 @@ uint64_t TokenCache::file_bytes(int64_t file) const {
   return files_.at(static_cast<size_t>(file))->input().bytes;
 }
 
+int64_t TokenCache::segment_bytes() const { return shared_->options.segment_bytes; }
+
 std::optional<TokenCache::FileSummary> TokenCache::file_summary(int64_t file) {
   return files_.at(static_cast<size_t>(file))->summary();
 }

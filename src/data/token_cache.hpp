@@ -69,7 +69,8 @@ class TokenCache final : public SegmentSource {
   Known look_up(const SegmentRef& ref) override;
   void cancel() override;
   std::string file_name(int64_t file) const override;
-  uint64_t file_bytes(int64_t file) const;  ///< of the raw file
+  uint64_t file_bytes(int64_t file) const override;
+  int64_t segment_bytes() const override;
 
   /// Segments and counts of a file if all of it is in the cache.
   struct FileSummary {

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "data/order_mixing.hpp"
 #include "support/error.hpp"
 #include "support/stop_signal.hpp"
 
@@ -80,9 +81,6 @@ void prepare_tokens(TokenCache& cache, int64_t files, int64_t threads,
 SplitInspection inspect_tokens(TokenCache& cache, int64_t files, const Tokenizer& tokenizer) {
   SplitInspection result;
   result.files = limited(files, cache.files());
-  std::vector<uint8_t> is_byte(static_cast<size_t>(tokenizer.vocabulary()));
-  for (size_t id = 0; id < is_byte.size(); ++id)
-    is_byte[id] = tokenizer.is_byte(static_cast<int32_t>(id)) ? 1 : 0;
   std::vector<uint64_t> hashes;
   std::vector<int32_t> ids;
   for (int64_t file = 0; file < result.files; ++file) {
@@ -91,7 +89,7 @@ SplitInspection inspect_tokens(TokenCache& cache, int64_t files, const Tokenizer
       result.counts += segment->counts();
       ids.resize(static_cast<size_t>(segment->counts().tokens));
       segment->copy(0, segment->counts().tokens, ids.data());
-      for (const int32_t id : ids) result.byte_pieces += is_byte[static_cast<size_t>(id)];
+      count_ids(ids, result.histogram);
       uint64_t begin = 0;
       for (const auto& document : segment->documents()) {
         hashes.push_back(document.hash);
@@ -99,6 +97,9 @@ SplitInspection inspect_tokens(TokenCache& cache, int64_t files, const Tokenizer
         begin = document.end;
       }
     }
+  }
+  for (size_t id = 0; id < result.histogram.size(); ++id) {
+    if (tokenizer.is_byte(static_cast<int32_t>(id))) result.byte_pieces += result.histogram[id];
   }
   std::sort(hashes.begin(), hashes.end());
   result.duplicates =

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "data/token_cache.hpp"
 #include "data/tokenizer.hpp"
@@ -28,9 +29,10 @@ struct SplitInspection {
   int64_t files = 0;
   uint64_t file_bytes = 0;  ///< raw, as they lie on the disk
   SegmentCounts counts;
-  int64_t byte_pieces = 0;  ///< tokens that are byte-fallback pieces
-  int64_t duplicates = 0;   ///< documents whose text stood there before
-  int64_t longest = 0;      ///< tokens of the longest document
+  int64_t byte_pieces = 0;         ///< tokens that are byte-fallback pieces
+  int64_t duplicates = 0;          ///< documents whose text stood there before
+  int64_t longest = 0;             ///< tokens of the longest document
+  std::vector<int64_t> histogram;  ///< how often each id occurs
 };
 
 /// Sums up prepared files: reads every segment once. Memory: 8 bytes a document.

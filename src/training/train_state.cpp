@@ -50,6 +50,7 @@ nlohmann::json TrainState::to_json() const {
   return {{"step", step},
           {"sequences", sequences},
           {"tokens", tokens},
+          {"order_version", order_version},
           {"token_digest", digest_text(digest)},
           {"evaluations", measured}};
 }
@@ -60,6 +61,7 @@ TrainState TrainState::from_json(const nlohmann::json& json) {
     state.step = json.at("step").get<int64_t>();
     state.sequences = json.at("sequences").get<int64_t>();
     state.tokens = json.at("tokens").get<int64_t>();
+    state.order_version = json.value("order_version", kOrderVersion1);
     state.digest = std::stoull(json.at("token_digest").get<std::string>(), nullptr, 16);
     if (json.contains("evaluations")) {
       for (const auto& [name, measured] : json.at("evaluations").items()) {

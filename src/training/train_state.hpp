@@ -8,6 +8,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/sample_order.hpp"
+
 namespace polysketch {
 
 /// How far an evaluator of a run has come.
@@ -28,7 +30,9 @@ struct TrainState {
   int64_t step = 0;
   /// windows consumed by all processes: the only data cursor
   int64_t sequences = 0;
-  int64_t tokens = 0;   ///< sequences · T
+  int64_t tokens = 0;  ///< sequences · T
+  /// of the order of windows; the run keeps the one it began with
+  int order_version = kNewestOrder;
   uint64_t digest = 0;  ///< of all consumed windows (BatchStream), modulo 2^64
   std::map<std::string, EvaluationState> evaluations;  ///< by Evaluator::name()
 

@@ -187,6 +187,7 @@ void Trainer::open_batches() {
   order.sequences_per_step = sequences_per_step_;
   order.rows_per_batch = rows_;
   order.start_sequence = state_.sequences;
+  order.order_version = state_.order_version;
   order.seed = static_cast<uint64_t>(config_.run.seed);
   DataConfig data = config_.data;
   if (data.threads == 0 && world_->place().local_world > 1)

@@ -99,6 +99,24 @@ TEST(Plan, CountsWhatTheRunThenHas) {
       << "the headers come on top";
 }
 
+TEST(Data, InspectSaysHowWellTheFirstWindowsAreMixed) {
+  const Words inspect{"data", "inspect", workplace().config().string(), "--set",
+                      "data.context=128"};
+  const Row splits = json_of(inspect)["splits"];
+  const Row& order = splits["train"]["order"];
+  EXPECT_EQ(order["version"], 2);
+  // There are fewer than it looks at: together they are the split, but for its last tokens.
+  EXPECT_EQ(order["windows"], splits["train"]["windows"]);
+  for (const char* key : {"divergence", "random_divergence"}) {
+    EXPECT_GT(order[key].get<double>(), 0) << key;
+    EXPECT_LT(order[key].get<double>(), 1e-4) << key;
+  }
+  EXPECT_FALSE(splits["test"].contains("order"));
+  EXPECT_THAT(polysketch(inspect).out, HasSubstr("  order       the first "));
+  EXPECT_FALSE(json_of(with(inspect, {"--files", "1"}))["splits"]["train"].contains("order"))
+      << "which is that of all files";
+}
+
 TEST(Bench, NeedsNoData) {
   const Row bench =
       json_of({"bench", "step", workplace().config().string(), "--set", "data.root=/nonexistent",

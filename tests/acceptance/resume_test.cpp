@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 
 #include "acceptance/workplace.hpp"
+#include "checkpoint/manifest.hpp"
+#include "data/batch_stream.hpp"
 #include "support/philox.hpp"
 
 namespace polysketch::test {
@@ -284,6 +286,63 @@ TEST(Order, DoesNotDependOnThreads) {
     workplace().train("threads", settings);
     expect_same_run(run, reference);
   }
+}
+
+/// Digest of windows 160 to 319, steps 11 to 20, in the order of a version.
+uint64_t digest_of_second_half(int version) {
+  DataConfig data;
+  data.corpus = "text";
+  data.root = workplace().corpus().string();
+  data.context = 64;
+  data.cache = (workplace().path() / "cache").string();
+  BatchStream::Options options;
+  options.sequences_per_step = options.rows_per_batch = 16;
+  options.start_sequence = 160;
+  options.order_version = version;
+  BatchStream stream(data, Corpus::open(data), Tokenizer(workplace().tokenizer().string()),
+                     options);
+  uint64_t digest = 0;
+  for (int step = 11; step <= 20; ++step) digest += stream.next().digest;
+  return digest;
+}
+
+/// A checkpoint says by which order of windows its run goes on; those that say nothing were made
+/// when there was only the first.
+TEST(Order, IsTheOneThatTheRunBeganWith) {
+  const fs::path run = workplace().run("order"), half = checkpoint_path(run, 10),
+                 end = checkpoint_path(run, 20);
+  workplace().train("order");
+  fs::remove_all(end);
+  const Manifest written = parse_manifest(read_text(half / "manifest.json"), half);
+  const auto digest = [](const nlohmann::json& train) {
+    return std::stoull(train.at("token_digest").get<std::string>(), nullptr, 16);
+  };
+  ASSERT_EQ(written.state.at("train").at("order_version"), kNewestOrder);
+  // Goes on from the checkpoint as if it had been written with this version.
+  const auto go_on = [&](std::optional<int> version) {
+    Manifest changed = written;
+    nlohmann::json& train = changed.state["train"];
+    train.erase("order_version");
+    if (version) train["order_version"] = *version;
+    write_text(half / "manifest.json", manifest_text(changed));
+    return polysketch(workplace().train_command("order"));
+  };
+  for (const auto& [version, order] : {std::pair<std::optional<int>, int>{std::nullopt, 1},
+                                       {1, 1},
+                                       {kNewestOrder, kNewestOrder}}) {
+    const ProcessResult result = go_on(version);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const nlohmann::json train =
+        parse_manifest(read_text(end / "manifest.json"), end).state.at("train");
+    EXPECT_EQ(digest(train) - digest(written.state.at("train")), digest_of_second_half(order));
+    EXPECT_EQ(train.at("order_version"), order);
+    fs::remove_all(end);
+  }
+  const ProcessResult newer = go_on(kNewestOrder + 1);
+  EXPECT_EQ(newer.exit_code, 81);
+  EXPECT_THAT(newer.err, HasSubstr(fmt::format("version {} of the order", kNewestOrder + 1)));
+  EXPECT_EQ(polysketch({"evaluate", "perplexity", run.string(), "--split", "test"}).exit_code, 0)
+      << "which does not need it";
 }
 
 TEST(Order, DependsOnTheSeed) {

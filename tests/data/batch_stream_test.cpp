@@ -59,8 +59,9 @@ void take(BatchStream& stream, int64_t batches, std::map<int64_t, std::vector<in
 }
 
 Rows first_rows(const DataConfig& config, std::shared_ptr<SegmentSource> source, int64_t count,
-                uint64_t seed = 1, int64_t start = 0) {
+                uint64_t seed = 1, int64_t start = 0, int version = kNewestOrder) {
   auto options = step_of(1, 1, seed);
+  options.order_version = version;
   options.start_sequence = start;
   BatchStream stream(config, std::move(source), options);
   std::map<int64_t, std::vector<int32_t>> rows;
@@ -80,15 +81,25 @@ int64_t total_tokens(const FakeCorpus& corpus) {
   return tokens;
 }
 
+/// What holds for every version of the order.
+class BatchStreamOf : public testing::TestWithParam<int> {
+ protected:
+  static Rows first(const DataConfig& config, std::shared_ptr<SegmentSource> source, int64_t count,
+                    uint64_t seed = 1, int64_t start = 0) {
+    return first_rows(config, std::move(source), count, seed, start, GetParam());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Versions, BatchStreamOf, testing::Values(kOrderVersion1, kNewestOrder));
+
 /// Puts the windows of an epoch together again: each begins with the id the one before ends with,
 /// so chains show the run of tokens. Here every window is looked up in the documents instead: its
 /// inner parts between EOS must be parts of documents.
-TEST(BatchStream, EveryWindowOfAnEpochComesOnceAndHoldsTheDocuments) {
+TEST_P(BatchStreamOf, EveryWindowOfAnEpochComesOnceAndHoldsTheDocuments) {
   TemporaryFolder folder;
   FakeCorpus corpus({25, 4, 0, 12, 1, 9, 30}, 300);
   const int64_t context = 16, tokens = total_tokens(corpus), windows = (tokens - 1) / context;
   auto config = data_config(context);
-  const auto one = first_rows(config, corpus.cache(folder.path()), windows);
+  const auto one = first(config, corpus.cache(folder.path()), windows);
 
   // Tokens that are inputs: all of the epoch but fewer than a window. Counted by document through
   // the unique start of each text.
@@ -114,7 +125,7 @@ TEST(BatchStream, EveryWindowOfAnEpochComesOnceAndHoldsTheDocuments) {
     for (const auto& text : texts) documents.insert(test::byte_ids(text));
   }
   config.shuffle.enabled = false;
-  const auto plain = first_rows(config, corpus.cache(folder.path()), windows);
+  const auto plain = first(config, corpus.cache(folder.path()), windows);
   std::vector<int32_t> run;
   for (const auto& row : plain) {
     if (!run.empty()) {
@@ -136,11 +147,11 @@ TEST(BatchStream, EveryWindowOfAnEpochComesOnceAndHoldsTheDocuments) {
 
 /// The windows of a shuffled epoch, put back into their order, are the run of tokens that the pools
 /// make.
-TEST(BatchStream, ShuffledWindowsJoinToWholeDocuments) {
+TEST_P(BatchStreamOf, ShuffledWindowsJoinToWholeDocuments) {
   TemporaryFolder folder;
   FakeCorpus corpus({25, 4, 12, 9}, 300);
   const int64_t context = 64, windows = (total_tokens(corpus) - 1) / context;
-  const auto rows = first_rows(data_config(context), corpus.cache(folder.path()), windows);
+  const auto rows = first(data_config(context), corpus.cache(folder.path()), windows);
   EXPECT_EQ(std::set<std::vector<int32_t>>(rows.begin(), rows.end()).size(), rows.size());
   // Texts begin with their own number, so a document can be looked up wherever its start and end
   // lie in one window.
@@ -162,7 +173,7 @@ TEST(BatchStream, ShuffledWindowsJoinToWholeDocuments) {
   EXPECT_GT(whole, 3);
 }
 
-TEST(BatchStream, OrderIsTheSameForAnyWorldThreadsAndBatchSize) {
+TEST_P(BatchStreamOf, OrderIsTheSameForAnyWorldThreadsAndBatchSize) {
   FakeCorpus corpus({25, 4, 12, 1, 9, 30}, 200);
   const int64_t steps = 60, group = 12;
   std::map<int64_t, std::vector<int32_t>> reference;
@@ -176,6 +187,7 @@ TEST(BatchStream, OrderIsTheSameForAnyWorldThreadsAndBatchSize) {
         auto options = step_of(group, threads == 2 ? 1 : 2);
         options.rank = rank;
         options.world = world;
+        options.order_version = GetParam();
         BatchStream stream(data_config(24, threads), corpus.cache(folder.path()), options);
         take(stream, steps * group / world / options.rows_per_batch, rows, &digest);
       }
@@ -200,7 +212,7 @@ TEST(BatchStream, RanksTakeConsecutivePartsOfEachStep) {
   for (const int64_t first : {4, 5, 10, 11, 16}) EXPECT_EQ(stream.next().first_sequence, first);
 }
 
-TEST(BatchStream, SeekEqualsStreamingFromTheStart) {
+TEST_P(BatchStreamOf, SeekEqualsStreamingFromTheStart) {
   TemporaryFolder folder;
   FakeCorpus corpus({25, 4, 0, 12, 1, 9, 30}, 120);
   // Windows shorter than documents, and longer than whole pools.
@@ -209,39 +221,42 @@ TEST(BatchStream, SeekEqualsStreamingFromTheStart) {
     ASSERT_GE(windows, 2);
     const auto config = data_config(context);
     const int64_t length = windows * 2 + windows / 2 + 2;
-    const auto all = first_rows(config, corpus.cache(folder.path()), length);
+    const auto all = first(config, corpus.cache(folder.path()), length);
     for (int64_t start = 0; start < length - 2; start += std::max<int64_t>(1, length / 60)) {
-      EXPECT_EQ(first_rows(config, corpus.cache(folder.path()), 2, 1, start),
-                Rows(all.begin() + start, all.begin() + start + 2))
+      const int64_t count = std::min<int64_t>(40, length - start);
+      EXPECT_EQ(first(config, corpus.cache(folder.path()), count, 1, start),
+                Rows(all.begin() + start, all.begin() + start + count))
           << "context " << context << ", start " << start;
     }
   }
 }
 
-TEST(BatchStream, SeekTokenisesWhatIsMissing) {
+TEST_P(BatchStreamOf, SeekTokenisesWhatIsMissing) {
   TemporaryFolder folder, fresh;
   FakeCorpus corpus({25, 4, 12}, 120);
   const auto config = data_config(16);
   const int64_t windows = (total_tokens(corpus) - 1) / 16;
   for (const int64_t start : {int64_t{3}, windows / 2, windows, windows * 3 + 5}) {
     TemporaryFolder empty;
-    EXPECT_EQ(first_rows(config, corpus.cache(empty.path()), 3, 1, start),
-              first_rows(config, corpus.cache(folder.path()), 3, 1, start));
+    EXPECT_EQ(first(config, corpus.cache(empty.path()), 3, 1, start),
+              first(config, corpus.cache(folder.path()), 3, 1, start));
   }
 }
 
-TEST(BatchStream, SeekReadsNoTokensBeforeItsPlace) {
+TEST_P(BatchStreamOf, SeekReadsNoTokensBeforeItsPlace) {
   TemporaryFolder folder;
   FakeCorpus corpus({60, 60, 60, 60}, 200);
   const auto config = data_config(16);
   const int64_t windows = (total_tokens(corpus) - 1) / 16;
-  first_rows(config, corpus.cache(folder.path()), windows);
+  first(config, corpus.cache(folder.path()), windows);
   struct Counting : SegmentSource {
     std::shared_ptr<SegmentSource> inner;
     std::atomic<int64_t> loaded{0};
     int64_t files() const override { return inner->files(); }
     int32_t eos() const override { return inner->eos(); }
     int32_t unknown() const override { return inner->unknown(); }
+    uint64_t file_bytes(int64_t file) const override { return inner->file_bytes(file); }
+    int64_t segment_bytes() const override { return inner->segment_bytes(); }
     std::shared_ptr<const Segment> load(const SegmentRef& ref) override {
       ++loaded;
       return inner->load(ref);
@@ -252,20 +267,20 @@ TEST(BatchStream, SeekReadsNoTokensBeforeItsPlace) {
   };
   auto counting = std::make_shared<Counting>();
   counting->inner = corpus.cache(folder.path());
-  first_rows(config, counting, 1, 1, windows - 2);
+  first(config, counting, 1, 1, windows - 2);
   // The last pool, the one before for the tail, and what is asked for ahead.
   EXPECT_LE(counting->loaded, 16);
 }
 
-TEST(BatchStream, SeedsAndEpochsDifferAndRepeat) {
+TEST_P(BatchStreamOf, SeedsAndEpochsDifferAndRepeat) {
   TemporaryFolder folder;
   FakeCorpus corpus({25, 4, 12, 9}, 200);
   const auto config = data_config(16);
   const int64_t windows = (total_tokens(corpus) - 1) / 16;
-  const auto rows = first_rows(config, corpus.cache(folder.path()), 2 * windows);
-  EXPECT_EQ(rows, first_rows(config, corpus.cache(folder.path()), 2 * windows));
+  const auto rows = first(config, corpus.cache(folder.path()), 2 * windows);
+  EXPECT_EQ(rows, first(config, corpus.cache(folder.path()), 2 * windows));
   EXPECT_NE(Rows(rows.begin(), rows.begin() + windows), Rows(rows.begin() + windows, rows.end()));
-  EXPECT_NE(rows, first_rows(config, corpus.cache(folder.path()), 2 * windows, 2));
+  EXPECT_NE(rows, first(config, corpus.cache(folder.path()), 2 * windows, 2));
 }
 
 TEST(BatchStream, SaysEpochAndItsLength) {
@@ -328,6 +343,58 @@ TEST(BatchStream, NumbersDocumentsWhenAsked) {
   EXPECT_GT(changes, 0);
   BatchStream without(data_config(64), corpus.cache(folder.path()), step_of(2, 2));
   EXPECT_TRUE(without.next().documents.empty());
+}
+
+TEST(BatchStream, RefusesAnOrderItDoesNotKnow) {
+  TemporaryFolder folder;
+  FakeCorpus corpus({10}, 200);
+  for (const int version : {0, kNewestOrder + 1}) {
+    auto options = step_of(1, 1);
+    options.order_version = version;
+    try {
+      const BatchStream stream(data_config(16), corpus.cache(folder.path()), options);
+      FAIL() << "no error";
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.code(), ExitCode::no_checkpoint);
+      EXPECT_THAT(error.what(), testing::HasSubstr("version " + std::to_string(version)));
+    }
+  }
+}
+
+/// Digest of some windows of a corpus in the order of a version.
+uint64_t digest_of(int version, FakeCorpus& corpus, const ShuffleConfig& shuffle, int64_t context,
+                   uint64_t seed, int64_t start, int64_t windows) {
+  TemporaryFolder folder;
+  auto config = data_config(context);
+  config.shuffle = shuffle;
+  auto options = step_of(1, 1, seed);
+  options.start_sequence = start;
+  options.order_version = version;
+  BatchStream stream(config, corpus.cache(folder.path()), options);
+  uint64_t sum = 0;
+  for (int64_t i = 0; i < windows; ++i) sum += stream.next().digest;
+  return sum;
+}
+
+/// A run goes on with the windows of the version that it began with, and so must every version
+/// stay. The digests of version 1 were computed by the program before it knew any other.
+TEST(BatchStream, EveryVersionGivesTheWindowsItAlwaysGave) {
+  FakeCorpus many({25, 4, 0, 12, 1, 9, 30, 3, 60}, 300), one({200}, 300);
+  const ShuffleConfig small{true, 3, 4}, wide{true, 16, 64}, plain{false, 16, 64};
+  EXPECT_EQ(digest_of(1, many, small, 16, 1, 0, 3000), 0x73216f4b012eba49u);
+  EXPECT_EQ(digest_of(1, many, small, 16, 7, 700, 900), 0x73e5a282b91ef4bbu);
+  EXPECT_EQ(digest_of(1, many, wide, 100, 1, 0, 700), 0x7b5d97eaa8b4c381u);
+  EXPECT_EQ(digest_of(1, many, small, 2500, 3, 2, 40), 0xe45be53973252480u);
+  EXPECT_EQ(digest_of(1, many, plain, 16, 1, 0, 3000), 0xe8c134dc5b080039u);
+  EXPECT_EQ(digest_of(1, one, small, 24, 1, 0, 2600), 0xa9ec0522831ba706u);
+  EXPECT_EQ(digest_of(1, one, wide, 24, 2, 1000, 1600), 0xacc8c51ce78496c1u);
+  EXPECT_EQ(digest_of(2, many, small, 16, 1, 0, 3000), 0xeb33f46301f19cceu);
+  EXPECT_EQ(digest_of(2, many, small, 16, 7, 700, 900), 0xebdbaad05681f9eu);
+  EXPECT_EQ(digest_of(2, many, wide, 100, 1, 0, 700), 0xd2aea1b96089b1a9u);
+  EXPECT_EQ(digest_of(2, many, small, 2500, 3, 2, 40), 0x269b9d0a463c7c81u);
+  EXPECT_EQ(digest_of(2, many, plain, 16, 1, 0, 3000), 0xe8c134dc5b080039u);
+  EXPECT_EQ(digest_of(2, one, small, 24, 1, 0, 2600), 0x217d14f8a602f114u);
+  EXPECT_EQ(digest_of(2, one, wide, 24, 2, 1000, 1600), 0xff005f1e7dad3905u);
 }
 
 TEST(BatchStream, CorpusSmallerThanAWindowSaysHowManyTokens) {

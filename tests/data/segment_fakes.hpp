@@ -53,6 +53,9 @@ class FakeCorpus {
     }
   }
 
+  /// These documents of these files.
+  explicit FakeCorpus(std::vector<std::vector<std::string>> files) : files_(std::move(files)) {}
+
   const std::vector<std::vector<std::string>>& files() const { return files_; }
   int64_t opened() const { return opened_; }
 
