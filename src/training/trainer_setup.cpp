@@ -119,6 +119,9 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
   corpus_ = std::make_unique<Corpus>(Corpus::open(config_.data));
   tokenizer_ = std::make_unique<Tokenizer>(config_.data.tokenizer.path);
   tokenizer_->require_fits(config_.model.vocabulary, config_.data.cleaning);
+  if (const auto unused = unused_rows(config_.model, tokenizer_->vocabulary());
+      unused && world_->leads())
+    log_warning(*unused);
   compare_processes();
   sequences_per_step_ = config_.training.batch_tokens / context;
   checkpoints_ = std::make_unique<CheckpointStore>(run_folder_, config_.checkpoint, peers());
