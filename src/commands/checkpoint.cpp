@@ -17,6 +17,7 @@
 #include "checkpoint/tensor_file.hpp"
 #include "checkpoint/verification.hpp"
 #include "commands/commands.hpp"
+#include "commands/common.hpp"
 #include "support/error.hpp"
 #include "support/units.hpp"
 
@@ -39,6 +40,7 @@ bool is_checkpoint(const fs::path& path) {
 
 /// The checkpoints that a path of the command line means: one, or all those of a run.
 std::vector<fs::path> checkpoints_at(const fs::path& path) {
+  require_run_folder(path.string());
   if (!fs::is_directory(path))
     throw UserError(
         ExitCode::missing_input,
@@ -198,6 +200,8 @@ void print_tensors(const ordered_json& file) {
 void inspect(const std::string& path, bool as_json) {
   if (!fs::exists(path))
     throw UserError(ExitCode::missing_input, fmt::format("{}: no such file or folder", path));
+  const std::string ending = fs::path(path).extension().string();
+  if (ending == ".yaml" || ending == ".yml") require_run_folder(path);
   const ordered_json description = describe(path);
   if (as_json) {
     fmt::print("{}\n", description.dump(2));

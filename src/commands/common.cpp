@@ -22,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 CheckpointStore::Loaded find_checkpoint(const std::string& path) {
+  require_run_folder(path);
   if (!fs::exists(path))
     throw UserError(ExitCode::missing_input, path + ": there is no such run or checkpoint folder");
   const fs::path folder = fs::path(path).lexically_normal();
@@ -35,6 +36,24 @@ CheckpointStore::Loaded find_checkpoint(const std::string& path) {
 }
 
 }  // namespace
+
+void require_run_folder(const std::string& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored) || fs::is_directory(path, ignored)) return;
+  std::string hint;
+  const std::string ending = fs::path(path).extension().string();
+  if (ending == ".yaml" || ending == ".yml") {
+    try {
+      const std::string run = load_config(path).run.directory;
+      hint = fmt::format("; this configuration's is {}{}", run,
+                         fs::is_directory(run, ignored) ? "" : ", which is not there yet");
+    } catch (const UserError&) {  // no configuration either
+    }
+  }
+  throw UserError(
+      ExitCode::usage,
+      fmt::format("{}: is a file: give a run folder, or a checkpoint folder of one{}", path, hint));
+}
 
 void add_config_arguments(CLI::App& command, ConfigArguments& arguments) {
   command.add_option("config", arguments.file, "configuration file (YAML)")
@@ -79,7 +98,7 @@ std::vector<std::pair<std::string, std::vector<int64_t>>> learned_tensors(const 
 }  // namespace
 
 LoadedModel load_model(const ModelArguments& arguments,
-                       const std::function<void(const Config&, const at::Device&)>& check) {
+                       const std::function<void(const LoadedModel&, const at::Device&)>& check) {
   LoadedModel loaded;
   loaded.checkpoint = find_checkpoint(arguments.path);
   const nlohmann::json& state = loaded.checkpoint.manifest.state;
@@ -110,7 +129,7 @@ LoadedModel load_model(const ModelArguments& arguments,
   options.model = loaded.config.model;
   options.attention = loaded.config.attention;
   options.device = open_device(arguments.device, loaded.config.training.threads);
-  if (check) check(loaded.config, options.device);
+  if (check) check(loaded, options.device);
   options.compute =
       loaded.config.training.precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
   options.initialize = false;

@@ -25,6 +25,10 @@ struct ConfigArguments {
 };
 void add_config_arguments(CLI::App& command, ConfigArguments& arguments);
 
+/// Throws UserError 64 if `path`, where a run or a checkpoint is wanted, is a file: most often the
+/// configuration that the run was started with.
+void require_run_folder(const std::string& path);
+
 /// A trained model: of a run folder (its newest whole checkpoint) or of one checkpoint folder.
 struct ModelArguments {
   std::string path;
@@ -41,9 +45,10 @@ struct LoadedModel {
 };
 /// Throws UserError 66 (nothing there), 81 (damaged), 65 (another tokenizer than the run's), 78 (an
 /// override that would make it another model).
-/// `check`, if given, is asked before the model is made, with what it will be and its device.
-LoadedModel load_model(const ModelArguments& arguments,
-                       const std::function<void(const Config&, const at::Device&)>& check = {});
+/// `check`, if given, is asked before the model is made, with everything else and its device.
+LoadedModel load_model(
+    const ModelArguments& arguments,
+    const std::function<void(const LoadedModel&, const at::Device&)>& check = {});
 
 /// A training or evaluation `Split` from its word. Throws UserError 64.
 Split parse_split(const std::string& word);

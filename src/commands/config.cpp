@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "commands/commands.hpp"
 #include "config/load.hpp"
+#include "data/corpus.hpp"
+#include "data/tokenizer.hpp"
+#include "model/cost.hpp"
+#include "support/error.hpp"
+#include "support/log.hpp"
 
 namespace polysketch::commands {
 namespace {
@@ -15,6 +26,8 @@ struct Options {
   std::string file;
   std::vector<std::string> overrides;
   bool json = false;
+  bool changed = false;
+  bool no_data = false;
 };
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -28,17 +41,64 @@ void add_inputs(CLI::App& command, Options& options) {
       ->allow_extra_args(false);
 }
 
+/// Whether what the configuration names is there and fits together, without reading the text.
+/// Returns what was found; throws UserError with every problem, a line each, and the code of the
+/// first.
+std::string check_data(const Config& config) {
+  std::vector<std::string> found;
+  std::optional<ExitCode> code;
+  std::string problems;
+  const auto attempt = [&](const std::function<void()>& look) {
+    try {
+      look();
+    } catch (const UserError& error) {
+      if (!code) code = error.code();
+      problems += (problems.empty() ? "" : "\n") + std::string(error.what());
+    }
+  };
+  attempt([&] {
+    const Corpus corpus = Corpus::open(config.data);
+    std::vector<Split> splits{Split::train};
+    const Split scored = config.evaluation.split;
+    if (config.evaluation.every > 0 && scored != Split::train) splits.push_back(scored);
+    for (const Split split : splits) {
+      attempt([&] {
+        const char* name = split == Split::train        ? "training"
+                           : split == Split::validation ? "validation"
+                                                        : "test";
+        found.push_back(fmt::format("{} {} files", corpus.files(split).size(), name));
+      });
+    }
+  });
+  attempt([&] {
+    const Tokenizer tokenizer(config.data.tokenizer.path);
+    tokenizer.require_fits(config.model.vocabulary, config.data.cleaning);
+    if (const auto unused = unused_rows(config.model, tokenizer.vocabulary())) log_warning(*unused);
+    found.push_back(fmt::format("a tokenizer of {} pieces", tokenizer.vocabulary()));
+  });
+  if (code) throw UserError(*code, problems);
+  return fmt::format("{}", fmt::join(found, ", "));
+}
+
 void check(const Options& options) {
-  load_config(options.file, options.overrides);
-  print(options.file + ": right\n");
+  const Config config = load_config(options.file, options.overrides);
+  std::string found;
+  if (!options.no_data) found = "; found " + check_data(config);
+  print(options.file + ": valid" + found + "\n");
 }
 
 void show(const Options& options) {
   const ResolvedConfig resolved = resolve_config(options.file, options.overrides);
-  if (!options.json) return print(to_yaml(resolved));
-  nlohmann::ordered_json sources;
-  for (const auto& [key, source] : resolved.sources) sources[key] = source;
-  const nlohmann::ordered_json json = {{"config", to_json(resolved.config)}, {"sources", sources}};
+  if (!options.json) return print(options.changed ? changed_to_yaml(resolved) : to_yaml(resolved));
+  nlohmann::ordered_json sources = nlohmann::ordered_json::object();
+  for (const auto& [key, source] : resolved.sources) {
+    const auto& changed = resolved.changed;
+    if (!options.changed || std::find(changed.begin(), changed.end(), key) != changed.end())
+      sources[key] = source;
+  }
+  const nlohmann::ordered_json json = {
+      {"config", options.changed ? changed_to_json(resolved) : to_json(resolved.config)},
+      {"sources", sources}};
   print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
@@ -51,13 +111,20 @@ void add_config(CLI::App& app) {
   const auto options = std::make_shared<Options>();
 
   CLI::App* check_command = config->add_subcommand(
-      "check", "Say whether a configuration is right: exit code 0, or 78 and every mistake");
+      "check",
+      "Say whether a configuration is valid (exit code 0, or 78 and every mistake), and "
+      "whether its data and tokenizer are there and fit (66, 65 or 78)");
   add_inputs(*check_command, *options);
+  check_command->add_flag("--no-data", options->no_data,
+                          "look at the configuration alone: data and tokenizer are elsewhere");
   check_command->callback([options] { check(*options); });
 
   CLI::App* show_command = config->add_subcommand(
       "show", "Print every key with its value and where the value came from");
   add_inputs(*show_command, *options);
+  show_command->add_flag("--changed", options->changed,
+                         "only what differs from the defaults: the shortest file that means the "
+                         "same");
   show_command->add_flag("--json", options->json,
                          "print JSON: {\"config\": ..., \"sources\": ...}");
   show_command->callback([options] { show(*options); });

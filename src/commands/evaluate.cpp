@@ -102,6 +102,42 @@ std::string checkpoint_identity(const CheckpointStore::Loaded& checkpoint) {
   return fmt::format("step {} {}", checkpoint.step, hash.hex().substr(0, 16));
 }
 
+void measure(const Arguments& arguments, const ModelArguments& model, World& world) {
+  PerplexityOptions options;
+  options.split = parse_split(arguments.split);
+  options.stride = count_argument("--stride", arguments.stride, 0);
+  options.max_tokens = count_argument("--tokens", arguments.tokens, 0);
+  options.stop = [] { return StopSignal::requested(); };
+  options.collectives = &world.collectives();
+  std::optional<Corpus> corpus;
+  const LoadedModel loaded = load_model(model, [&](const LoadedModel& found, const at::Device&) {
+    const Config& config = found.config;
+    options.context = count_argument("--context", arguments.context, config.data.context);
+    if (options.stride > options.context)
+      throw UserError(ExitCode::usage,
+                      "--stride: must not be larger than the window, or tokens would be skipped");
+    corpus = Corpus::open(config.data);
+    const ForwardSize size = largest_forward(config.data, *corpus, *found.tokenizer, options);
+    require_evaluation_memory(config, size.length, size.rows, world.available_memory());
+  });
+  world.require_alike({{"the checkpoint", checkpoint_identity(loaded.checkpoint)}});
+  const Config& config = loaded.config;
+  std::optional<ProgressBar> bar;
+  if (world.leads()) {
+    bar.emplace("perplexity", options.max_tokens, "tokens");
+    options.progress = [&](int64_t tokens) { bar->update(tokens); };
+  }
+  const auto measured =
+      measure_perplexity(*loaded.model, config.data, *corpus, *loaded.tokenizer, options);
+  if (!measured) {
+    set_exit_code(ExitCode::stopped);
+    return;
+  }
+  if (!world.leads()) return;
+  bar.reset();
+  print(*measured, config, options, *loaded.tokenizer, arguments, loaded.checkpoint);
+}
+
 void run_perplexity(const Arguments& arguments) {
   StopSignal::install();
   // Under a launcher the processes share the windows among themselves; which of them is which is
@@ -109,42 +145,12 @@ void run_perplexity(const Arguments& arguments) {
   ModelArguments model = arguments.model;
   const auto world = join_launched_world(DistributedConfig{}, model.device, 0);
   if (world->device().is_cuda()) model.device = fmt::format("cuda:{}", world->device().index());
-  PerplexityOptions options;
-  options.split = parse_split(arguments.split);
-  LoadedModel loaded;
   try {
-    loaded = load_model(model, [&](const Config& config, const at::Device&) {
-      options.context = count_argument("--context", arguments.context, config.data.context);
-      require_evaluation_memory(config, options.context, options.rows(), world->available_memory());
-    });
+    measure(arguments, model, *world);
   } catch (const UserError& error) {
     world->announce_end(error.code(), error.what());
     throw;
   }
-  world->require_alike({{"the checkpoint", checkpoint_identity(loaded.checkpoint)}});
-  const Config& config = loaded.config;
-  options.stride = count_argument("--stride", arguments.stride, 0);
-  options.max_tokens = count_argument("--tokens", arguments.tokens, 0);
-  if (options.stride > options.context)
-    throw UserError(ExitCode::usage,
-                    "--stride: must not be larger than the window, or tokens would be skipped");
-  options.stop = [] { return StopSignal::requested(); };
-  options.collectives = &world->collectives();
-  std::optional<ProgressBar> bar;
-  if (world->leads()) {
-    bar.emplace("perplexity", options.max_tokens, "tokens");
-    options.progress = [&](int64_t tokens) { bar->update(tokens); };
-  }
-  const Corpus corpus = Corpus::open(config.data);
-  const auto measured =
-      measure_perplexity(*loaded.model, config.data, corpus, *loaded.tokenizer, options);
-  if (!measured) {
-    set_exit_code(ExitCode::stopped);
-    return;
-  }
-  if (!world->leads()) return;
-  bar.reset();
-  print(*measured, config, options, *loaded.tokenizer, arguments, loaded.checkpoint);
 }
 
 }  // namespace
@@ -158,7 +164,7 @@ void add_evaluate(CLI::App& app) {
       "All documents of the split are joined with one end-of-document token each and cut into "
       "windows of N + 1 tokens with stride N, so "
       "every\n"
-      "token but the very first is predicted once; the last window is padded and masked. --stride "
+      "token but the very first is predicted once; the last window is shorter. --stride "
       "smaller than N gives every\n"
       "token at least N - stride tokens of context (sliding windows).\n\n"
       "  polysketch evaluate perplexity runs/demo --split test\n"

@@ -48,7 +48,8 @@ void run(const Arguments& arguments) {
     mine.seed = options.seed + static_cast<uint64_t>(i);
     const auto begin = std::chrono::steady_clock::now();
     const std::vector<int32_t> added =
-        generate(*loaded.model, start, mine, [](int32_t) { return !StopSignal::requested(); });
+        generate(*loaded.model, loaded.tokenizer->vocabulary(), start, mine,
+                 [](int32_t) { return !StopSignal::requested(); });
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::vector<int32_t> whole(start.begin() + 1, start.end());

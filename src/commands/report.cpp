@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "commands/commands.hpp"
+#include "commands/common.hpp"
 #include "reporting/html_report.hpp"
 #include "reporting/run_history.hpp"
 #include "support/durable_file.hpp"
@@ -20,6 +21,7 @@ namespace {
 void report(const std::vector<std::string>& folders, const std::string& output) {
   std::vector<RunHistory> runs;
   for (const std::string& folder : folders) {
+    require_run_folder(folder);
     runs.push_back(read_run(folder));
     if (runs.back().damaged_rows > 0)
       log_warning(fmt::format("{}/metrics.jsonl: {} damaged rows left out", folder,

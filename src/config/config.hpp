@@ -16,6 +16,7 @@ struct RunConfig {
 };
 
 enum class ModelSize { small, medium, large, custom };
+enum class EmbeddingScale { one, sqrt_width };
 
 struct ModelConfig {
   ModelSize size = ModelSize::small;
@@ -24,6 +25,7 @@ struct ModelConfig {
   int64_t heads = 0;   ///< H; D = C / H
   int64_t hidden = 0;  ///< G; 0: floor(floor(8C/3)/8)*8
   int64_t vocabulary = 32'000;
+  EmbeddingScale embedding_scale = EmbeddingScale::one;
   double dropout = 0;      ///< after W_o and after the GLU
   bool recompute = false;  ///< keep only block inputs for backward
 };

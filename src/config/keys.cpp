@@ -93,9 +93,16 @@ void list_model(FieldList& keys, ModelConfig& model) {
           "model.hidden", model.hidden, "", 0,
           "Hidden width of the gated layer; 0: 8/3 of the width, rounded down to a multiple of 8.")
       .most = 4 * mebi;
-  keys.count("model.vocabulary", model.vocabulary, "pieces", 2,
-             "Size of the vocabulary; must be the tokenizer's.")
+  keys.count(
+          "model.vocabulary", model.vocabulary, "pieces", 2,
+          "Size of the vocabulary, at least the tokenizer's; rows beyond that are padding, which "
+          "is never a target and never drawn.")
       .most = 16 * mebi;
+  keys.choice<EmbeddingScale>(
+      "model.embedding_scale", model.embedding_scale,
+      {{"one", EmbeddingScale::one}, {"sqrt_width", EmbeddingScale::sqrt_width}},
+      "What the embedding of a token is multiplied by before positions are added: nothing, as in "
+      "the authors' code, or the square root of the width, which lets short runs learn sooner.");
   keys.real("model.dropout", model.dropout, 0, 1,
             "Probability of dropping an output of the attention and of the gated layer.")
       .high_open = true;

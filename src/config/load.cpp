@@ -77,6 +77,9 @@ ResolvedConfig Loader::finish() {
     const auto origin = origins_.find(path);
     const std::string place = origin == origins_.end() ? "default" : origin->second.place;
     resolved.sources.emplace_back(path, from == derived.end() ? place : from->second);
+    if (origin != origins_.end() && from == derived.end() &&
+        fields_[index_.at(path)].text() != value_text(Config{}, path))
+      resolved.changed.push_back(path);
   }
   return resolved;
 }

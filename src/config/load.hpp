@@ -27,6 +27,8 @@ Config load_config(const std::filesystem::path& path,
 struct ResolvedConfig {
   Config config;
   std::vector<std::pair<std::string, std::string>> sources;
+  /// keys that files and overrides gave another value than the default, in order
+  std::vector<std::string> changed;
 };
 ResolvedConfig resolve_config(const std::filesystem::path& path,
                               const std::vector<std::string>& overrides = {});
@@ -35,7 +37,10 @@ ResolvedConfig resolve_config(const std::filesystem::path& path,
 /// comments.
 std::string to_yaml(const Config& config);
 std::string to_yaml(const ResolvedConfig& resolved);
+/// What differs from the defaults: the shortest file that means the same.
+std::string changed_to_yaml(const ResolvedConfig& resolved);
 nlohmann::ordered_json to_json(const Config& config);
+nlohmann::ordered_json changed_to_json(const ResolvedConfig& resolved);
 /// From what to_json wrote (a checkpoint's manifest), with overrides as in load_config. Strict like
 /// the YAML reader.
 Config config_from_json(const nlohmann::json& json, const std::vector<std::string>& overrides = {});
@@ -43,7 +48,8 @@ Config config_from_json(const nlohmann::json& json, const std::vector<std::strin
 /// JSON schema (draft 2020-12) of a configuration file, for editors.
 nlohmann::ordered_json config_schema();
 
-/// Markdown table of all keys: key, type, default, range, meaning. docs/configuration.md is this.
+/// All keys as Markdown: for each section an example and a table of key, type, default, range and
+/// meaning. docs/configuration.md is this.
 std::string config_reference();
 
 /// Keys whose values differ, as `key: a -> b`.

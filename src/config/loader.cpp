@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "config/other_names.hpp"
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/text.hpp"
@@ -66,8 +67,11 @@ void Loader::unknown_key(const std::string& position, const std::string& path,
                          const std::string& section) {
   const std::string name = path.substr(section.empty() ? 0 : section.size() + 1);
   const std::vector<std::string> siblings = keys_of(section);
-  std::string hint;
-  if (const auto sibling = nearest(name, siblings)) {
+  std::string hint, note;
+  if (const auto theirs = other_name(name.substr(name.rfind('.') + 1))) {
+    hint = theirs->key;
+    note = theirs->note;
+  } else if (const auto sibling = nearest(name, siblings)) {
     hint = section.empty() ? *sibling : section + "." + *sibling;
   } else if (const auto whole = nearest(path, paths_)) {
     hint = *whole;
@@ -82,7 +86,7 @@ void Loader::unknown_key(const std::string& position, const std::string& path,
   for (const auto& sibling : siblings) list += (list.empty() ? "" : ", ") + sibling;
   const std::string shown = quoted(path);
   problems_.add(position, shown.substr(1, shown.size() - 2), "an unknown key", "one of " + list,
-                hint);
+                hint, note);
 }
 
 bool Loader::set(const std::string& path, const std::string& text, bool plain,
@@ -102,6 +106,13 @@ bool Loader::set(const std::string& path, const std::string& text, bool plain,
 void Loader::add_file(const fs::path& path) {
   open_files_.push_back(identity_of(path));
   const std::string name = path.string();
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) {
+    const fs::path inside = path / "config.yaml";
+    throw UserError(ExitCode::usage,
+                    fmt::format("{}: is a folder: give a configuration file{}", name,
+                                fs::exists(inside, ignored) ? ", such as " + inside.string() : ""));
+  }
   std::string text;
   try {
     text = read_file(path, yaml_max_bytes);

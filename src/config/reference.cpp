@@ -6,6 +6,7 @@
 
 #include "config/keys.hpp"
 #include "config/load.hpp"
+#include "support/error.hpp"
 
 namespace polysketch {
 namespace {
@@ -71,23 +72,79 @@ std::string cell(std::string text) {
 
 constexpr const char* introduction = R"(# Configuration
 
-A configuration is a YAML file. `polysketch config check FILE` says whether it is right, `polysketch config show FILE` prints every value with the
-place it came from. This page is what `polysketch config reference` prints, and `configs/schema.json`, for editors, what `polysketch config schema`
-prints.
+A configuration is a YAML file:
 
-* **Layers.** `base: other.yaml` names a file, relative to this one, that is read first; a later value wins. Overrides come last:
-  `--set training.steps=1k --set attention.kind=polynomial`.
-* **Counts** may be written `10k`, `2.5M`, `1Mi` (2^20), `3_000` or `1e6`. Suffixes: k M G T, powers of 1000; Ki Mi Gi Ti, powers of 1024.
+```yaml
+# yaml-language-server: $schema=configs/schema.json
+base: configs/recipe.yaml      # read first; a later value wins
+run: {name: my-run}            # its folder is runs/my-run
+model: {size: small}
+attention: {kind: polynomial, degree: 4}
+data:
+  corpus: text
+  root: my
+  context: 1Ki
+  tokenizer: {path: my/tokenizer.model}
+training: {batch_tokens: 64Ki, steps: 10k}
+schedule: {peak: 7.0e-4, warmup: 500}
+```
+
+```
+polysketch config check FILE             # every mistake; whether data and tokenizer are there and fit
+polysketch config check --no-data FILE   # the file alone
+polysketch config show FILE              # every key with the place its value came from
+polysketch config show --changed FILE    # only what differs from the defaults
+```
+
+This page is what `polysketch config reference` prints.
+
+* **Layers.** `base: other.yaml` names a file, relative to this one, that is read first; a later value wins. Overrides
+  come last: `--set training.steps=1k --set attention.kind=polynomial`.
+* **Counts** may be written `10k`, `2.5M`, `1Mi` (2^20), `3_000` or `1e6`. Suffixes: k M G T, powers of 1000; Ki Mi Gi
+  Ti, powers of 1024.
+* **Real numbers** with an exponent are best written with a point, `7.0e-4`: the YAML 1.1 of many libraries, Python's
+  among them, takes `7e-4` for text. This program reads both.
 * **Text** may hold `${section.key}`, which stands for the value of that key.
 * **Strict.** Unknown, repeated, ill-typed and out-of-range keys are all reported at once, as
-  `file:line:col: key: got X, want Y; did you mean 'Z'?`, with exit code 78. Anchors, aliases, merge keys, several documents and files
-  above 1 MiB are refused.
-* **Rules between keys.** `model.heads` divides `model.width` into heads of even width. `training.batch_tokens` is a multiple of `data.context`;
-  `training.micro_batch_tokens`, where given, too, and it divides `training.batch_tokens`. `schedule.warmup` is at most `training.steps`.
+  `file:line:col: key: got X, want Y; did you mean 'Z'?`, with exit code 78. Keys as other trainers call them
+  (`learning_rate`, `batch_size`, `n_layer`) are answered with their name here. Anchors, aliases, merge keys, several
+  documents and files above 1 MiB are refused.
+* **Rules between keys.** `model.heads` divides `model.width` into heads of even width. `training.batch_tokens` is a
+  multiple of `data.context`; `training.micro_batch_tokens`, where given, too, and it divides `training.batch_tokens`.
+  `schedule.warmup` is at most `training.steps`.
+* **Editors.** `configs/schema.json` is a JSON schema, which `polysketch config schema` prints. Editors with the YAML
+  language server complete and check keys in a file with the line `# yaml-language-server: $schema=PATH`, where the path
+  counts from the file; those in `configs/` have it.
 
 | `model.size` | layers | width | heads | hidden |
 | --- | --- | --- | --- | --- |
 )";
+
+/// A few keys of a section as one writes them.
+std::string section_example(std::string_view section) {
+  if (section == "run") return "run: {name: pg19-small-seed-2, seed: 2}";
+  if (section == "model")
+    return "model: {size: small, layers: 13}   # a layer more than the size says";
+  if (section == "attention")
+    return "attention: {kind: polysketch, sketch: learned, sketch_size: 32, local: exact, block: "
+           "1024}";
+  if (section == "data")
+    return "data:\n  corpus: pg19\n  root: /data/pg19\n  context: 8Ki\n  tokenizer: {path: "
+           "runs/tokenizers/pg19-32k.model}\n  shuffle: {files: 32}";
+  if (section == "training")
+    return "training: {batch_tokens: 1Mi, steps: 125k, precision: bf16, device: auto}";
+  if (section == "optimizer")
+    return "optimizer: {beta1: 0.9, beta2: 0.95, weight_decay: 0.1, clip: 1.0}";
+  if (section == "schedule")
+    return "schedule: {kind: warmup_stable_decay, peak: 7.0e-4, warmup: 2k, decay_fraction: 0.2}";
+  if (section == "evaluation") return "evaluation: {every: 1k, split: validation, tokens: 1Mi}";
+  if (section == "checkpoint")
+    return "checkpoint: {every: 1k, minutes: 30, keep_last: 3, keep_every: 25k}";
+  if (section == "logging") return "logging: {every: 10, diagnostics: 1k, tensorboard: true}";
+  if (section == "distributed")
+    return "distributed: {address: 10.0.0.7, shard_optimizer: true, bind_cpus: true}";
+  throw InternalError("a configuration section has no example");
+}
 
 }  // namespace
 
@@ -132,9 +189,10 @@ std::string config_reference() {
     const std::string top = field.path.substr(0, field.path.find('.'));
     if (top != section) {
       page += fmt::format(
-          "\n## {}\n\n{}\n\n| key | type | default | range | meaning |\n| --- | --- | --- | --- | "
-          "--- |\n",
-          top, section_meaning(top));
+          "\n## {}\n\n{}\n\n```yaml\n{}\n```\n\n| key | type | default | range | meaning |\n| --- "
+          "| --- "
+          "| --- | --- | --- |\n",
+          top, section_meaning(top), section_example(top));
       section = top;
     }
     const std::string value = field.text().empty() ? "" : "`" + field.text() + "`";

@@ -78,10 +78,12 @@ std::string quoted(const std::string& text) {
 }
 
 void Problems::add(const std::string& position, const std::string& key, const std::string& got,
-                   const std::string& want, const std::string& hint) {
+                   const std::string& want, const std::string& hint, const std::string& note) {
   bad_.insert(key);
-  lines_.push_back(fmt::format("{}: {}: got {}, want {}{}", position, key, got, want,
-                               hint.empty() ? "" : "; did you mean '" + hint + "'?"));
+  std::string question;
+  if (!hint.empty())
+    question = fmt::format("; did you mean '{}'{}?", hint, note.empty() ? "" : " (" + note + ")");
+  lines_.push_back(fmt::format("{}: {}: got {}, want {}{}", position, key, got, want, question));
 }
 
 void Problems::throw_if_any() const {

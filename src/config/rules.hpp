@@ -20,9 +20,9 @@ struct Origin {
 /// All that is wrong with a configuration, gathered before anything is thrown.
 class Problems {
  public:
-  /// Adds `position: key: got X, want Y; did you mean 'Z'?` (hint may be empty).
+  /// Adds `position: key: got X, want Y; did you mean 'Z' (note)?` (hint and note may be empty).
   void add(const std::string& position, const std::string& key, const std::string& got,
-           const std::string& want, const std::string& hint = {});
+           const std::string& want, const std::string& hint = {}, const std::string& note = {});
   /// The key's value is not to be trusted by later rules.
   bool is_bad(const std::string& key) const { return bad_.contains(key); }
   /// Throws UserError 78 with every line, if there is one.

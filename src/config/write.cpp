@@ -33,10 +33,17 @@ std::string yaml_text(const std::string& text) {
   return plain ? text : nlohmann::json(text).dump();
 }
 
-std::string write_yaml(Config config, const std::map<std::string, std::string>& sources) {
+// Of the functions below: `only` the keys to write, nullptr: all.
+bool is_wanted(const std::string& path, const std::vector<std::string>* only) {
+  return only == nullptr || std::find(only->begin(), only->end(), path) != only->end();
+}
+
+std::string write_yaml(Config config, const std::map<std::string, std::string>& sources,
+                       const std::vector<std::string>* only = nullptr) {
   std::string yaml;
   std::vector<std::string> section;
   for (const auto& field : list_fields(config)) {
+    if (!is_wanted(field.path, only)) continue;
     std::vector<std::string> parts;
     for (size_t start = 0; start <= field.path.size();) {
       const size_t dot = std::min(field.path.find('.', start), field.path.size());
@@ -66,20 +73,16 @@ std::string one_line(std::string text) {
   return text;
 }
 
-}  // namespace
-
-std::string to_yaml(const Config& config) { return write_yaml(config, {}); }
-
-std::string to_yaml(const ResolvedConfig& resolved) {
+std::map<std::string, std::string> comments_of(const ResolvedConfig& resolved) {
   std::map<std::string, std::string> sources;
   for (const auto& [path, source] : resolved.sources) sources[path] = one_line(source);
-  return write_yaml(resolved.config, sources);
+  return sources;
 }
 
-nlohmann::ordered_json to_json(const Config& config) {
-  Config copy = config;
-  nlohmann::ordered_json json;
-  for (const auto& field : list_fields(copy)) {
+nlohmann::ordered_json write_json(Config config, const std::vector<std::string>* only = nullptr) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& field : list_fields(config)) {
+    if (!is_wanted(field.path, only)) continue;
     nlohmann::ordered_json* place = &json;
     for (size_t start = 0; start <= field.path.size();) {
       const size_t dot = std::min(field.path.find('.', start), field.path.size());
@@ -101,6 +104,25 @@ nlohmann::ordered_json to_json(const Config& config) {
     }
   }
   return json;
+}
+
+}  // namespace
+
+std::string to_yaml(const Config& config) { return write_yaml(config, {}); }
+
+std::string to_yaml(const ResolvedConfig& resolved) {
+  return write_yaml(resolved.config, comments_of(resolved));
+}
+
+std::string changed_to_yaml(const ResolvedConfig& resolved) {
+  if (resolved.changed.empty()) return "{}  # nothing differs from the defaults\n";
+  return write_yaml(resolved.config, comments_of(resolved), &resolved.changed);
+}
+
+nlohmann::ordered_json to_json(const Config& config) { return write_json(config); }
+
+nlohmann::ordered_json changed_to_json(const ResolvedConfig& resolved) {
+  return write_json(resolved.config, &resolved.changed);
 }
 
 std::vector<std::string> config_difference(const Config& a, const Config& b) {

@@ -55,10 +55,12 @@ at::Tensor as_tensor(std::vector<int64_t>& ids, size_t from, const at::Device& d
 
 }  // namespace
 
-std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& prompt,
-                              const SamplingOptions& options,
+std::vector<int32_t> generate(Transformer& model, int64_t pieces,
+                              const std::vector<int32_t>& prompt, const SamplingOptions& options,
                               const std::function<bool(int32_t)>& on_token) {
   require(!prompt.empty(), "generate needs at least one id to start from");
+  require(pieces >= 1 && pieces <= model.options().model.vocabulary,
+          "generate: the model has fewer rows than there are pieces");
   const Recurrence recurrence = model.attention(0).recurrence();
   const auto context = static_cast<size_t>(options.context);
   std::vector<int64_t> ids(prompt.begin(), prompt.end());
@@ -80,7 +82,7 @@ std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& pr
     logits = logits.to(at::kCPU, at::kFloat).contiguous();
     const float* values = logits.data_ptr<float>();
     const int32_t next =
-        sample(std::vector<float>(values, values + logits.numel()), options, random.uniform());
+        sample(std::vector<float>(values, values + pieces), options, random.uniform());
     if (next == options.stop) break;
     ids.push_back(next);
     added.push_back(next);

@@ -25,12 +25,14 @@ struct SamplingOptions {
 /// reproduced by its seed.
 int32_t sample(const std::vector<float>& logits, const SamplingOptions& options, double uniform);
 
-/// Continues `prompt` (at least one id) by the recurrent form of the model: each token costs the
-/// same, whatever went before, but for softmax and polynomial models, which keep every key, and
-/// past the length of training look at a window that is read anew for each token. `on_token` sees
-/// every new id and ends generation by returning false. Returns the new ids.
-std::vector<int32_t> generate(Transformer& model, const std::vector<int32_t>& prompt,
-                              const SamplingOptions& options,
+/// Continues `prompt` (at least one id of the tokenizer's `pieces`) by the recurrent form of the
+/// model: each token costs the same, whatever went before, but for softmax and polynomial models,
+/// which keep every key, and past the length of training look at a window that is read anew for
+/// each token. A model may have more rows than the tokenizer has pieces; they are taken out before
+/// anything is drawn, so that no setting gives an id without a piece. `on_token` sees every new id
+/// and ends generation by returning false. Returns the new ids.
+std::vector<int32_t> generate(Transformer& model, int64_t pieces,
+                              const std::vector<int32_t>& prompt, const SamplingOptions& options,
                               const std::function<bool(int32_t)>& on_token = {});
 
 }  // namespace polysketch

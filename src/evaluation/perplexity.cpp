@@ -13,27 +13,69 @@
 namespace polysketch {
 namespace {
 
+/// Windows of one length, at most `rows` at a time. Only the last of a split is shorter than the
+/// others, and goes alone: filled up to their length it would cost as much as they do.
+class WindowBatches {
+ public:
+  WindowBatches(EvaluationStream& stream, int64_t rows)
+      : stream_(stream), rows_(static_cast<size_t>(rows)) {}
+
+  /// Nothing at the end.
+  std::vector<EvaluationWindow> next() {
+    std::vector<EvaluationWindow> windows;
+    while (windows.size() < rows_) {
+      EvaluationWindow window;
+      if (held_) {
+        window = std::move(*held_);
+        held_.reset();
+      } else if (!stream_.next(window)) {
+        break;
+      }
+      if (!windows.empty() && window.ids.size() != windows.front().ids.size()) {
+        held_ = std::move(window);
+        break;
+      }
+      windows.push_back(std::move(window));
+    }
+    return windows;
+  }
+
+ private:
+  EvaluationStream& stream_;
+  size_t rows_;
+  std::optional<EvaluationWindow> held_;
+};
+
+EvaluationStream::Options stream_options(const PerplexityOptions& options) {
+  EvaluationStream::Options order;
+  order.context = options.context;
+  order.stride = options.stride;
+  order.max_tokens = options.max_tokens;
+  order.rank = options.collectives == nullptr ? 0 : options.collectives->rank();
+  order.world = options.collectives == nullptr ? 1 : options.collectives->world();
+  return order;
+}
+
 // Windows of a batch as tensors: inputs, targets with everything that is not to be scored masked,
 // and documents.
-ModelInput make_input(const std::vector<EvaluationWindow>& windows, int64_t context,
-                      bool mask_documents, const at::Device& device) {
-  const auto rows = static_cast<int64_t>(windows.size());
-  at::Tensor ids = at::zeros({rows, context}, at::kLong),
-             targets = at::full({rows, context}, -1, at::kLong);
-  at::Tensor documents = mask_documents ? at::zeros({rows, context}, at::kInt) : at::Tensor();
+ModelInput make_input(const std::vector<EvaluationWindow>& windows, bool mask_documents,
+                      const at::Device& device) {
+  const auto rows = static_cast<int64_t>(windows.size()),
+             length = static_cast<int64_t>(windows.front().ids.size()) - 1;
+  at::Tensor ids = at::empty({rows, length}, at::kLong),
+             targets = at::full({rows, length}, -1, at::kLong);
+  at::Tensor documents = mask_documents ? at::empty({rows, length}, at::kInt) : at::Tensor();
   for (int64_t row = 0; row < rows; ++row) {
     const EvaluationWindow& window = windows[static_cast<size_t>(row)];
-    const auto length = static_cast<int64_t>(window.ids.size()) - 1;
-    auto* id = ids.data_ptr<int64_t>() + row * context;
-    auto* target = targets.data_ptr<int64_t>() + row * context;
+    auto* id = ids.data_ptr<int64_t>() + row * length;
+    auto* target = targets.data_ptr<int64_t>() + row * length;
     for (int64_t t = 0; t < length; ++t) {
       id[t] = window.ids[static_cast<size_t>(t)];
       if (t + 1 >= window.first_target) target[t] = window.ids[static_cast<size_t>(t + 1)];
     }
-    if (!mask_documents) continue;
-    auto* document = documents.data_ptr<int32_t>() + row * context;
-    for (int64_t t = 0; t < context; ++t)
-      document[t] = window.documents[static_cast<size_t>(std::min(t, length))];
+    if (mask_documents) {
+      std::copy_n(window.documents.begin(), length, documents.data_ptr<int32_t>() + row * length);
+    }
   }
   return {.ids = ids.to(device),
           .targets = targets.to(device),
@@ -49,6 +91,15 @@ double Perplexity::bits_per_byte() const {
 }
 double Perplexity::per_word() const { return std::exp(nats / static_cast<double>(words)); }
 
+ForwardSize largest_forward(const DataConfig& data, const Corpus& corpus,
+                            const Tokenizer& tokenizer, const PerplexityOptions& options) {
+  EvaluationStream stream(data, corpus, options.split, tokenizer, stream_options(options));
+  const auto windows = WindowBatches(stream, options.rows()).next();
+  if (windows.empty()) return {};  // other processes have all of them
+  return {static_cast<int64_t>(windows.size()),
+          static_cast<int64_t>(windows.front().ids.size()) - 1};
+}
+
 std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data,
                                              const Corpus& corpus, const Tokenizer& tokenizer,
                                              const PerplexityOptions& options) {
@@ -56,31 +107,22 @@ std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfi
   Collectives* all = options.collectives != nullptr && options.collectives->world() > 1
                          ? options.collectives
                          : nullptr;
-  EvaluationStream::Options order;
-  order.context = options.context;
-  order.stride = options.stride;
-  order.max_tokens = options.max_tokens;
-  order.rank = all ? all->rank() : 0;
-  order.world = all ? all->world() : 1;
   std::optional<EvaluationStream> stream;
+  std::optional<WindowBatches> batches;
   std::exception_ptr error;
   try {
-    stream.emplace(data, corpus, options.split, tokenizer, order);
+    stream.emplace(data, corpus, options.split, tokenizer, stream_options(options));
+    batches.emplace(*stream, options.rows());
   } catch (const std::exception&) {
     if (!all) throw;
     error = std::current_exception();
   }
-  const auto rows = static_cast<size_t>(options.rows());
   Perplexity result;
-  std::vector<EvaluationWindow> windows;
   for (bool more = true; more;) {
     bool stop = options.stop && options.stop();
+    std::vector<EvaluationWindow> windows;
     try {
-      while (!error && !stop && windows.size() < rows) {
-        EvaluationWindow window;
-        if (!stream->next(window)) break;
-        windows.push_back(std::move(window));
-      }
+      if (!error && !stop) windows = batches->next();
     } catch (const std::exception&) {
       if (!all) throw;
       error = std::current_exception();
@@ -99,14 +141,12 @@ std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfi
     if (stop) return std::nullopt;
     if (windows.empty()) continue;
     try {
-      const ModelInput input =
-          make_input(windows, options.context, data.mask_documents, model.options().device);
+      const ModelInput input = make_input(windows, data.mask_documents, model.options().device);
       result.nats += model.losses(input).to(at::kDouble).sum().item<double>();
     } catch (const std::exception&) {
       if (!all) throw;
       error = std::current_exception();
     }
-    windows.clear();
     if (options.progress) options.progress(stream->counts().scored);
   }
   if (all) {

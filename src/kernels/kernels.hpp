@@ -194,13 +194,14 @@ struct EmbeddingForward {
   S* x;                      ///< [N, C]
   int64_t length;            ///< T
   int64_t width;             ///< C
+  Real<S> scale = 1;
 };
 /// Range: rows.
 template <class S, class W, class Id>
 void embedding_forward(const EmbeddingForward<S, W, Id>& a, int64_t begin, int64_t end);
 
-/// dtable[ids[r]] += dx[r] for all rows, in order: the result does not depend on how the columns
-/// were cut.
+/// dtable[ids[r]] += scale · dx[r] for all rows, in order: the result does not depend on how the
+/// columns were cut.
 template <class S, class Id>
 struct EmbeddingBackward {
   const Id* ids;    ///< [N]
@@ -208,6 +209,7 @@ struct EmbeddingBackward {
   Real<S>* dtable;  ///< [V, C]
   int64_t rows;     ///< N
   int64_t width;    ///< C
+  Real<S> scale = 1;
 };
 /// Range: **columns** of the table.
 template <class S, class Id>

@@ -2,10 +2,12 @@
 #include "model/cost.hpp"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
 #include "attention/attention.hpp"
+#include "support/units.hpp"
 
 namespace polysketch {
 
@@ -55,6 +57,18 @@ ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention_
       std::max(rows * (c * 4 + (3 * c + 3 * g) * element), rows * c * (4 + element) + logits) +
       tables;
   return cost;
+}
+
+std::optional<std::string> unused_rows(const ModelConfig& model, int64_t pieces) {
+  const int64_t unused = model.vocabulary - pieces;
+  if (unused < 128 || model.vocabulary == (pieces + 255) / 256 * 256) return std::nullopt;
+  return fmt::format(
+      "model.vocabulary: {} rows for the tokenizer's {} pieces: {:.0f} % of the rows are never "
+      "used "
+      "and cost {} parameters; {} would do",
+      model.vocabulary, pieces,
+      100.0 * static_cast<double>(unused) / static_cast<double>(model.vocabulary),
+      format_count(unused * (model.width + 1)), pieces);
 }
 
 double WorkOrder::flops_per_token() const {

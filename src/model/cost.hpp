@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "config/config.hpp"
@@ -36,6 +38,11 @@ struct ModelCost {
 /// micro_batch_tokens: tokens of one forward and backward.
 ModelCost model_cost(const ModelConfig& model, const AttentionConfig& attention,
                      Precision precision, int64_t context, int64_t micro_batch_tokens);
+
+/// What to say of a vocabulary that is larger than the tokenizer's `pieces`: which share of the
+/// rows is never used and what they cost. Nothing where the padding is usual: fewer than 128 rows,
+/// or up to the next multiple of 256.
+std::optional<std::string> unused_rows(const ModelConfig& model, int64_t pieces);
 
 /// A piece of the work of one micro-batch, and the gradients that are complete when it is done.
 struct WorkPiece {

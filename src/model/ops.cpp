@@ -287,12 +287,14 @@ at::Tensor sinusoidal_table(int64_t length, int64_t width, const at::TensorOptio
   return at::stack({angle.sin(), angle.cos()}, -1).flatten(-2).to(wide.device());
 }
 
-at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::Tensor& positions) {
+at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::Tensor& positions,
+                 double scale) {
   const int64_t rows = ids.numel(), width = embedding.size(1), length = positions.size(0);
   if (!use_kernels(embedding)) {
     return at::index_select(embedding, 0, ids)
+        .mul_(scale)
         .view({-1, length, width})
-        .add(positions)
+        .add_(positions)
         .view({rows, width});
   }
   at::Tensor x = at::empty({rows, width}, embedding.options());
@@ -303,7 +305,8 @@ at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::T
                                                  pointer<S>(positions),
                                                  pointer<S>(x),
                                                  length,
-                                                 width};
+                                                 width,
+                                                 static_cast<S>(scale)};
       at::parallel_for(0, rows, grain(width),
                        [&](int64_t begin, int64_t end) { k::embedding_forward(a, begin, end); });
     }
@@ -311,15 +314,17 @@ at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::T
   return x;
 }
 
-void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_embedding) {
+void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_embedding,
+                    double scale) {
   if (!use_kernels(dx)) {
-    d_embedding.index_add_(0, ids, dx);
+    d_embedding.index_add_(0, ids, dx, scale);
     return;
   }
   with_types(dx.scalar_type(), dx.scalar_type(), [&]<class S, class A>() {
     if constexpr (std::is_same_v<S, A>) {
-      const k::EmbeddingBackward<S, int64_t> a{pointer<int64_t>(ids), pointer<S>(dx),
-                                               pointer<S>(d_embedding), ids.numel(), dx.size(1)};
+      const k::EmbeddingBackward<S, int64_t> a{
+          pointer<int64_t>(ids), pointer<S>(dx), pointer<S>(d_embedding),
+          ids.numel(),           dx.size(1),     static_cast<S>(scale)};
       at::parallel_for(0, dx.size(1), 64,
                        [&](int64_t begin, int64_t end) { k::embedding_backward(a, begin, end); });
     }

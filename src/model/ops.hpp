@@ -74,12 +74,14 @@ at::Tensor split_heads(const at::Tensor& o, int64_t batch, int64_t heads);
 /// Sinusoidal table [T, C] wide: [t, 2i] = sin(t · 10000^(-i/(C/2))), [t, 2i+1] = cos(same).
 at::Tensor sinusoidal_table(int64_t length, int64_t width, const at::TensorOptions& wide);
 
-/// E[ids] + positions -> [N, C] wide. embedding: [V, C] wide; ids: [N] int64; positions: [T, C]
-/// wide, repeated for every sequence.
-at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::Tensor& positions);
-/// d_embedding [V, C] wide += rows of dx [N, C] wide; on the CPU the order of additions does not
-/// depend on threads.
-void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_embedding);
+/// scale · E[ids] + positions -> [N, C] wide. embedding: [V, C] wide; ids: [N] int64; positions:
+/// [T, C] wide, repeated for every sequence.
+at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::Tensor& positions,
+                 double scale);
+/// d_embedding [V, C] wide += scale · rows of dx [N, C] wide; on the CPU the order of additions
+/// does not depend on threads.
+void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_embedding,
+                    double scale);
 
 /// Cross-entropy of rows: logits [R, V] compute (without bias), bias [V] wide, targets [R] int64
 /// (-1: not scored). Returns the loss of each row [R] wide, 0 where not scored. With d_bias, logits

@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
+
 #include "model/matmul.hpp"
 #include "support/error.hpp"
 
@@ -111,11 +113,18 @@ void Transformer::grow_tables(int64_t length) {
   positions_ = ops::sinusoidal_table(length, options_.model.width, wide);
 }
 
+// Of the input alone: the tied weight of the output is taken as it is.
+double Transformer::embedding_scale() const {
+  return options_.model.embedding_scale == EmbeddingScale::sqrt_width
+             ? std::sqrt(static_cast<double>(options_.model.width))
+             : 1;
+}
+
 Transformer::Stream Transformer::embed(const ModelInput& input, int64_t first_position) {
   const int64_t length = input.ids.size(1);
   grow_tables(first_position + length);
   return {ops::embed(parameters_.master(embedding_), input.ids.reshape({-1}),
-                     positions_.narrow(0, first_position, length)),
+                     positions_.narrow(0, first_position, length), embedding_scale()),
           {}};
 }
 
@@ -309,7 +318,8 @@ at::Tensor Transformer::forward_backward(const ModelInput& input, double scale,
       ready(block.attention_parameters[i]);
     for (const size_t index : {block.qkv, block.bias1, block.gain1}) ready(index);
   }
-  ops::embed_backward(d_residual, input.ids.reshape({-1}), parameters_.gradient(embedding_));
+  ops::embed_backward(d_residual, input.ids.reshape({-1}), parameters_.gradient(embedding_),
+                      embedding_scale());
   ready(embedding_);
   return loss;
 }

@@ -101,6 +101,7 @@ class Transformer {
     at::Tensor x, delta;
   };
 
+  double embedding_scale() const;
   void grow_tables(int64_t length);
   Stream embed(const ModelInput& input, int64_t first_position = 0);
   Stream run_block(size_t layer, const Stream& in, const ModelInput& input, Activations* keep,

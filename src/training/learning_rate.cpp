@@ -7,6 +7,16 @@
 
 namespace polysketch {
 
+namespace {
+
+// The first update of the decay of warmup_stable_decay, not rounded.
+double decay_start(const ScheduleConfig& config, int64_t steps) {
+  return std::max(static_cast<double>(config.warmup),
+                  static_cast<double>(steps) * (1 - config.decay_fraction));
+}
+
+}  // namespace
+
 double learning_rate(const ScheduleConfig& config, int64_t step, int64_t steps) {
   if (step < config.warmup)
     return config.peak * static_cast<double>(step + 1) / static_cast<double>(config.warmup + 1);
@@ -24,13 +34,22 @@ double learning_rate(const ScheduleConfig& config, int64_t step, int64_t steps) 
     case ScheduleKind::constant:
       return config.peak;
     case ScheduleKind::warmup_stable_decay: {
-      const double start = std::max(static_cast<double>(config.warmup),
-                                    static_cast<double>(steps) * (1 - config.decay_fraction));
+      const double start = decay_start(config, steps);
       return static_cast<double>(step) < start ? config.peak
                                                : config.peak * (1 - (1 - f) * share(start));
     }
   }
   return config.peak;
+}
+
+bool steps_may_change(const ScheduleConfig& config, int64_t done, int64_t before, int64_t now) {
+  if (now < done) return false;
+  if (now == before || config.kind == ScheduleKind::constant) return true;
+  // the last update that does not know how long the run is
+  double free = static_cast<double>(config.warmup);
+  if (config.kind == ScheduleKind::warmup_stable_decay)
+    free = std::min(decay_start(config, before), decay_start(config, now));
+  return static_cast<double>(done - 1) <= free;
 }
 
 }  // namespace polysketch

@@ -15,4 +15,10 @@ namespace polysketch {
 ///   warmup_stable_decay: peak until the last decay_fraction of all steps, then linear to f · peak.
 double learning_rate(const ScheduleConfig& config, int64_t step, int64_t steps);
 
+/// Whether a run of `before` steps that has made `done` updates may go on as one of `now` steps and
+/// be what that would have been from its beginning: every update made so far had the rate that it
+/// would have had there. So with `constant` always, with `warmup_stable_decay` until a decay
+/// begins, with the others during the warm-up; never if `now` is less than `done`.
+bool steps_may_change(const ScheduleConfig& config, int64_t done, int64_t before, int64_t now);
+
 }  // namespace polysketch

@@ -13,6 +13,7 @@
 #include "model/model_file.hpp"
 #include "support/build_info.hpp"
 #include "support/error.hpp"
+#include "training/learning_rate.hpp"
 
 namespace polysketch {
 namespace {
@@ -98,6 +99,10 @@ std::string check_configuration(const CheckpointStore::Loaded& checkpoint, const
   const Config before = config_from_json(checkpoint.manifest.state.at("config"));
   std::vector<std::string> changed = config_difference(before, config);
   std::erase_if(changed, is_free);
+  const int64_t done = TrainState::from_json(checkpoint.manifest.state.at("train")).step;
+  if (steps_may_change(config.schedule, done, before.training.steps, config.training.steps))
+    std::erase_if(changed,
+                  [](const std::string& key) { return key.starts_with("training.steps:"); });
   if (changed.empty()) return "";
   const std::string text = fmt::format("{}", fmt::join(changed, "\n  "));
   const bool model = std::any_of(changed.begin(), changed.end(), [](const std::string& key) {

@@ -147,6 +147,9 @@ void Trainer::open_inputs() {
   corpus_ = std::make_unique<Corpus>(Corpus::open(config_.data));
   tokenizer_ = std::make_unique<Tokenizer>(config_.data.tokenizer.path);
   tokenizer_->require_fits(config_.model.vocabulary, config_.data.cleaning);
+  if (const auto unused = unused_rows(config_.model, tokenizer_->vocabulary());
+      unused && world_->leads())
+    log_warning(*unused);
   training_files_ = CorpusIdentity::of(*corpus_, Split::train);
   if (config_.evaluation.every > 0) check_split(config_.data, config_.evaluation.split);
 }

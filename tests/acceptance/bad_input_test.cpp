@@ -159,6 +159,16 @@ TEST_F(BadInput, CommandLine) {
           66,
           {"runs/nothing"},
           says({"evaluate", "perplexity", "runs/nothing"})},
+         {"a configuration where a run is wanted",
+          64,
+          {"tiny.yaml", "give a run folder"},
+          says({"evaluate", "perplexity", config})},
+         {"a folder where a configuration is wanted",
+          64,
+          {"give a configuration file"},
+          [](const fs::path& folder) {
+            return Words{"train", folder.string()};
+          }},
          {"a folder without a checkpoint", 66, {"no checkpoint"}, [](const fs::path& folder) {
             return Words{"generate", folder.string()};
           }}});
@@ -173,6 +183,8 @@ TEST_F(BadInput, Configuration) {
              {"run.yaml:2:3:", "training.stepz", "did you mean", "steps"}),
       config("an unknown section", "trainning: {steps: 3}\n",
              {"run.yaml:1:1:", "did you mean 'training'"}),
+      config("a key of another trainer", "training: {learning_rate: 1.0e-3}\n",
+             {"training.learning_rate", "did you mean 'schedule.peak'"}),
       config("a number that is none", "training: {steps: many}\n",
              {"run.yaml:1:19:", "training.steps", "many"}),
       config("out of range", "model: {dropout: 1.5}\n", {"model.dropout", "1.5"}),
@@ -478,12 +490,6 @@ TEST_F(BadInput, RunFolder) {
         {"model.layers"},
         [trained](const fs::path&) {
           return Words{"evaluate", "perplexity", trained.string(), "--set", "model.layers=3"};
-        }},
-       {"`evaluate --context` beyond the memory of any machine",
-        78,
-        {"--context", "are available"},
-        [trained](const fs::path&) {
-          return Words{"evaluate", "perplexity", trained.string(), "--context", "64Gi"};
         }},
        {"`evaluate --split dev`",
         64,

@@ -277,6 +277,129 @@ TEST_F(Perplexity, SlidingWindowsScoreTheSameTokens) {
             disjoint["tokens_scored"]);
 }
 
+/// A window that the split does not fill is as long as the split; so is the memory that is asked
+/// for.
+TEST_F(Perplexity, AWindowBeyondTheSplitIsTheSplit) {
+  const Row whole = evaluate({"--split", "test", "--context", "16k"}),
+            beyond = evaluate({"--split", "test", "--context", "64Gi"});
+  EXPECT_LT(whole["tokens"].get<int64_t>(), 16'000);
+  EXPECT_EQ(beyond["window"], int64_t{64} << 30);
+  for (const char* key : {"nats", "perplexity", "tokens_scored"})
+    EXPECT_EQ(beyond[key], whole[key]) << key;
+  const Row some = evaluate({"--split", "test", "--context", "300", "--tokens", "300"}),
+            same = evaluate({"--split", "test", "--context", "64Gi", "--tokens", "300"});
+  EXPECT_EQ(some["tokens_scored"], 300);
+  EXPECT_EQ(same["nats"], some["nats"]) << "no more of a window than is to be scored";
+}
+
+/// A vocabulary padded beyond the tokenizer's pieces.
+TEST(Padded, NoCommandMindsAndGenerateDrawsPiecesOnly) {
+  const std::string name = "padded";
+  const ProcessResult usual = workplace().train(name, {"model.vocabulary=512"});
+  EXPECT_EQ(usual.err.find("model.vocabulary"), std::string::npos) << usual.err;
+  const std::string run = workplace().run(name).string();
+  for (const Words& options :
+       {Words{}, Words{"--temperature", "5"}, Words{"--top-k", "450"}, Words{"--top-p", "0.99"}}) {
+    // a fifth of the rows are no pieces, and after 20 steps they are as probable as the others
+    const ProcessResult text = polysketch(
+        with({"generate", run, "--tokens", "60", "--samples", "3", "--keep-going"}, options));
+    EXPECT_EQ(text.exit_code, 0) << text.err;
+  }
+  EXPECT_TRUE(json_of({"evaluate", "perplexity", run})["perplexity"].is_number());
+  const ProcessResult swapped =
+      polysketch({"evaluate", "perplexity", run, "--set", "attention.kind=sliding_window"});
+  EXPECT_EQ(swapped.exit_code, 0) << swapped.err;
+  EXPECT_GT(json_of(workplace().command("plan", name, {"model.vocabulary=512"}))["parameters"],
+            json_of(workplace().command("plan", name))["parameters"]);
+
+  const ProcessResult large =
+      workplace().train("very_padded", {"model.vocabulary=2000", "training.steps=3"});
+  EXPECT_THAT(large.err, HasSubstr("80 % of the rows are never used and cost 52.8k parameters"));
+}
+
+TEST(EmbeddingScale, BelongsToTheRun) {
+  const Words scaled{"model.embedding_scale=sqrt_width", "training.steps=4"};
+  workplace().train("scaled", scaled);
+  const std::string run = workplace().run("scaled").string();
+  const ProcessResult other =
+      polysketch(workplace().train_command("scaled", {"training.steps=4", "training.threads=2"}));
+  EXPECT_EQ(other.exit_code, 78);
+  EXPECT_THAT(other.err, HasSubstr("model.embedding_scale: sqrt_width -> one"));
+  EXPECT_EQ(
+      polysketch({"evaluate", "perplexity", run, "--set", "model.embedding_scale=one"}).exit_code,
+      78);
+  const ProcessResult text = polysketch({"generate", run, "--tokens", "5"});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+}
+
+TEST(ConfigCheck, LooksForDataAndTokenizer) {
+  const auto check = [](const Words& settings, const Words& more = {}) {
+    Words words = with({"config", "check", workplace().config().string()}, more);
+    for (const std::string& setting : settings) {
+      words.emplace_back("--set");
+      words.push_back(setting);
+    }
+    return polysketch(words);
+  };
+  const ProcessResult good = check({});
+  EXPECT_EQ(good.exit_code, 0) << good.err;
+  EXPECT_EQ(good.out, workplace().config().string() +
+                          ": valid; found 3 training files, 1 validation files, a tokenizer of 400 "
+                          "pieces\n");
+  const Words missing{"data.root=/nonexistent", "data.tokenizer.path=/nowhere.model"};
+  const ProcessResult nothing = check(missing);
+  EXPECT_EQ(nothing.exit_code, 66);
+  EXPECT_THAT(nothing.err, testing::AllOf(HasSubstr("/nonexistent"), HasSubstr("/nowhere.model")))
+      << "both are told at once";
+  const ProcessResult alone = check(missing, {"--no-data"});
+  EXPECT_EQ(alone.exit_code, 0) << alone.err;
+  EXPECT_EQ(alone.out, workplace().config().string() + ": valid\n");
+  EXPECT_EQ(check({"model.vocabulary=100"}).exit_code, 78);
+  EXPECT_THAT(check({"model.vocabulary=2000"}).err, HasSubstr("80 % of the rows"));
+
+  // the splits that this run needs, and no others
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "text");
+  fs::copy(workplace().corpus() / "train", folder / "text/train");
+  const std::string root = "data.root=" + (folder / "text").string();
+  const ProcessResult half = check({root});
+  EXPECT_EQ(half.exit_code, 66);
+  EXPECT_THAT(half.err, HasSubstr("validation"));
+  EXPECT_EQ(check({root, "evaluation.every=0"}).exit_code, 0);
+  EXPECT_EQ(check({root, "evaluation.split=train"}).exit_code, 0);
+}
+
+TEST(ConfigShow, ChangedIsWhatTheFileSays) {
+  const ProcessResult shown = polysketch(
+      {"config", "show", "--changed", workplace().config().string(), "--set", "run.seed=4"});
+  ASSERT_EQ(shown.exit_code, 0) << shown.err;
+  EXPECT_THAT(shown.out, testing::AllOf(HasSubstr("seed: 4  # --set"), HasSubstr("layers: 2"),
+                                        testing::Not(HasSubstr("default"))));
+  const TemporaryFolder folder;
+  write_text(folder / "short.yaml", shown.out);
+  const auto values = [](const Words& words) { return json_of(words)["config"].dump(); };
+  EXPECT_EQ(values({"config", "show", (folder / "short.yaml").string()}),
+            values({"config", "show", workplace().config().string(), "--set", "run.seed=4"}));
+}
+
+/// Every command that takes a run, given the run's configuration.
+TEST(RunFolder, AConfigurationInItsPlaceIsAnsweredWithTheFolder) {
+  const std::string config = workplace().config().string();
+  for (const Words& words :
+       {Words{"evaluate", "perplexity", config}, Words{"generate", config}, Words{"report", config},
+        Words{"checkpoint", "list", config}, Words{"checkpoint", "verify", config},
+        Words{"checkpoint", "inspect", config}}) {
+    const ProcessResult result = polysketch(words);
+    EXPECT_EQ(result.exit_code, 64) << words[0];
+    EXPECT_THAT(result.err, testing::AllOf(HasSubstr("give a run folder"),
+                                           HasSubstr(workplace().run("tiny").string())))
+        << words[0];
+  }
+  const ProcessResult other = polysketch({"train", trained().string()});
+  EXPECT_EQ(other.exit_code, 64);
+  EXPECT_THAT(other.err, HasSubstr(trained().string() + "/config.yaml"));
+}
+
 TEST(Generate, SameSeedSameText) {
   const auto text = [](const Words& more) {
     return json_of(

@@ -206,6 +206,27 @@ TEST(Reference, NamesEveryKey) {
                                        "16 | 2728 |\n| large | 36 | 1280 | 20 | 3408 |\n"));
 }
 
+TEST(Reference, EverySectionHasAnExampleThatLoads) {
+  const std::string page = config_reference();
+  const test::TemporaryFolder folder;
+  test::write_text(folder / "configs/recipe.yaml", "schedule: {kind: linear}\n");
+  size_t examples = 0;
+  for (size_t at = page.find("```yaml\n"); at != std::string::npos;
+       at = page.find("```yaml\n", at + 1), ++examples) {
+    const size_t begin = at + 8;
+    test::write_text(folder / "c.yaml", page.substr(begin, page.find("\n```", begin) - begin));
+    EXPECT_THAT(test::load_errors(folder / "c.yaml"), testing::IsEmpty());
+  }
+  EXPECT_EQ(examples, 12u) << "one of a whole file, one of each section";
+  for (size_t at = 0; at < page.size();) {
+    const size_t end = page.find('\n', at);
+    if (page[at] != '|') {
+      EXPECT_LE(end - at, 120u) << page.substr(at, end - at);
+    }
+    at = end + 1;
+  }
+}
+
 TEST(Reference, FilesInTheRepositoryAreCurrent) {
   EXPECT_EQ(test::read_text(test::source_folder() / "docs/configuration.md"), config_reference())
       << "polysketch config reference > docs/configuration.md";

@@ -129,7 +129,95 @@ TEST(Load, ReportsEverythingAtOnce) {
       "did you mean 'training.micro_batch_tokens'?"
       " & --set: 'foo': got no '=', want key=value, for example training.steps=1k"
       " & --set: model: got '3', want one of its keys: size, layers, width, heads, hidden, "
-      "vocabulary, dropout, recompute");
+      "vocabulary, embedding_scale, dropout, recompute");
+}
+
+TEST(Load, KeysOfOtherTrainersAreAnsweredWithTheirNameHere) {
+  const std::pair<const char*, const char*> pairs[] = {
+      {"training.learning_rate", "schedule.peak"},
+      {"optimizer.lr", "schedule.peak"},
+      {"training.batch_size", "training.batch_tokens"},
+      {"training.gradient_accumulation_steps", "training.micro_batch_tokens"},
+      {"training.epochs", "training.steps"},
+      {"training.max_steps", "training.steps"},
+      {"model.num_layers", "model.layers"},
+      {"model.n_layer", "model.layers"},
+      {"model.n_head", "model.heads"},
+      {"model.d_model", "model.width"},
+      {"model.n_embd", "model.width"},
+      {"model.vocab_size", "model.vocabulary"},
+      {"model.block_size", "data.context"},
+      {"data.seq_len", "data.context"},
+      {"training.weight_decay", "optimizer.weight_decay"},
+      {"training.grad_clip", "optimizer.clip"},
+      {"training.warmup_steps", "schedule.warmup"},
+      {"training.seed", "run.seed"},
+      {"training.dtype", "training.precision"},
+      {"run.device", "training.device"},
+      {"run.output_dir", "run.directory"},
+      {"training.output_dir", "run.directory"},
+      {"evaluation.eval_interval", "evaluation.every"},
+      {"checkpoint.save_steps", "checkpoint.every"},
+      {"model.gradient_checkpointing", "model.recompute"},
+      {"data.num_workers", "data.threads"},
+      {"training.Learning-Rate", "schedule.peak"},
+  };
+  const std::vector<std::string> known = test::all_paths();
+  for (const auto& [theirs, ours] : pairs) {
+    EXPECT_TRUE(std::find(known.begin(), known.end(), ours) != known.end()) << ours;
+    const auto question =
+        AllOf(HasSubstr("unknown key"), HasSubstr("did you mean '" + std::string(ours) + "'"));
+    EXPECT_THAT(error_of(test::nested_yaml(theirs, "1")), question) << theirs;
+    EXPECT_THAT(error_of("run: {seed: 1}", {std::string(theirs) + "=1"}), question) << theirs;
+    const std::string name = std::string(theirs).substr(std::string(theirs).find('.') + 1);
+    EXPECT_THAT(error_of(name + ": 1"), question) << name << " outside every section";
+  }
+  EXPECT_THAT(error_of("training: {batch_size: 8}"),
+              HasSubstr("did you mean 'training.batch_tokens' (in tokens: sequences times "
+                        "data.context)?"));
+  EXPECT_THAT(error_of("optim: {lr: 1}"), HasSubstr("did you mean 'optimizer"));
+  EXPECT_THAT(error_of("train: {steps: 1}"), HasSubstr("did you mean 'training'?"));
+}
+
+TEST(Load, AFolderIsNoConfiguration) {
+  const test::TemporaryFolder folder;
+  const auto refusal = [&] {
+    try {
+      load_config(folder.path());
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal(), folder.path().string() + ": is a folder: give a configuration file");
+  test::write_text(folder / "config.yaml", "run: {seed: 1}\n");
+  EXPECT_EQ(refusal(), folder.path().string() +
+                           ": is a folder: give a configuration file, such as " +
+                           (folder / "config.yaml").string());
+}
+
+TEST(Changed, IsTheShortestFileThatMeansTheSame) {
+  const test::TemporaryFolder folder;
+  test::write_text(folder / "a.yaml",
+                   "model: {size: medium, layers: 0, heads: 8, dropout: 0}\nrun: {name: x}\n"
+                   "data: {tokenizer: {path: t.model}, cache: c}\noptimizer: {clip: 1}\n");
+  const ResolvedConfig resolved = resolve_config(folder / "a.yaml", {"training.steps=20k"});
+  const std::string file = (folder / "a.yaml").string();
+  EXPECT_EQ(changed_to_yaml(resolved),
+            "run:\n  name: x  # " + file + ":2\nmodel:\n  size: medium  # " + file +
+                ":1\n  heads: 8  # " + file + ":1\ndata:\n  tokenizer:\n    path: t.model  # " +
+                file + ":3\n  cache: c  # " + file + ":3\ntraining:\n  steps: 20000  # --set\n");
+  test::write_text(folder / "b.yaml", changed_to_yaml(resolved));
+  EXPECT_THAT(config_difference(resolved.config, load_config(folder / "b.yaml")),
+              testing::IsEmpty());
+  EXPECT_EQ(changed_to_json(resolved).dump(),
+            R"({"run":{"name":"x"},"model":{"size":"medium","heads":8},"data":{"tokenizer":)"
+            R"({"path":"t.model"},"cache":"c"},"training":{"steps":20000}})");
+  test::write_text(folder / "c.yaml", changed_to_yaml(resolve_config("")));
+  EXPECT_THAT(config_difference(load_config(""), load_config(folder / "c.yaml")),
+              testing::IsEmpty())
+      << "nothing changed is a file as well";
 }
 
 TEST(Load, RulesBetweenKeys) {

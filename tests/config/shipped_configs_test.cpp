@@ -3,10 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <regex>
+#include <set>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "config/yaml_reader.hpp"
 #include "config_helpers.hpp"
 
 namespace polysketch {
@@ -33,6 +38,68 @@ TEST(ShippedConfigs, AllLoad) {
   EXPECT_GT(files.size(), 40u);
   for (const fs::path& file : files)
     EXPECT_THAT(test::load_errors(file), testing::IsEmpty()) << file;
+}
+
+/// Every scalar of a tree of YAML with the path of its keys.
+void each_scalar(const YamlNode& node, const std::string& path,
+                 const std::function<void(const std::string&, const YamlNode&)>& look) {
+  if (node.kind == YamlNode::Kind::scalar) return look(path, node);
+  for (size_t i = 0; i + 1 < node.children.size(); i += 2) {
+    const std::string name = node.children[i].text;
+    each_scalar(node.children[i + 1], path.empty() ? name : path + "." + name, look);
+  }
+}
+
+/// YAML 1.1, which Python reads, takes 7e-4 for text.
+TEST(ShippedConfigs, RealNumbersAreNumbersInYaml11) {
+  Config config;
+  std::set<std::string> reals;
+  for (const Field& field : list_fields(config)) {
+    if (std::holds_alternative<double*>(field.slot)) reals.insert(field.path);
+  }
+  const std::regex number("[0-9]+|[0-9]+\\.[0-9]*([eE][-+][0-9]+)?");
+  int checked = 0;
+  for (const fs::path& file : shipped_configs()) {
+    each_scalar(parse_yaml(test::read_text(file), file.string()), "",
+                [&](const std::string& path, const YamlNode& value) {
+                  if (!reals.contains(path)) return;
+                  ++checked;
+                  EXPECT_TRUE(std::regex_match(value.text, number))
+                      << file << ": " << path << ": " << value.text;
+                });
+  }
+  EXPECT_GT(checked, 5);
+}
+
+/// As an editor or a script of other people sees them.
+TEST(ShippedConfigs, FitTheShippedSchemaInPython) {
+  const auto available = test::run_process({"python3", "-c", "import yaml, jsonschema"});
+  if (available.exit_code != 0)
+    GTEST_SKIP() << "needs python3 with the packages yaml and jsonschema";
+  const char* script = R"(
+import json, sys, yaml, jsonschema
+validator = jsonschema.Draft202012Validator(json.load(open(sys.argv[1])))
+for name in sys.argv[2:]:
+    for error in validator.iter_errors(yaml.safe_load(open(name))):
+        print(f"{name}: {error.json_path}: {error.message}"))";
+  std::vector<std::string> command{"python3", "-c", script,
+                                   (test::source_folder() / "configs/schema.json").string()};
+  for (const fs::path& file : shipped_configs()) command.push_back(file.string());
+  const auto result = test::run_process(command);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out, "");
+}
+
+TEST(ShippedConfigs, BeginWithTheirSchemaForEditors) {
+  const std::string mark = "# yaml-language-server: $schema=";
+  for (const fs::path& file : shipped_configs()) {
+    const std::string text = test::read_text(file);
+    ASSERT_THAT(text, testing::StartsWith(mark)) << file;
+    const std::string path = text.substr(mark.size(), text.find('\n') - mark.size());
+    EXPECT_TRUE(
+        fs::equivalent(file.parent_path() / path, test::source_folder() / "configs/schema.json"))
+        << file << ": " << path;
+  }
 }
 
 TEST(ShippedConfigs, EveryRunHasItsOwnFolder) {
@@ -115,6 +182,7 @@ TEST(ShippedConfigs, PaperRecipes) {
     EXPECT_DOUBLE_EQ(config.schedule.final_fraction, 0) << file;
     EXPECT_DOUBLE_EQ(config.optimizer.beta1, 0.95) << file;
     EXPECT_DOUBLE_EQ(config.optimizer.beta2, 0.98) << file;
+    EXPECT_EQ(config.model.embedding_scale, EmbeddingScale::one) << file;
   }
 }
 

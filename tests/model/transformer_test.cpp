@@ -23,7 +23,15 @@ using test::tolerance::kBrainFewRows;
 using test::tolerance::kCentralDifference;
 using test::tolerance::kReordered64;
 
-Transformer::Options small(AttentionKind kind, at::ScalarType compute = at::kDouble) {
+struct ModelCase {
+  ModelCase(AttentionKind attention, EmbeddingScale embedding = EmbeddingScale::one)
+      : kind(attention), scale(embedding) {}
+  AttentionKind kind;
+  EmbeddingScale scale;
+};
+
+Transformer::Options small(const ModelCase& tested, at::ScalarType compute = at::kDouble) {
+  const AttentionKind kind = tested.kind;
   Transformer::Options options;
   options.model.size = ModelSize::custom;
   options.model.layers = 2;
@@ -31,6 +39,7 @@ Transformer::Options small(AttentionKind kind, at::ScalarType compute = at::kDou
   options.model.heads = 2;
   options.model.hidden = 40;
   options.model.vocabulary = 61;
+  options.model.embedding_scale = tested.scale;
   options.attention.kind = kind;
   options.attention.block = options.attention.window = 4;  // several in the short texts here
   options.attention.sketch_size = 6;
@@ -73,11 +82,18 @@ std::string kind_name(AttentionKind kind) {
   return to_json(config).at("attention").at("kind").get<std::string>();
 }
 
-class TransformerTest : public testing::TestWithParam<AttentionKind> {
+class TransformerTest : public testing::TestWithParam<ModelCase> {
   at::NoGradGuard no_grad_;
 };
-INSTANTIATE_TEST_SUITE_P(Kinds, TransformerTest, testing::ValuesIn(kKinds),
-                         [](const auto& kind) { return kind_name(kind.param); });
+INSTANTIATE_TEST_SUITE_P(Kinds, TransformerTest,
+                         testing::ValuesIn(std::vector<ModelCase>(kKinds.begin(), kKinds.end())),
+                         [](const auto& tested) { return kind_name(tested.param.kind); });
+INSTANTIATE_TEST_SUITE_P(
+    ScaledEmbedding, TransformerTest,
+    testing::Values(ModelCase{AttentionKind::softmax, EmbeddingScale::sqrt_width},
+                    ModelCase{AttentionKind::polynomial, EmbeddingScale::sqrt_width},
+                    ModelCase{AttentionKind::polysketch, EmbeddingScale::sqrt_width}),
+    [](const auto& tested) { return kind_name(tested.param.kind); });
 
 TEST_P(TransformerTest, GradientsAgreeWithCentralDifferencesInEveryParameter) {
   Transformer model(small(GetParam()));
@@ -209,8 +225,8 @@ TEST_P(TransformerTest, HalfPrecisionStaysNearDoublePrecision) {
   }
   std::ranges::nth_element(apart, apart.begin() + 2);
   // A row of these sees four keys at most and is mostly rounding.
-  const bool few_rows =
-      GetParam() == AttentionKind::polysketch || GetParam() == AttentionKind::local_polynomial;
+  const bool few_rows = GetParam().kind == AttentionKind::polysketch ||
+                        GetParam().kind == AttentionKind::local_polynomial;
   EXPECT_LT(apart[2], few_rows ? kBrainFewRows : kBrain);
 }
 
@@ -233,10 +249,22 @@ TEST_P(TransformerTest, LossAtTheStartIsNearThatOfTheUniformDistribution) {
   Transformer::Options options = small(GetParam(), at::kFloat);
   options.model.width = 64;
   options.model.vocabulary = 2000;
+  // multiplied, a piece stands out among the logits at its own position
+  options.model.embedding_scale = EmbeddingScale::one;
   Transformer model(options);
   const double loss = model.losses(random_input(4, 64, 2000)).mean().item<double>();
   // Logits start with variance about 1, which adds half a nat to log V.
   EXPECT_NEAR(loss, std::log(2000.0) + 0.5, 0.25);
+}
+
+TEST_P(TransformerTest, KernelsAndOperationsOfTheLibraryAgree) {
+  Transformer fused(small(GetParam())), generic(small(GetParam()));
+  const ModelInput input = random_input(3, 16, 61);
+  const at::Tensor loss = fused.forward_backward(input, 0.1);
+  const ops::ForceGeneric without_kernels;
+  EXPECT_LT(relative(loss, generic.forward_backward(input, 0.1)), kReordered64);
+  EXPECT_LT(relative(fused.parameters().flat_gradient(), generic.parameters().flat_gradient()),
+            kReordered64);
 }
 
 TEST_P(TransformerTest, EveryGradientIsAnnouncedOnceAndLastLayersFirst) {
@@ -245,6 +273,21 @@ TEST_P(TransformerTest, EveryGradientIsAnnouncedOnceAndLastLayersFirst) {
   model.forward_backward(random_input(1, 8, 61), 1, [&](size_t index) { order.push_back(index); });
   ASSERT_EQ(order.size(), model.parameters().infos().size());
   EXPECT_TRUE(std::is_sorted(order.rbegin(), order.rend()));
+}
+
+TEST(EmbeddingScale, MultipliesTheInputAndNotTheTiedOutput) {
+  const at::NoGradGuard no_grad;
+  // the root of 64 is exact, so that nothing is rounded otherwise
+  Transformer::Options options = small(AttentionKind::softmax);
+  options.model.width = 64;
+  Transformer plain(options);
+  options.model.embedding_scale = EmbeddingScale::sqrt_width;
+  Transformer scaled(options);
+  const size_t embedding = plain.parameters().index("embedding.weight");
+  plain.parameters().assign(embedding, plain.parameters().master(embedding) * 8);
+  const at::Tensor ids = random_ids(2, 9, 61);
+  EXPECT_TRUE(scaled.block_outputs(ids).back().equal(plain.block_outputs(ids).back()));
+  EXPECT_TRUE(scaled.logits(ids).equal(plain.logits(ids) / 8));
 }
 
 TEST(Parameters, DrawsAreTheSameForAnyNumberOfThreadsAndHaveTheRightVariance) {
@@ -321,6 +364,22 @@ TEST(ModelCost, ParametersAreThoseOfThePapersAppendixH) {
           << row.model.layers << " layers";
     }
   }
+}
+
+TEST(ModelCost, SpeaksOfUnusedRowsOnlyWhereTheyAreNoUsualPadding) {
+  ModelConfig model = sized(ModelSize::custom, 2, 64, 2, 168);
+  const auto said = [&](int64_t vocabulary, int64_t pieces) {
+    model.vocabulary = vocabulary;
+    return unused_rows(model, pieces).value_or("");
+  };
+  for (const auto& [vocabulary, pieces] :
+       {std::pair{400, 400}, {448, 400}, {527, 400}, {512, 257}, {50304, 50257}, {50432, 50257}})
+    EXPECT_EQ(said(vocabulary, pieces), "") << vocabulary << " for " << pieces;
+  EXPECT_EQ(said(528, 400),
+            "model.vocabulary: 528 rows for the tokenizer's 400 pieces: 24 % of the rows are never "
+            "used and cost 8.32k parameters; 400 would do");
+  EXPECT_NE(said(768, 400), "") << "a multiple of 256, but not the next";
+  EXPECT_NE(said(32'000, 2048), "");
 }
 
 TEST(ModelCost, CountsWhatTheModelHolds) {

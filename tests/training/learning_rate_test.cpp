@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace polysketch {
 namespace {
 
@@ -58,6 +60,39 @@ TEST(LearningRate, NeverRisesAfterWarmUpAndIsAlwaysPositiveBeforeTheEnd) {
       }
     }
   }
+}
+
+TEST(LearningRate, StepsMayChangeExactlyWhereThePastStaysTheSame) {
+  for (const ScheduleKind kind : kinds) {
+    for (const int64_t warmup : {0, 10}) {
+      const ScheduleConfig config = schedule(kind, warmup);
+      for (const int64_t before : {40, 100, 101}) {
+        for (const int64_t now : {12, 40, 99, 100, 102, 1000}) {
+          bool alike = true;
+          for (int64_t done = 0; done <= std::min(before, now); ++done) {
+            if (done > 0) {
+              alike = alike && learning_rate(config, done - 1, before) ==
+                                   learning_rate(config, done - 1, now);
+            }
+            EXPECT_EQ(steps_may_change(config, done, before, now), alike)
+                << "kind " << static_cast<int>(kind) << ", warm-up " << warmup << ", " << done
+                << " of " << before << ", now " << now;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(LearningRate, ARunIsNotShortenedBelowWhatIsDone) {
+  for (const ScheduleKind kind : kinds) {
+    EXPECT_FALSE(steps_may_change(schedule(kind), 50, 100, 49));
+    EXPECT_TRUE(steps_may_change(schedule(kind), 50, 100, 100));
+  }
+  EXPECT_TRUE(steps_may_change(schedule(ScheduleKind::constant), 100, 100, 1000));
+  EXPECT_TRUE(steps_may_change(schedule(ScheduleKind::warmup_stable_decay), 75, 100, 1000));
+  EXPECT_FALSE(steps_may_change(schedule(ScheduleKind::warmup_stable_decay), 80, 100, 1000));
+  EXPECT_FALSE(steps_may_change(schedule(ScheduleKind::linear), 50, 100, 1000));
 }
 
 }  // namespace

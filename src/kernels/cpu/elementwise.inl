@@ -4,13 +4,14 @@
 template <class S, class W, class Id>
 void embedding_forward(const EmbeddingForward<S, W, Id>& a, int64_t begin, int64_t end) {
   using R = Real<S>;
+  const Vector<R> scale = broadcast(a.scale);
   for (int64_t row = begin; row < end; ++row) {
     const W* from = a.table + static_cast<int64_t>(a.ids[row]) * a.width;
     const R* position = a.positions == nullptr ? nullptr : a.positions + row % a.length * a.width;
     S* x = a.x + row * a.width;
     for_vectors<R>(
         a.width, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-          Vector<R> value = load(from + i, lanes);
+          Vector<R> value = load(from + i, lanes) * scale;
           if (position != nullptr) value += load(position + i, lanes);
           store(x + i, value, lanes);
         });
@@ -20,12 +21,13 @@ void embedding_forward(const EmbeddingForward<S, W, Id>& a, int64_t begin, int64
 template <class S, class Id>
 void embedding_backward(const EmbeddingBackward<S, Id>& a, int64_t begin, int64_t end) {
   using R = Real<S>;
+  const Vector<R> scale = broadcast(a.scale);
   for (int64_t row = 0; row < a.rows; ++row) {
     const S* dx = a.dx + row * a.width + begin;
     R* to = a.dtable + static_cast<int64_t>(a.ids[row]) * a.width + begin;
     for_vectors<R>(
         end - begin, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-          store(to + i, load(to + i, lanes) + load(dx + i, lanes), lanes);
+          store(to + i, load(to + i, lanes) + load(dx + i, lanes) * scale, lanes);
         });
   }
 }
