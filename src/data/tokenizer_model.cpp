@@ -40,8 +40,8 @@ class ModelChecker {
       if (field.number == kTrainer) read_trainer(field.bytes);
       if (field.number == kNormalizer) read_normalizer(field.bytes);
     }
-    if (!top.ok()) fail("is no SentencePiece model, or truncated");
-    if (summary_.pieces.empty()) fail("is no SentencePiece model: it has no pieces");
+    if (!top.ok()) fail("is not a SentencePiece model, or is truncated");
+    if (summary_.pieces.empty()) fail("is not a SentencePiece model: it has no pieces");
     if (unknown_ != 1) fail(fmt::format("has {} unknown pieces instead of one", unknown_));
     return std::move(summary_);
   }
@@ -102,7 +102,10 @@ class ModelChecker {
     WireField field;
     while (reader.next(field)) {
       if (field.number == kRuleName && field.type == 2) summary_.normalizer.assign(field.bytes);
-      if (field.number == kCharsmap && field.type == 2) check_charsmap(field.bytes);
+      if (field.number == kCharsmap && field.type == 2) {
+        check_charsmap(field.bytes);
+        summary_.character_map = !field.bytes.empty();
+      }
       if (field.type != 0) continue;
       if (field.number == kDummyPrefix) summary_.dummy_prefix = field.integer != 0;
       if (field.number == kExtraWhitespaces) summary_.remove_extra_whitespaces = field.integer != 0;
