@@ -157,7 +157,6 @@ void check_bytes(std::string_view text, const std::string& name) {
 }  // namespace
 
 YamlNode parse_yaml(std::string_view text, const std::string& name) {
-  text = without_byte_order_mark(text);
   check_bytes(text, name);
   YamlNode root;
   TreeBuilder builder(name, root);

@@ -49,7 +49,7 @@ void BadRecords::report(const std::string& file, uint64_t record, uint64_t offse
   if (policy_ == OnError::error) {
     throw UserError(
         ExitCode::bad_data,
-        fmt::format("{}: record {}, byte {}: {}: mend the file, or set data.on_error: skip", file,
+        fmt::format("{}: record {}, byte {}: {}: fix the file, or set data.on_error: skip", file,
                     record, offset, cause));
   }
   const std::lock_guard lock(mutex_);

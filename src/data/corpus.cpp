@@ -84,7 +84,7 @@ Corpus Corpus::open(const DataConfig& config) {
     throw UserError(
         ExitCode::config,
         fmt::format(
-            "data.cleaning: is for Wiki-40B's markup, and corpus '{}' has none: set it to none",
+            "data.cleaning: is for Wiki-40B's markup, which corpus '{}' does not have: set it to none",
             description.name));
   }
   Corpus corpus;
@@ -184,7 +184,7 @@ std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
   if (layout == nullptr) {
     throw UserError(
         ExitCode::bad_data,
-        fmt::format("{}: no pattern of corpus '{}' knows this name: list the files anew", file.name,
+        fmt::format("{}: no pattern of corpus '{}' matches this name: list the files again", file.name,
                     name()));
   }
   RecordLimits limits;

@@ -39,7 +39,7 @@ class DescriptionParser {
       throw UserError(ExitCode::config, fmt::format("{}:1:1: {}", file_, other));
     YAML::Node root;
     try {
-      root = YAML::Load(std::string(without_byte_order_mark(content)));
+      root = YAML::Load(content);
     } catch (const YAML::Exception& error) {
       throw UserError(ExitCode::config, fmt::format("{}:{}:{}: {}", file_, error.mark.line + 1,
                                                     error.mark.column + 1, error.msg));
@@ -84,7 +84,7 @@ class DescriptionParser {
         fail(entry.first, fmt::format("unknown key '{}'{}", key,
                                       near ? fmt::format("; did you mean '{}'?", *near) : ""));
       }
-      if (!seen.insert(key).second) fail(entry.first, fmt::format("key '{}' stands twice", key));
+      if (!seen.insert(key).second) fail(entry.first, fmt::format("key '{}' appears twice", key));
     }
   }
 

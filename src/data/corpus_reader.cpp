@@ -30,7 +30,7 @@ class CorpusDocumentReader final : public DocumentReader {
       }
       if (!records_->next(record_)) {
         if (!any_)
-          log_warning(fmt::format("{}: holds no document{}", file_,
+          log_warning(fmt::format("{}: contains no documents{}", file_,
                                   empty_ > 0 ? fmt::format(" (empty records: {}; the last one: {})",
                                                            empty_, empty_cause_)
                                              : ""));

@@ -78,7 +78,7 @@ class LocalBytes final : public ByteSource {
     case EACCES:
     case EPERM:
       throw UserError(ExitCode::permission,
-                      fmt::format("{}: may not be read: change its permissions", path));
+                      fmt::format("{}: permission denied: change its permissions", path));
     case ENOENT:
     case ENOTDIR:
       if (link) {
@@ -89,7 +89,7 @@ class LocalBytes final : public ByteSource {
       }
       throw UserError(
           ExitCode::missing_input,
-          fmt::format("{}: the file is gone: was the corpus changed while it is read?", path));
+          fmt::format("{}: the file no longer exists: was the corpus changed while it was being read?", path));
     default:
       throw UserError(ExitCode::io,
                       fmt::format("{}: cannot be opened: {}", path, std::strerror(error)));
@@ -331,7 +331,7 @@ std::shared_ptr<FileStore> FileStore::open(const std::string& root) {
   if (const size_t colon = root.find("://"); colon != std::string::npos) {
     throw UserError(
         ExitCode::config,
-        fmt::format("data.root: '{}' stores are not known: use a folder, s3:// or gs://",
+        fmt::format("data.root: '{}' stores are not supported: use a folder, s3:// or gs://",
                     root.substr(0, colon)));
   }
   return std::make_shared<LocalStore>(root);

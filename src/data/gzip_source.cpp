@@ -33,7 +33,7 @@ class GzipSource final : public ByteSource {
       if (stream_.avail_in == 0) fill();
       if (stream_.avail_in == 0) {
         if (in_member_ || position_ == 0)
-          fail("the gzip stream is truncated: fetch the file again");
+          fail("the gzip stream is truncated: download the file again");
         finished_ = true;
         break;
       }
@@ -60,7 +60,7 @@ class GzipSource final : public ByteSource {
   /// when what follows is to be ignored.
   bool begin_member() {
     if (members_ == 0 && *stream_.next_in != kMagic)
-      fail("not gzip: rename the file, or fetch it again");
+      fail("not gzip: rename the file, or download it again");
     while (stream_.avail_in > 0 && *stream_.next_in == 0) {
       ++stream_.next_in;
       --stream_.avail_in;
@@ -69,7 +69,7 @@ class GzipSource final : public ByteSource {
     if (*stream_.next_in != kMagic) {
       const std::string where = "bytes after the end of the gzip stream";
       if (policy_ == OnError::error)
-        fail(where + " are not gzip: fetch the file again, or set data.on_error: skip");
+        fail(where + " are not gzip: download the file again, or set data.on_error: skip");
       log_warning(fmt::format("{}: compressed byte {}: {} are ignored", name_,
                               position_ - stream_.avail_in, where));
       finished_ = true;
@@ -86,7 +86,7 @@ class GzipSource final : public ByteSource {
       in_member_ = false;
       ++members_;
     } else if (status != Z_OK && status != Z_BUF_ERROR) {
-      fail(fmt::format("the gzip stream is damaged ({}): fetch the file again",
+      fail(fmt::format("the gzip stream is damaged ({}): download the file again",
                        stream_.msg ? stream_.msg : "unknown error"));
     }
   }

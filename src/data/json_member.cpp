@@ -34,7 +34,7 @@ class MemberParser {
     blanks();
     if (peek() == ',') return {wrong("a comma follows the object: JSON lines have none")};
     if (!at_end()) return {wrong("something follows the object")};
-    if (times_ > 1) return {fmt::format("field '{}' stands twice", field_)};
+    if (times_ > 1) return {fmt::format("field '{}' appears twice", field_)};
     if (found_ == Found::text && lone_surrogate_) return {"a lone surrogate escape"};
     if (found_ == Found::text) return {};
     if (found_ == Found::nothing) return {fmt::format("no field '{}'", field_)};
@@ -76,16 +76,16 @@ class MemberParser {
     if (take('}')) return leave();
     while (true) {
       blanks();
-      if (peek() != '"') return fail("want a key");
+      if (peek() != '"') return fail("expected a key");
       key_.clear();
       if (!string(depth_ == 1 ? &key_ : nullptr)) return false;
       blanks();
-      if (!take(':')) return fail("want ':'");
+      if (!take(':')) return fail("expected ':'");
       blanks();
       if (depth_ == 1 && key_ == field_ ? !wanted_value() : !value()) return false;
       blanks();
       if (take('}')) return leave();
-      if (!take(',')) return fail("want ',' or '}'");
+      if (!take(',')) return fail("expected ',' or '}'");
     }
   }
 
@@ -99,7 +99,7 @@ class MemberParser {
       if (!value()) return false;
       blanks();
       if (take(']')) return leave();
-      if (!take(',')) return fail("want ',' or ']'");
+      if (!take(',')) return fail("expected ',' or ']'");
     }
   }
 
@@ -159,7 +159,7 @@ class MemberParser {
   }
 
   bool literal(std::string_view word) {
-    if (line_.substr(at_, word.size()) != word) return fail("want a value");
+    if (line_.substr(at_, word.size()) != word) return fail("expected a value");
     at_ += word.size();
     return true;
   }
@@ -172,12 +172,12 @@ class MemberParser {
 
   bool number() {
     if (take('-') && peek() == 'I') return literal("Infinity");
-    if (!take('0') && !digits()) return fail("want a value");
-    if (take('.') && !digits()) return fail("want a digit");
+    if (!take('0') && !digits()) return fail("expected a value");
+    if (take('.') && !digits()) return fail("expected a digit");
     if (peek() == 'e' || peek() == 'E') {
       ++at_;
       if (!take('+')) take('-');
-      if (!digits()) return fail("want a digit");
+      if (!digits()) return fail("expected a digit");
     }
     return true;
   }

@@ -130,7 +130,7 @@ class ParquetTextReader final : public RecordReader {
     throw UserError(
         ExitCode::bad_data,
         fmt::format(
-            "{}: row {}: the Parquet file is damaged or truncated: {}: fetch the file again", name_,
+            "{}: row {}: the Parquet file is damaged or truncated: {}: download the file again", name_,
             index_, cause));
   }
   template <class Action>

@@ -17,7 +17,6 @@ constexpr uint32_t kExampleFeatures = 1;  // Example.features
 constexpr uint32_t kFeaturesFeature = 1;  // Features.feature: map<string, Feature>
 constexpr uint32_t kMapKey = 1, kMapValue = 2;
 constexpr uint32_t kFeatureBytesList = 1;  // Feature.bytes_list; 2 float_list, 3 int64_list
-constexpr uint32_t kLastKind = 3;
 constexpr uint32_t kSequenceLists = 2;  // SequenceExample.feature_lists; an Example has no field 2
 constexpr uint32_t kBytesListValue = 1;
 
@@ -33,7 +32,6 @@ Extracted bytes_value(std::string_view feature, const std::string& name) {
   WireField kind;
   std::optional<std::string_view> text;
   while (kinds.next(kind)) {
-    if (kind.number > kLastKind) continue;  // none of today's kinds
     if (kind.number != kFeatureBytesList || kind.type != 2)
       return {{}, fmt::format("feature '{}' is not a byte string", name)};
     WireReader values(kind.bytes);
@@ -142,7 +140,7 @@ class TfRecordReader final : public RecordReader {
   }
   [[noreturn]] void fail(uint64_t offset, const std::string& cause) const {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: record {}, byte {}: {}: fetch the file again", name_, index_,
+                    fmt::format("{}: record {}, byte {}: {}: download the file again", name_, index_,
                                 offset, cause));
   }
 

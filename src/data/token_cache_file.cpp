@@ -397,7 +397,7 @@ void TokenCache::File::write_index_if_complete() {
   const auto replace = nlohmann::ordered_json::error_handler_t::replace;
   write_file_durably(folder_ / "index.json", index.dump(-1, ' ', false, replace) + "\n");
   indexed_ = true;
-  if (*segments_ == 0) log_warning(fmt::format("{}: holds no documents", input_.name));
+  if (*segments_ == 0) log_warning(fmt::format("{}: contains no documents", input_.name));
 }
 
 TokenCache::Verification TokenCache::File::verify() {

@@ -76,7 +76,7 @@ class ModelChecker {
     if (piece.text.find('\0') != std::string::npos) fail(fmt::format("piece {} holds a NUL", id));
     if (invalid_utf8_at(piece.text)) fail(fmt::format("piece {} is not valid UTF-8", id));
     if (!std::isfinite(piece.score)) fail(fmt::format("the score of piece {} is not finite", id));
-    if (!seen_.insert(piece.text).second) fail(fmt::format("piece {} stands twice", id));
+    if (!seen_.insert(piece.text).second) fail(fmt::format("piece {} appears twice", id));
     unknown_ += piece.type == PieceType::unknown ? 1 : 0;
     summary_.pieces.push_back(std::move(piece));
   }
@@ -122,7 +122,7 @@ class ModelChecker {
     std::memcpy(&trie, map.data(), sizeof trie);
     if (trie % 4 != 0 || trie < 1024 || trie >= map.size() - sizeof trie)
       fail("its character map is damaged");
-    if (map.back() != '\0') fail("its character map is not closed");
+    if (map.back() != '\0') fail("its character map does not end with a NUL");
   }
 
   const std::string& path_;

@@ -68,7 +68,7 @@ const std::vector<BadLine> kBadLines = {
     {"{\"text\": true}", "field 'text' is a boolean, not a string"},
     {"{\"text\": {\"text\": \"a\"}}", "field 'text' is an object, not a string"},
     {"{\"text\": [\"a\", \"b\"]}", "field 'text' is an array, not a string"},
-    {"{\"text\": \"a\", \"text\": \"b\"}", "field 'text' stands twice"},
+    {"{\"text\": \"a\", \"text\": \"b\"}", "field 'text' appears twice"},
     {"{\"text\": \"bad \xC3\x28 bytes\"}", "invalid UTF-8"},
     {"{\"text\": \"overlong \xC0\xAF\"}", "invalid UTF-8"},
     {"{\"text\": \"high \\ud83d alone\"}", "a lone surrogate escape"},
@@ -221,7 +221,7 @@ TEST(JsonLines, AgreesWithAnIndependentParserOnHostileLines) {
                       json["text"].is_string();
     std::string text;
     const std::string error = extract_string_member(candidate, "text", text).error;
-    const bool twice = error.find("stands twice") != std::string::npos;
+    const bool twice = error.find("appears twice") != std::string::npos;
     const bool deliberate = twice || nlohmann::json::accept(candidate) != good;
     // UTF-8 is checked elsewhere, so a line that only breaks it is skipped here.
     bool ascii_broken = false;
@@ -578,6 +578,38 @@ TEST(Parquet, EveryKindOfString) {
   }
 }
 
+/// One row with a column that Arrow has no type for and a text column of this repetition, between
+/// groups without rows.
+void write_below_arrow(const std::filesystem::path& path, parquet::Repetition::type repetition) {
+  using parquet::schema::GroupNode;
+  using parquet::schema::PrimitiveNode;
+  const auto schema = std::static_pointer_cast<GroupNode>(
+      GroupNode::Make("schema", parquet::Repetition::REQUIRED,
+                      {PrimitiveNode::Make("span", parquet::Repetition::REQUIRED,
+                                           parquet::Type::FIXED_LEN_BYTE_ARRAY,
+                                           parquet::ConvertedType::INTERVAL, 12),
+                       PrimitiveNode::Make("text", repetition, parquet::Type::BYTE_ARRAY,
+                                           parquet::ConvertedType::NONE)}));
+  const auto file = arrow::io::FileOutputStream::Open(path.string()).ValueOrDie();
+  const auto writer = parquet::ParquetFileWriter::Open(file, schema);
+  for (const bool filled : {false, true, false}) {
+    auto* group = writer->AppendRowGroup();
+    const std::string span(12, 'x');
+    const parquet::FixedLenByteArray value(reinterpret_cast<const uint8_t*>(span.data()));
+    auto* spans = static_cast<parquet::FixedLenByteArrayWriter*>(group->NextColumn());
+    if (filled) spans->WriteBatch(1, nullptr, nullptr, &value);
+    spans->Close();
+    const parquet::ByteArray words("some words");
+    const int16_t definition = 1, first = 0;
+    auto* column = static_cast<parquet::ByteArrayWriter*>(group->NextColumn());
+    if (filled) column->WriteBatch(1, &definition, &first, &words);
+    column->Close();
+    group->Close();
+  }
+  writer->Close();
+  ASSERT_TRUE(file->Close().ok());
+}
+
 TEST(Parquet, OtherColumnsAreNotLookedAt) {
   // A nested column with a member of the same name, and one that Arrow has no type for.
   const auto text = array_of<arrow::StringBuilder>({"one", "two"});
@@ -588,38 +620,16 @@ TEST(Parquet, OtherColumnsAreNotLookedAt) {
   EXPECT_EQ(texts_of(corpus_config("c4", folder.path()), Split::train),
             (std::vector<std::string>{"one", "two"}));
 
-  using parquet::schema::GroupNode;
-  using parquet::schema::PrimitiveNode;
-  const auto schema = std::static_pointer_cast<GroupNode>(GroupNode::Make(
-      "schema", parquet::Repetition::REQUIRED,
-      {PrimitiveNode::Make("span", parquet::Repetition::REQUIRED,
-                           parquet::Type::FIXED_LEN_BYTE_ARRAY, parquet::ConvertedType::INTERVAL,
-                           12),
-       PrimitiveNode::Make("text", parquet::Repetition::OPTIONAL, parquet::Type::BYTE_ARRAY,
-                           parquet::ConvertedType::NONE)}));
-  TemporaryFolder other;
-  const auto file =
-      arrow::io::FileOutputStream::Open((other / "train-0.parquet").string()).ValueOrDie();
-  const auto writer = parquet::ParquetFileWriter::Open(file, schema);
-  // Groups without rows stand between those with some.
-  for (const bool filled : {false, true, false}) {
-    auto* group = writer->AppendRowGroup();
-    const std::string span(12, 'x');
-    const parquet::FixedLenByteArray value(reinterpret_cast<const uint8_t*>(span.data()));
-    auto* spans = static_cast<parquet::FixedLenByteArrayWriter*>(group->NextColumn());
-    if (filled) spans->WriteBatch(1, nullptr, nullptr, &value);
-    spans->Close();
-    const parquet::ByteArray words("some words");
-    const int16_t level = 1;
-    auto* column = static_cast<parquet::ByteArrayWriter*>(group->NextColumn());
-    if (filled) column->WriteBatch(1, &level, nullptr, &words);
-    column->Close();
-    group->Close();
+  for (const auto repetition : {parquet::Repetition::OPTIONAL, parquet::Repetition::REQUIRED}) {
+    TemporaryFolder other;
+    write_below_arrow(other / "train-0.parquet", repetition);
+    EXPECT_EQ(texts_of(corpus_config("c4", other.path()), Split::train),
+              std::vector<std::string>{"some words"});
   }
-  writer->Close();
-  ASSERT_TRUE(file->Close().ok());
-  EXPECT_EQ(texts_of(corpus_config("c4", other.path()), Split::train),
-            std::vector<std::string>{"some words"});
+  TemporaryFolder repeated;
+  write_below_arrow(repeated / "train-0.parquet", parquet::Repetition::REPEATED);
+  expect_error(ExitCode::bad_data, {"no text in column 'text'", "span interval, text repeated"},
+               [&] { texts_of(corpus_config("c4", repeated.path()), Split::train); });
 }
 
 TEST(Parquet, AFileWithoutRowsIsEmpty) {

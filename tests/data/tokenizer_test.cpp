@@ -420,7 +420,7 @@ TEST_F(ModelFile, HostileModelsAreRefusedBeforeSentencePieceSeesThem) {
   expect_refused(good_ + piece(std::string("a\0b", 3)), "NUL");
   expect_refused(good_ + piece(""), "is empty");
   expect_refused(good_ + piece("\xFF"), "not valid UTF-8");
-  expect_refused(good_ + piece("<unk>"), "stands twice");
+  expect_refused(good_ + piece("<unk>"), "appears twice");
   expect_refused(good_ + piece("new unknown", 0, 2), "2 unknown pieces");
   expect_refused(good_ + piece("odd", 0, 9), "unknown type");
   // A later field of the same number is merged into the first by protocol buffers.
