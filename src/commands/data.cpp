@@ -49,20 +49,23 @@ struct OpenSplit {
 
 /// The splits that were asked for; of `all` those that have files.
 std::vector<OpenSplit> open_splits(const Corpus& corpus, const std::string& asked) {
+  const std::vector<Split> there = asked == "all" ? corpus.splits() : std::vector<Split>();
+  if (asked == "all" && there.empty()) (void)corpus.files(Split::train);  // says what is missing
   std::vector<OpenSplit> open;
-  std::optional<UserError> missing;
   for (const auto& [name, split] : kSplits) {
     if (asked != "all" && asked != name) continue;
-    try {
-      open.push_back({name, split, corpus.files(split)});
-    } catch (const UserError& error) {
-      if (asked != "all" || error.code() != ExitCode::missing_input) throw;
-      log_info(fmt::format("{}: no files", name));
-      missing = error;
+    if (asked == "all" && std::find(there.begin(), there.end(), split) == there.end()) {
+      log_info(fmt::format("this corpus has no {} split", name));
+      continue;
     }
+    open.push_back({name, split, corpus.files(split)});
   }
-  if (open.empty()) throw *missing;
   return open;
+}
+
+/// Names of files need not be UTF-8.
+std::string json_text(const ordered_json& json) {
+  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
 }
 
 /// Tokenises what is missing, under a progress bar. Gives the seconds it took.
@@ -122,10 +125,14 @@ void inspect(const Arguments& arguments) {
     const auto cache = TokenCache::open(config, corpus, open.split, tokenizer);
     prepare_split(*cache, open.name, config, arguments.files);
     const SplitInspection found = inspect_tokens(*cache, arguments.files, tokenizer);
+    const Corpus::SplitSummary summary = corpus.summary(open.split);
     const SegmentCounts& c = found.counts;
     const int64_t published = corpus.published_words(open.split),
                   windows = windows_within(c.tokens, config.context);
     output["splits"][open.name] = {
+        {"format", summary.format},
+        {"patterns", summary.patterns},
+        {"left_out", corpus.left_out(open.split)},
         {"files", found.files},
         {"file_bytes", found.file_bytes},
         {"documents", c.documents},
@@ -155,8 +162,8 @@ void inspect(const Arguments& arguments) {
     }
     if (arguments.json) continue;
     std::cout << fmt::format("{}\n", open.name)
-              << fmt::format("  files       {} ({})\n", found.files,
-                             format_bytes(static_cast<int64_t>(found.file_bytes)))
+              << fmt::format("  files       {} ({}) of {}\n", found.files,
+                             format_bytes(static_cast<int64_t>(found.file_bytes)), summary.patterns)
               << fmt::format(
                      "  documents   {} ({} duplicates, {}); records without a document (empty or "
                      "bad): {}\n",
@@ -182,15 +189,21 @@ void inspect(const Arguments& arguments) {
     }
   }
   const BadRecords::Counts bad = corpus.bad_records().counts();
-  output["bad_records"] = {
-      {"bad", bad.bad}, {"empty", bad.empty}, {"split", bad.split}, {"by_cause", bad.by_cause}};
+  output["bad_records"] = {{"bad", bad.bad},
+                           {"empty", bad.empty},
+                           {"split", bad.split},
+                           {"by_cause", bad.by_cause},
+                           {"empty_by_cause", bad.empty_by_cause}};
   if (arguments.json) {
-    std::cout << output.dump(2) << "\n";
+    std::cout << json_text(output) << "\n";
   } else if (bad.bad > 0 || bad.split > 0) {
     std::cout << fmt::format(
         "bad records of this reading: {}; documents cut for their length: {}\n",
         bad.bad > 0 ? corpus.bad_records().summary() : "none", bad.split);
   }
+  if (!arguments.json && bad.empty > 0)
+    std::cout << fmt::format("empty records of this reading: {}\n",
+                             corpus.bad_records().empty_summary());
 }
 
 void prepare(const Arguments& arguments) {
@@ -231,7 +244,7 @@ void prepare(const Arguments& arguments) {
     }
   }
   if (arguments.json) {
-    std::cout << output.dump(2) << "\n";
+    std::cout << json_text(output) << "\n";
   } else {
     std::cout << "cache: " << output["cache"].get<std::string>() << "\n";
   }
@@ -296,7 +309,7 @@ void verify(const Arguments& arguments) {
     std::cout << "\n";
     for (const auto& fault : faults) std::cout << "  " << fault.get<std::string>() << "\n";
   }
-  if (arguments.json) std::cout << output.dump(2) << "\n";
+  if (arguments.json) std::cout << json_text(output) << "\n";
   if (changed > 0) {
     throw UserError(
         ExitCode::bad_data,

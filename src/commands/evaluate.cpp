@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "data/corpus.hpp"
+#include "data/corpus_description.hpp"
 #include "distributed/world.hpp"
 #include "evaluation/perplexity.hpp"
 #include "model/device.hpp"
@@ -16,6 +18,7 @@
 #include "reporting/progress_bar.hpp"
 #include "support/exit.hpp"
 #include "support/hash.hpp"
+#include "support/log.hpp"
 #include "support/stop_signal.hpp"
 #include "support/units.hpp"
 
@@ -24,7 +27,7 @@ namespace {
 
 struct Arguments {
   ModelArguments model;
-  std::string split = "test";
+  std::string split;  // empty: test, or validation where there is no test split
   std::string context, stride, tokens;
   bool json = false;
 };
@@ -46,7 +49,7 @@ void print(const Perplexity& p, const Config& config, const PerplexityOptions& o
   const bool words_valid = p.complete && tokenizer.lossless();
   if (arguments.json) {
     nlohmann::ordered_json json{
-        {"split", arguments.split},
+        {"split", split_name(options.split)},
         {"corpus", config.data.corpus},
         {"checkpoint", checkpoint.directory.string()},
         {"step", checkpoint.step},
@@ -75,7 +78,7 @@ void print(const Perplexity& p, const Config& config, const PerplexityOptions& o
     std::cout << json.dump(2) << "\n";
     return;
   }
-  std::cout << fmt::format("{} {} of {} (step {})\n", config.data.corpus, arguments.split,
+  std::cout << fmt::format("{} {} of {} (step {})\n", config.data.corpus, split_name(options.split),
                            checkpoint.directory.string(), checkpoint.step);
   std::cout << fmt::format("  nats/token       {:.5f}\n  perplexity       {:.4f}\n",
                            p.nats_per_token(), p.per_token());
@@ -102,9 +105,21 @@ std::string checkpoint_identity(const CheckpointStore::Loaded& checkpoint) {
   return fmt::format("step {} {}", checkpoint.step, hash.hex().substr(0, 16));
 }
 
+/// The test split, or what comes nearest to it. A corpus with neither test nor validation has no
+/// split to measure on: what files() then says of the test split names those that there are.
+Split split_to_measure(const Corpus& corpus) {
+  const std::vector<Split> there = corpus.splits();
+  const auto has = [&](Split split) {
+    return std::find(there.begin(), there.end(), split) != there.end();
+  };
+  if (has(Split::test) || !has(Split::validation)) return Split::test;
+  log_info("this corpus has no test split: measuring the validation split");
+  return Split::validation;
+}
+
 void measure(const Arguments& arguments, const ModelArguments& model, World& world) {
   PerplexityOptions options;
-  options.split = parse_split(arguments.split);
+  if (!arguments.split.empty()) options.split = parse_split(arguments.split);
   options.stride = count_argument("--stride", arguments.stride, 0);
   options.max_tokens = count_argument("--tokens", arguments.tokens, 0);
   options.stop = [] { return StopSignal::requested(); };
@@ -117,6 +132,7 @@ void measure(const Arguments& arguments, const ModelArguments& model, World& wor
       throw UserError(ExitCode::usage,
                       "--stride: must not be larger than the window, or tokens would be skipped");
     corpus = Corpus::open(config.data);
+    if (arguments.split.empty()) options.split = split_to_measure(*corpus);
     const ForwardSize size = largest_forward(config.data, *corpus, *found.tokenizer, options);
     require_evaluation_memory(config, size.length, size.rows, world.available_memory());
   });
@@ -171,8 +187,9 @@ void add_evaluate(CLI::App& app) {
       "  polysketch evaluate perplexity runs/demo/checkpoints/step-00001000 --stride 256 --json");
   auto arguments = std::make_shared<Arguments>();
   add_model_arguments(*perplexity, arguments->model);
-  perplexity->add_option("--split", arguments->split, "train, validation or test")
-      ->capture_default_str();
+  perplexity->add_option("--split", arguments->split,
+                         "train, validation or test; default: test, or validation where the corpus "
+                         "has no test split");
   perplexity
       ->add_option("--context", arguments->context, "window N; default: the run's data.context")
       ->type_name("N");

@@ -84,8 +84,10 @@ struct ReadText {
   BadRecords::Counts counts;
 };
 
-/// Hands every document to `document`, after `file` for each file in a fixed order.
-ReadText each_document(const TextArguments& arguments, const std::function<void(uint64_t)>& file,
+/// Hands every document to `document`, after `file` for each file in a fixed order. `outputs`:
+/// files that the command will write.
+ReadText each_document(const TextArguments& arguments, const std::vector<std::string>& outputs,
+                       const std::function<void(uint64_t)>& file,
                        const std::function<void(const std::string&)>& document) {
   if (arguments.inputs.empty() == arguments.corpus.empty())
     throw UserError(ExitCode::usage, "give either --input or --corpus with --root");
@@ -105,7 +107,10 @@ ReadText each_document(const TextArguments& arguments, const std::function<void(
   if (arguments.corpus.empty()) {
     bad = std::make_shared<BadRecords>(config.on_error, config.max_bad_fraction,
                                        config.max_bad_in_a_row);
-    files = find_loose_files(arguments.inputs);
+    LooseFiles found = find_loose_files(arguments.inputs, outputs);
+    files = std::move(found.files);
+    if (!found.left_out.empty())
+      log_info(fmt::format("not read: {}", fmt::join(found.left_out, "; ")));
   } else {
     corpus = Corpus::open(config);
     files = corpus->files(parse_split(arguments.split));
@@ -127,6 +132,7 @@ ReadText each_document(const TextArguments& arguments, const std::function<void(
   const BadRecords& seen = corpus ? corpus->bad_records() : *bad;
   read.counts = seen.counts();
   if (read.counts.bad > 0) log_warning(seen.summary());
+  if (read.counts.empty > 0) log_info("empty records: " + seen.empty_summary());
   return read;
 }
 
@@ -171,7 +177,8 @@ void train(const TrainArguments& arguments) {
   LineSample sample(count_option("--sample-bytes", arguments.sample_bytes, 1), settings.seed,
                     keeps_line_ends(settings.recipe));
   const ReadText read = each_document(
-      arguments.text, [&](uint64_t number) { sample.begin_file(number); },
+      arguments.text, {arguments.output, arguments.output + ".json"},
+      [&](uint64_t number) { sample.begin_file(number); },
       [&](const std::string& text) { sample.add(text); });
   const LineSample::Counts counts = sample.counts();
   log_info(fmt::format(
@@ -202,16 +209,28 @@ void train(const TrainArguments& arguments) {
   record["files"] = read.files;
   record["vocabulary"] = tokenizer.vocabulary();
   record["lossless"] = tokenizer.lossless();
+  record["losses"] = tokenizer.losses();
   record["sha256"] = tokenizer.sha256();
   record["versions"] = build_info();
-  write_file_durably(arguments.output + ".json", record.dump(2) + "\n");
+  // Names of files need not be UTF-8.
+  const std::string text = record.dump(2, ' ', false, ordered_json::error_handler_t::replace);
+  write_file_durably(arguments.output + ".json", text + "\n");
+  if (!tokenizer.lossless()) {
+    log_warning(fmt::format(
+        "{}: does not keep {}: the original text cannot be recovered, and bits per byte are not "
+        "valid{}",
+        arguments.output, fmt::join(tokenizer.losses(), "; "),
+        settings.recipe == TokenizerRecipe::bpe_bytes
+            ? ""
+            : fmt::format("; the recipe '{}' is lossless",
+                          recipe_name(TokenizerRecipe::bpe_bytes))));
+  }
   if (arguments.json) {
-    fmt::print("{}\n", record.dump(2));
+    fmt::print("{}\n", text);
   } else {
     fmt::print("{}: {} pieces, {}, {}, sha256 {}\n", arguments.output, tokenizer.vocabulary(),
                tokenizer_type_name(tokenizer.model().type),
-               tokenizer.lossless() ? "lossless"
-                                    : "not lossless (line ends or rare characters do not survive)",
+               tokenizer.lossless() ? "lossless" : "not lossless",
                tokenizer.sha256().substr(0, 16));
   }
 }
@@ -265,6 +284,9 @@ void print_encoded(const Tokenizer& tokenizer, std::string_view text, bool as_id
   if (const auto at = invalid_utf8_at(text))
     throw UserError(ExitCode::bad_data,
                     fmt::format("the text is not UTF-8 (byte {}): convert it first", *at));
+  if (const size_t at = text.find('\0'); at != std::string_view::npos)
+    throw UserError(ExitCode::bad_data,
+                    fmt::format("the text holds a NUL character (byte {}): remove it first", at));
   std::string line;
   for (const int32_t id : tokenizer.encode(text)) {
     if (!line.empty()) line += ' ';
@@ -288,7 +310,7 @@ int32_t parse_id(const std::string& word) {
   int32_t id = 0;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
   if (error != std::errc() || end != word.data() + word.size())
-    throw UserError(ExitCode::bad_data, fmt::format("'{}' is no id", word));
+    throw UserError(ExitCode::bad_data, fmt::format("'{}' is not an id: give whole numbers", word));
   return id;
 }
 
@@ -303,14 +325,14 @@ void decode(const CodeArguments& arguments) {
       if (ids.back() < 0 && !arguments.ids) {
         // What encode prints for an unknown character is the character.
         throw UserError(ExitCode::bad_data,
-                        fmt::format("'{}' is no piece of {}: use --ids in both commands", word,
+                        fmt::format("'{}' is not a piece of {}: use --ids in both commands", word,
                                     arguments.model));
       }
       begin = line.find_first_not_of(" \t\r\n", end);
     }
     return tokenizer.decode(ids);
   };
-  const std::string text = arguments.text();
+  const std::string text(without_byte_order_mark(arguments.text()));
   if (!arguments.lines) {
     fmt::print("{}", decode_line(text));
     return;
@@ -343,14 +365,15 @@ ordered_json describe(const Tokenizer& tokenizer) {
           {"normalizer", model.normalizer},
           {"dummy_prefix", model.dummy_prefix},
           {"remove_extra_whitespaces", model.remove_extra_whitespaces},
-          {"lossless", tokenizer.lossless()}};
+          {"lossless", tokenizer.lossless()},
+          {"losses", tokenizer.losses()}};
 }
 
 ordered_json measure(const Tokenizer& tokenizer, const TextArguments& arguments) {
   int64_t documents = 0, bytes = 0, words = 0, tokens = 0, unknown = 0, byte_pieces = 0;
   std::vector<int32_t> ids;
   each_document(
-      arguments, [](uint64_t) {},
+      arguments, {}, [](uint64_t) {},
       [&](const std::string& text) {
         ids.clear();
         tokenizer.encode(text, ids);
@@ -385,7 +408,11 @@ void inspect(const std::string& model, const TextArguments& text, bool as_json) 
     return;
   }
   for (const auto& [key, value] : result.items()) {
-    if (key == "text") continue;
+    if (key == "text" || key == "losses") continue;
+    if (key == "lossless" && !tokenizer.lossless()) {
+      fmt::print("{:<26}false: it does not keep {}\n", key, fmt::join(tokenizer.losses(), "; "));
+      continue;
+    }
     fmt::print("{:<26}{}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
   }
   if (!text.given()) return;
@@ -408,9 +435,10 @@ void add_train_command(CLI::App& group) {
       ->required()
       ->type_name("FILE");
   command
-      ->add_option("--recipe", arguments->recipe,
-                   "paper: unigram, all characters, line ends lost; t5: unigram, coverage 0.9995; "
-                   "bpe-bytes: BPE, byte fallback, nothing lost")
+      ->add_option(
+          "--recipe", arguments->recipe,
+          "paper: unigram, all characters, line ends lost; t5: unigram, coverage 0.9995, line "
+          "ends and rare characters lost; bpe-bytes: BPE, byte fallback, lossless")
       ->check(CLI::IsMember({"paper", "t5", "bpe-bytes"}))
       ->capture_default_str();
   command->add_option("--type", arguments->type, "unigram or bpe instead of the recipe's")

@@ -128,15 +128,10 @@ int line_of(std::string_view text, size_t offset) {
 }
 
 void check_bytes(std::string_view text, const std::string& name) {
-  using namespace std::string_view_literals;
   if (text.size() > yaml_max_bytes)
     refuse(name, 1, 1,
            fmt::format("larger than {} bytes; this is no configuration", yaml_max_bytes));
-  if (text.starts_with("\xff\xfe"sv) || text.starts_with("\xfe\xff"sv)) {
-    refuse(name, 1, 1, "the file is UTF-16; save it as UTF-8 without byte order mark");
-  }
-  if (text.starts_with("\xef\xbb\xbf"sv))
-    refuse(name, 1, 1, "the file starts with a byte order mark; save it as UTF-8 without one");
+  if (const std::string other = foreign_encoding(text); !other.empty()) refuse(name, 1, 1, other);
   for (size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
     if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f) {

@@ -24,9 +24,9 @@ constexpr int yaml_max_depth = 32;
 constexpr int yaml_max_nodes = 10'000;
 
 /// Parses one document. Throws UserError 78, `name:line:column: what`, for bytes that are no UTF-8
-/// text, an empty file, bad syntax, anchors, aliases, merge keys, tags outside the core schema, too
-/// deep, too many nodes or more than one document. The tree is built from parser events, so a limit
-/// stops the parse itself.
+/// text (a byte order mark of UTF-8 is passed over), an empty file, bad syntax, anchors, aliases,
+/// merge keys, tags outside the core schema, too deep, too many nodes or more than one document.
+/// The tree is built from parser events, so a limit stops the parse itself.
 YamlNode parse_yaml(std::string_view text, const std::string& name);
 
 }  // namespace polysketch

@@ -49,7 +49,7 @@ void BadRecords::report(const std::string& file, uint64_t record, uint64_t offse
   if (policy_ == OnError::error) {
     throw UserError(
         ExitCode::bad_data,
-        fmt::format("{}: record {}, byte {}: {}: mend the file, or set data.on_error: skip", file,
+        fmt::format("{}: record {}, byte {}: {}: fix the file, or set data.on_error: skip", file,
                     record, offset, cause));
   }
   const std::lock_guard lock(mutex_);
@@ -65,7 +65,7 @@ void BadRecords::report(const std::string& file, uint64_t record, uint64_t offse
                                   {"record", record},
                                   {"offset", offset},
                                   {"cause", cause}}
-               .dump()
+               .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
         << '\n';
     if (!out.flush()) {
       log_warning(
@@ -93,9 +93,10 @@ void BadRecords::good() {
   in_a_row_ = 0;
 }
 
-void BadRecords::count_empty() {
+void BadRecords::count_empty(const std::string& cause) {
   const std::lock_guard lock(mutex_);
   ++counts_.empty;
+  ++counts_.empty_by_cause[cause];
 }
 
 void BadRecords::count_split() {
@@ -109,5 +110,7 @@ BadRecords::Counts BadRecords::counts() const {
 }
 
 std::string BadRecords::summary() const { return summary_of(counts()); }
+
+std::string BadRecords::empty_summary() const { return largest_first(counts().empty_by_cause, 10); }
 
 }  // namespace polysketch

@@ -23,8 +23,9 @@ class ByteSource {
 
 /// Decompresses gzip, all members one after the other, with constant memory. zlib checks CRC-32 and
 /// length of each member. Throws UserError 65 under both policies for a truncated or damaged
-/// stream, since data is lost; bytes after the last member that are no gzip are an error under
-/// OnError::error and a warning under OnError::skip. `name` is for messages.
+/// stream, since data is lost. Zero bytes behind a member are padding and passed over; other bytes
+/// after the last member are an error under OnError::error and a warning under OnError::skip.
+/// `name` is for messages.
 std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource> compressed, const std::string& name,
                                    OnError policy);
 
@@ -42,6 +43,8 @@ class BufferedBytes {
     }
     return std::string_view(buffer_).substr(begin_, end_ - begin_);
   }
+  /// The next `size` bytes (at most the capacity), or fewer at the end; they are not consumed.
+  std::string_view head(size_t size);
   void consume(size_t size) {
     begin_ += size;
     offset_ += size;

@@ -5,21 +5,24 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
-#include <set>
 
 #include "data/cleaning.hpp"
 #include "data/corpus_description.hpp"
 #include "data/corpus_reader.hpp"
+#include "data/file_pattern.hpp"
 #include "data/file_store.hpp"
 #include "data/record_reader.hpp"
+#include "data/split_files.hpp"
 #include "data/token_cache.hpp"
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/hash.hpp"
 #include "support/log.hpp"
+#include "support/text.hpp"
 
 namespace polysketch {
 namespace fs = std::filesystem;
@@ -30,16 +33,13 @@ struct Corpus::State {
         description(std::move(found)),
         store(FileStore::open(data.root)),
         bad(std::make_shared<BadRecords>(data.on_error, data.max_bad_fraction,
-                                         data.max_bad_in_a_row)) {
-    std::error_code error;
-    if (store->local()) canonical_root = fs::weakly_canonical(data.root, error).string();
-  }
+                                         data.max_bad_in_a_row)) {}
 
   DataConfig config;
   CorpusDescription description;
   std::shared_ptr<FileStore> store;
   std::shared_ptr<BadRecords> bad;
-  std::string canonical_root;
+  std::array<std::once_flag, 3> described;  // by Split: what is missing and left out was told
   std::once_flag metadata_read;
   std::map<std::string, Corpus::Book> books;  // by id
   std::mutex hashes_mutex;
@@ -49,33 +49,6 @@ struct Corpus::State {
 };
 
 namespace {
-
-std::string parent_of(const std::string& name) {
-  const size_t slash = name.rfind('/');
-  return slash == std::string::npos ? "" : name.substr(0, slash);
-}
-
-std::vector<CorpusFile> matching_files(const FileStore& store, const CorpusLayout& layout,
-                                       Split split) {
-  std::map<std::string, CorpusFile> found;
-  for (const auto& pattern : layout.of(split)) {
-    for (auto& file : store.list(pattern)) found.emplace(file.name, std::move(file));
-  }
-  std::vector<CorpusFile> files;
-  std::set<std::string> folders;
-  for (auto& [name, file] : found) {
-    folders.insert(parent_of(name));
-    files.push_back(std::move(file));
-  }
-  if (folders.size() > 1) {
-    throw UserError(ExitCode::bad_data,
-                    fmt::format("data.root: the {} files of this corpus stand in several folders "
-                                "({}), which may be several copies: point "
-                                "data.root at one of them",
-                                split_name(split), fmt::join(folders, ", ")));
-  }
-  return files;
-}
 
 /// `…-00003-of-01024…` says how many there should be.
 void note_missing_shards(const std::vector<CorpusFile>& files, const std::string& corpus,
@@ -87,6 +60,17 @@ void note_missing_shards(const std::vector<CorpusFile>& files, const std::string
   if (wanted > files.size()) {
     log_info(fmt::format("{} {}: {} of {} files are here: a part of the corpus", corpus,
                          split_name(split), files.size(), wanted));
+  }
+}
+
+/// A list of neighbours is no reason to end: whoever needs what it stumbles over meets the error.
+std::vector<std::string> left_out_beside(const FileStore& store,
+                                         const CorpusDescription& description, Split split,
+                                         const SplitFiles& found) {
+  try {
+    return left_out_lines(find_left_out(store, description, split, found));
+  } catch (const UserError&) {
+    return {};
   }
 }
 
@@ -104,7 +88,7 @@ Corpus Corpus::open(const DataConfig& config) {
     throw UserError(
         ExitCode::config,
         fmt::format(
-            "data.cleaning: is for Wiki-40B's markup, and corpus '{}' has none: set it to none",
+            "data.cleaning: is for Wiki-40B's markup, which corpus '{}' does not have: set it to none",
             description.name));
   }
   Corpus corpus;
@@ -113,21 +97,82 @@ Corpus Corpus::open(const DataConfig& config) {
 }
 
 std::vector<CorpusFile> Corpus::files(Split split) const {
-  std::vector<std::string> tried;
-  for (const auto& layout : state_->description.layouts) {
-    auto files = matching_files(*state_->store, layout, split);
-    if (!files.empty()) {
-      note_missing_shards(files, name(), split);
-      return files;
+  SplitFiles found = find_split_files(*state_->store, state_->description, split);
+  if (found.layout == nullptr) fail_without_files(split);
+  std::call_once(state_->described[static_cast<size_t>(split)], [&] {
+    note_missing_shards(found.files, name(), split);
+    if (const auto lines = left_out_beside(*state_->store, state_->description, split, found);
+        !lines.empty()) {
+      log_common_warning(fmt::format("{}: not read for the {} split of corpus '{}': {}",
+                                     state_->config.root, split_name(split), name(),
+                                     fmt::join(lines, "; ")));
     }
-    tried.insert(tried.end(), layout.of(split).begin(), layout.of(split).end());
+  });
+  return std::move(found.files);
+}
+
+void Corpus::fail_without_files(Split split) const {
+  const CorpusDescription& description = state_->description;
+  std::vector<std::string> patterns;
+  for (const auto& layout : description.layouts)
+    patterns.insert(patterns.end(), layout.of(split).begin(), layout.of(split).end());
+  std::vector<std::string> there;
+  for (const Split other : splits()) there.emplace_back(split_name(other));
+  std::string beside;
+  if (const auto lines = left_out_beside(*state_->store, description, split, {}); !lines.empty())
+    beside = fmt::format("; not read: {}", fmt::join(lines, "; "));
+  if (!there.empty() || patterns.empty()) {
+    throw UserError(
+        ExitCode::missing_input,
+        fmt::format(
+            "{}: this corpus ('{}') has no {} split{}{}: {}{}", state_->config.root, name(),
+            split_name(split),
+            there.empty() ? "" : fmt::format("; it has {}", fmt::join(there, ", ")), beside,
+            there.empty() ? "set data.root to the folder of the corpus"
+                          : "choose one that is there",
+            patterns.empty() ? "" : fmt::format(", or add files: {}", shown_patterns(patterns))));
   }
-  throw UserError(ExitCode::missing_input,
-                  fmt::format("{}: no {} files of corpus '{}'; looked for {}: set data.root to the "
-                              "folder that holds them",
-                              state_->config.root, split_name(split), name(),
-                              tried.empty() ? "nothing, since it has no such split"
-                                            : fmt::format("{}", fmt::join(tried, ", "))));
+  std::string advice = "set data.root to the folder that holds them";
+  if (const auto roots = likely_roots(*state_->store, description, split); !roots.empty()) {
+    std::vector<std::string> paths;
+    for (const auto& root : roots) {
+      std::string path = state_->config.root;
+      path.insert(std::min(path.find('?'), path.size()), '/' + root);  // before a URI's query
+      paths.push_back(std::move(path));
+    }
+    advice =
+        fmt::format("set data.root to {}, where there are such files", fmt::join(paths, " or "));
+  }
+  throw UserError(
+      ExitCode::missing_input,
+      fmt::format("{}: no {} files of corpus '{}'; looked for {}{}: {}", state_->config.root,
+                  split_name(split), name(), shown_patterns(patterns), beside, advice));
+}
+
+std::vector<Split> Corpus::splits() const {
+  std::vector<Split> there;
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
+    if (has_split_files(*state_->store, state_->description, split)) there.push_back(split);
+  }
+  return there;
+}
+
+Corpus::SplitSummary Corpus::summary(Split split) const {
+  const SplitFiles found = find_split_files(*state_->store, state_->description, split);
+  if (found.layout == nullptr) fail_without_files(split);
+  SplitSummary summary;
+  summary.corpus = name();
+  summary.format = format_name(found.layout->format);
+  summary.patterns = shown_patterns(found.layout->of(split));
+  summary.files = static_cast<int64_t>(found.files.size());
+  for (const auto& file : found.files) summary.bytes += file.bytes;
+  return summary;
+}
+
+std::vector<std::string> Corpus::left_out(Split split) const {
+  const FileStore& store = *state_->store;
+  return left_out_beside(store, state_->description, split,
+                         find_split_files(store, state_->description, split));
 }
 
 std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
@@ -143,7 +188,7 @@ std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
   if (layout == nullptr) {
     throw UserError(
         ExitCode::bad_data,
-        fmt::format("{}: no pattern of corpus '{}' knows this name: list the files anew", file.name,
+        fmt::format("{}: no pattern of corpus '{}' matches this name: list the files again", file.name,
                     name()));
   }
   RecordLimits limits;
@@ -151,7 +196,7 @@ std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
   limits.max_document_bytes = static_cast<uint64_t>(state_->config.max_document_bytes);
   const auto bytes = [&] {
     auto source = state_->store->open_bytes(file.name);
-    if (file.name.ends_with(".gz"))
+    if (has_extension(file.name, ".gz"))
       source = gunzip(std::move(source), file.path, state_->config.on_error);
     return source;
   };
@@ -161,7 +206,7 @@ std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
       records = read_plain_text(bytes(), limits);
       break;
     case RecordFormat::json_lines:
-      records = read_json_lines(bytes(), layout->field, limits);
+      records = read_json_lines(bytes(), file.path, layout->field, limits);
       break;
     case RecordFormat::tfrecord:
       records = read_tfrecord(bytes(), file.path, layout->field, limits);
@@ -236,12 +281,22 @@ std::string Corpus::State::hash_of(const CorpusFile& file) const {
 }
 
 std::string Corpus::processing_id() const {
-  std::string id = fmt::format(
-      "v{};cleaning={};repair={};document={};line={};errors={}", kCleaningVersion,
-      state_->description.wiki_markup ? static_cast<int>(state_->config.cleaning) : -1,
-      static_cast<int>(state_->description.repair_bytes_literal), state_->config.max_document_bytes,
-      state_->config.max_line_bytes, state_->config.on_error == OnError::error ? "error" : "skip");
-  for (const auto& layout : state_->description.layouts)
+  const auto& layouts = state_->description.layouts;
+  const bool skips = state_->config.on_error == OnError::skip;
+  // The first reader of JSON lines skipped records that today's reads: behind a byte order mark,
+  // with NaN or ill-formed text in other members.
+  const bool skipped_more =
+      skips && std::any_of(layouts.begin(), layouts.end(),
+                           [](const auto& one) { return one.format == RecordFormat::json_lines; });
+  std::string id =
+      fmt::format("v{};cleaning={};repair={};document={};line={};errors={}", kCleaningVersion,
+                  state_->description.wiki_markup ? static_cast<int>(state_->config.cleaning) : -1,
+                  static_cast<int>(state_->description.repair_bytes_literal),
+                  state_->config.max_document_bytes, state_->config.max_line_bytes,
+                  skipped_more ? "skip-2"
+                  : skips      ? "skip"
+                               : "error");
+  for (const auto& layout : layouts)
     id += fmt::format(";{}:{}", format_name(layout.format), layout.field);
   return id;
 }
@@ -255,8 +310,12 @@ BadRecords& Corpus::bad_records() const { return *state_->bad; }
 std::optional<Corpus::Book> Corpus::book(const CorpusFile& file) const {
   if (state_->description.metadata.empty()) return std::nullopt;
   std::call_once(state_->metadata_read, [this] {
-    if (state_->store->list(state_->description.metadata).empty()) return;
-    const std::string text = read_all(*state_->store->open_bytes(state_->description.metadata));
+    const auto lists = state_->store->list(state_->description.metadata);
+    if (lists.empty()) return;
+    const std::string content = read_all(*state_->store->open_bytes(lists.front().name));
+    if (const std::string other = foreign_encoding(content); !other.empty())
+      throw UserError(ExitCode::bad_data, fmt::format("{}: {}", lists.front().path, other));
+    const std::string_view text = without_byte_order_mark(content);
     for (size_t begin = 0; begin < text.size();) {
       const size_t end = std::min(text.find('\n', begin), text.size());
       // Never quoted: commas were taken out of the titles.

@@ -40,15 +40,19 @@ class BadRecords {
     int64_t split = 0;  ///< documents over data.max_document_bytes, read as several
     std::map<std::string, int64_t> by_cause;
     std::map<std::string, int64_t> by_file;
+    std::map<std::string, int64_t> empty_by_cause;  ///< blank text, null
   };
   Counts counts() const;
-  void count_empty();  ///< an empty document: never an error, never a document
+  /// A record whose text is blank or null: never an error, never a document.
+  void count_empty(const std::string& cause);
   void count_split();  ///< a document that was too long to stay whole
   OnError policy() const { return policy_; }
 
   /// `3 x invalid UTF-8, 1 x ... in a.jsonl (3), b.jsonl (1)`: one line for messages and the end of
   /// a run.
   std::string summary() const;
+  /// `blank text (2), column 'text' is null (1)`; empty: there were none.
+  std::string empty_summary() const;
 
  private:
   mutable std::mutex mutex_;
@@ -69,9 +73,28 @@ class Corpus {
   /// the known ones), 66 (root or split missing, says what was looked for), 65.
   static Corpus open(const DataConfig& config);
 
-  /// The files of a split in a fixed order (sorted by name). Throws UserError 66 naming the
-  /// patterns tried when there are none.
+  /// The files of a split in a fixed order (sorted by name). Throws UserError 66 when there are
+  /// none, naming what was looked for, the splits that there are and folders that would do as the
+  /// root. The first call for a split warns of what is left out.
   std::vector<CorpusFile> files(Split split) const;
+
+  /// The splits that have files.
+  std::vector<Split> splits() const;
+
+  /// What a split consists of, for one line to people.
+  struct SplitSummary {
+    std::string corpus;
+    std::string format;    ///< text, json_lines, tfrecord or parquet
+    std::string patterns;  ///< of the layout that was found: `train/*.txt, train/*.txt.gz`
+    int64_t files = 0;
+    uint64_t bytes = 0;  ///< as they lie on the disk
+  };
+  /// Throws like files().
+  SplitSummary summary(Split split) const;
+
+  /// What stands beside the files of a split and is not read, a line for each reason: other
+  /// layouts, unknown names, folders that are not looked into. Empty: nothing.
+  std::vector<std::string> left_out(Split split) const;
 
   /// A reader for one of the files, decoded and cleaned according to the description.
   std::unique_ptr<DocumentReader> read(const CorpusFile& file) const;
@@ -106,6 +129,8 @@ class Corpus {
   BadRecords& bad_records() const;
 
  private:
+  [[noreturn]] void fail_without_files(Split split) const;
+
   struct State;
   std::shared_ptr<State> state_;
 };

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <set>
 
+#include "data/file_pattern.hpp"
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/text.hpp"
@@ -21,11 +22,21 @@ constexpr uint64_t kMaxDescriptionBytes = uint64_t{1} << 20;
 constexpr std::array<const char*, 3> kSplits = {"train", "validation", "test"};
 constexpr std::array<const char*, 4> kFormats = {"text", "json_lines", "tfrecord", "parquet"};
 
+/// `**` at most once, and as a whole component before the last.
+bool is_sound_any_depth(const std::string& pattern) {
+  const size_t at = pattern.find("**");
+  if (at == std::string::npos) return true;
+  return (at == 0 || pattern[at - 1] == '/') && pattern.substr(at + 2, 1) == "/" &&
+         pattern.find("**", at + 2) == std::string::npos;
+}
+
 class DescriptionParser {
  public:
   explicit DescriptionParser(std::string file) : file_(std::move(file)) {}
 
   CorpusDescription parse(const std::string& content) {
+    if (const std::string other = foreign_encoding(content); !other.empty())
+      throw UserError(ExitCode::config, fmt::format("{}:1:1: {}", file_, other));
     YAML::Node root;
     try {
       root = YAML::Load(content);
@@ -73,14 +84,14 @@ class DescriptionParser {
         fail(entry.first, fmt::format("unknown key '{}'{}", key,
                                       near ? fmt::format("; did you mean '{}'?", *near) : ""));
       }
-      if (!seen.insert(key).second) fail(entry.first, fmt::format("key '{}' stands twice", key));
+      if (!seen.insert(key).second) fail(entry.first, fmt::format("key '{}' appears twice", key));
     }
   }
 
   std::string text(const YAML::Node& node, const char* key, const char* otherwise) const {
     const auto value = node[key];
     if (!value) return otherwise;
-    if (!value.IsScalar()) fail(value, fmt::format("{}: want a text", key));
+    if (!value.IsScalar()) fail(value, fmt::format("{}: want text", key));
     return value.Scalar();
   }
 
@@ -114,6 +125,9 @@ class DescriptionParser {
             pattern.Scalar().find("..") != std::string::npos) {
           fail(pattern, "want a pattern relative to the root, without '..'");
         }
+        if (!is_sound_any_depth(pattern.Scalar()))
+          fail(pattern,
+               "'**' stands for folders: want it once, between slashes, as in train/**/*.txt");
         layout.patterns[split].push_back(pattern.Scalar());
       }
     }
@@ -128,7 +142,8 @@ std::vector<std::string> known_corpora() {
   for (const auto& folder : corpus_description_folders()) {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder, error)) {
-      if (entry.path().extension() == ".yaml") names.insert(entry.path().stem().string());
+      if (entry.path().extension() == ".yaml" && !is_hidden(entry.path().filename().string()))
+        names.insert(entry.path().stem().string());
     }
   }
   return {names.begin(), names.end()};

@@ -29,10 +29,15 @@ class CorpusDocumentReader final : public DocumentReader {
         return true;
       }
       if (!records_->next(record_)) {
-        if (!any_) log_warning(fmt::format("{}: holds no document", file_));
+        if (!any_)
+          log_warning(fmt::format("{}: contains no documents{}", file_,
+                                  empty_ > 0 ? fmt::format(" (empty records: {}; the last one: {})",
+                                                           empty_, empty_cause_)
+                                             : ""));
         any_ = true;
         return false;
       }
+      records_passed_ = record_.index + 1;
       if (!usable()) continue;
       any_ = true;
       if (record_.text.size() > rules_.max_document_bytes) {
@@ -46,9 +51,12 @@ class CorpusDocumentReader final : public DocumentReader {
     }
   }
 
+  uint64_t records() const override { return records_passed_; }
+
  private:
   /// Checks and cleans the record; false: counted as bad or empty.
   bool usable() {
+    if (record_.absent) return leave_empty(record_.error);
     if (!record_.error.empty()) return reject(record_.error);
     std::string& text = record_.text;
     if (rules_.repair_bytes_literal) text = repair_bytes_literal(std::move(text));
@@ -58,16 +66,21 @@ class CorpusDocumentReader final : public DocumentReader {
       return reject(fmt::format("a NUL character (at byte {} of the text)", at));
     if (rules_.wiki_markup && rules_.cleaning != Cleaning::none)
       text = clean_wiki_markup(text, rules_.cleaning);
+    if (is_blank(text)) return leave_empty("blank text");
     bad_->good();
-    if (is_blank(text)) {
-      bad_->count_empty();
-      return false;
-    }
     if (record_.split && !counted_split_) {
       bad_->count_split();
       counted_split_ = true;
     }
     return true;
+  }
+
+  bool leave_empty(const std::string& cause) {
+    bad_->good();
+    bad_->count_empty(cause);
+    ++empty_;
+    empty_cause_ = cause;
+    return false;
   }
 
   bool reject(const std::string& cause) {
@@ -98,7 +111,10 @@ class CorpusDocumentReader final : public DocumentReader {
   RawRecord record_;
   std::string rest_;  // of a record that leaves in parts
   size_t rest_begin_ = 0;
+  uint64_t records_passed_ = 0;
   bool any_ = false;
+  int64_t empty_ = 0;
+  std::string empty_cause_;
   bool counted_split_ = false;
 };
 

@@ -25,6 +25,9 @@ class DocumentReader {
   /// policy (UserError 65, or skipped and counted). Checks of the whole file (gzip trailer,
   /// TFRecord CRC) have passed when this returns false.
   virtual bool next(Document& document) = 0;
+
+  /// How many records of the file next() has passed, those without a document included; 0: unknown.
+  virtual uint64_t records() const { return 0; }
 };
 
 }  // namespace polysketch

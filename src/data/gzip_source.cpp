@@ -33,11 +33,11 @@ class GzipSource final : public ByteSource {
       if (stream_.avail_in == 0) fill();
       if (stream_.avail_in == 0) {
         if (in_member_ || position_ == 0)
-          fail("the gzip stream is truncated: fetch the file again");
+          fail("the gzip stream is truncated: download the file again");
         finished_ = true;
         break;
       }
-      if (!in_member_ && !begin_member()) break;
+      if (!in_member_ && !begin_member()) continue;
       inflate_some();
     }
     return wanted - stream_.avail_out;
@@ -56,12 +56,20 @@ class GzipSource final : public ByteSource {
     position_ += got;
   }
 
-  /// Between members: true when another one begins here.
+  /// Between members: true when another one begins here; false when padding was passed over, or
+  /// when what follows is to be ignored.
   bool begin_member() {
-    if (members_ > 0 && *stream_.next_in != 0x1f) {
-      const std::string where = fmt::format("bytes after the end of the gzip stream");
+    if (members_ == 0 && *stream_.next_in != kMagic)
+      fail("not gzip: rename the file, or download it again");
+    while (stream_.avail_in > 0 && *stream_.next_in == 0) {
+      ++stream_.next_in;
+      --stream_.avail_in;
+    }
+    if (stream_.avail_in == 0) return false;
+    if (*stream_.next_in != kMagic) {
+      const std::string where = "bytes after the end of the gzip stream";
       if (policy_ == OnError::error)
-        fail(where + " are no gzip: fetch the file again, or set data.on_error: skip");
+        fail(where + " are not gzip: download the file again, or set data.on_error: skip");
       log_warning(fmt::format("{}: compressed byte {}: {} are ignored", name_,
                               position_ - stream_.avail_in, where));
       finished_ = true;
@@ -78,10 +86,12 @@ class GzipSource final : public ByteSource {
       in_member_ = false;
       ++members_;
     } else if (status != Z_OK && status != Z_BUF_ERROR) {
-      fail(fmt::format("the gzip stream is damaged ({}): fetch the file again",
+      fail(fmt::format("the gzip stream is damaged ({}): download the file again",
                        stream_.msg ? stream_.msg : "unknown error"));
     }
   }
+
+  static constexpr Bytef kMagic = 0x1f;  // first byte of a member
 
   std::unique_ptr<ByteSource> compressed_;
   std::string name_;
@@ -99,6 +109,20 @@ class GzipSource final : public ByteSource {
 std::unique_ptr<ByteSource> gunzip(std::unique_ptr<ByteSource> compressed, const std::string& name,
                                    OnError policy) {
   return std::make_unique<GzipSource>(std::move(compressed), name, policy);
+}
+
+std::string_view BufferedBytes::head(size_t size) {
+  if (end_ - begin_ < size) {
+    std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+    while (end_ < size) {
+      const size_t got = source_->read(buffer_.data() + end_, buffer_.size() - end_);
+      if (got == 0) break;
+      end_ += got;
+    }
+  }
+  return std::string_view(buffer_).substr(begin_, std::min(size, end_ - begin_));
 }
 
 size_t BufferedBytes::read(char* data, size_t size) {

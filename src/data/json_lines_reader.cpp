@@ -3,6 +3,7 @@
 
 #include "data/json_member.hpp"
 #include "data/record_reader.hpp"
+#include "support/error.hpp"
 #include "support/text.hpp"
 
 namespace polysketch {
@@ -10,24 +11,64 @@ namespace {
 
 class JsonLinesReader final : public RecordReader {
  public:
-  JsonLinesReader(std::unique_ptr<ByteSource> source, std::string field, const RecordLimits& limits)
-      : bytes_(std::move(source)), field_(std::move(field)), limit_(limits.max_line_bytes) {}
+  JsonLinesReader(std::unique_ptr<ByteSource> source, std::string name, std::string field,
+                  const RecordLimits& limits)
+      : bytes_(std::move(source)),
+        name_(std::move(name)),
+        field_(std::move(field)),
+        limit_(limits.max_line_bytes) {}
 
   bool next(RawRecord& record) override {
     record.text.clear();
     record.error.clear();
+    record.absent = false;
     record.split = false;
+    if (bytes_.offset() == 0) {
+      if (const std::string other = foreign_encoding(bytes_.head(4)); !other.empty()) fail(other);
+    }
     finish_long_line();
     do {
       record.offset = bytes_.offset();
       if (!read_line(record.error)) return false;
-    } while (record.error.empty() && line_.find_first_not_of(" \t\r\n") == std::string::npos);
+      // Also inside the file: files that begin with the mark may have been put together.
+      line_.erase(0, line_.size() - without_byte_order_mark(line_).size());
+    } while (record.error.empty() && line_.find_first_not_of(kBlanks) == std::string::npos);
+    if (index_ == 0 && record.error.empty()) refuse_whole_document();
     record.index = index_++;
-    if (record.error.empty()) parse(record);
+    if (record.error.empty()) {
+      ExtractedMember member = extract_string_member(line_, field_, record.text);
+      record.error = std::move(member.error);
+      record.absent = member.is_null;
+    }
     return true;
   }
 
  private:
+  static constexpr const char* kBlanks = " \t\r\n";
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw UserError(ExitCode::bad_data, fmt::format("{}: {}", name_, what));
+  }
+
+  /// A first line that opens an array of objects, or that is a lone bracket, belongs to one JSON
+  /// document: every record of the file would be lost.
+  void refuse_whole_document() const {
+    const size_t first = line_.find_first_not_of(kBlanks);
+    const size_t second = line_.find_first_not_of(kBlanks, first + 1);
+    const bool alone = second == std::string::npos;
+    const bool array = line_[first] == '[' && (alone || line_[second] == '{');
+    if (array) {
+      fail(
+          "a JSON array, not JSON lines (one object a line, no brackets and commas between them); "
+          "`jq -c '.[]' OLD > NEW` converts it");
+    }
+    if (line_[first] == '{' && alone) {
+      fail(
+          "a JSON document over several lines, not JSON lines (one object a line); `jq -c . OLD > "
+          "NEW` puts every object on a line of its own");
+    }
+  }
+
   /// False at the end of the file. What is over the limit of a line is not kept, and is read only
   /// if somebody goes on to the next line.
   bool read_line(std::string& error) {
@@ -62,16 +103,8 @@ class JsonLinesReader final : public RecordReader {
     }
   }
 
-  void parse(RawRecord& record) {
-    if (invalid_utf8_at(line_)) {
-      record.error = "invalid UTF-8";
-    } else {
-      record.error = extract_string_member(line_, field_, record.text);
-    }
-  }
-
   BufferedBytes bytes_;
-  std::string field_;
+  std::string name_, field_;
   uint64_t limit_;
   uint64_t index_ = 0;
   bool in_long_line_ = false;
@@ -81,9 +114,9 @@ class JsonLinesReader final : public RecordReader {
 }  // namespace
 
 std::unique_ptr<RecordReader> read_json_lines(std::unique_ptr<ByteSource> source,
-                                              const std::string& field,
+                                              const std::string& name, const std::string& field,
                                               const RecordLimits& limits) {
-  return std::make_unique<JsonLinesReader>(std::move(source), field, limits);
+  return std::make_unique<JsonLinesReader>(std::move(source), name, field, limits);
 }
 
 }  // namespace polysketch

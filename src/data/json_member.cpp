@@ -6,10 +6,12 @@
 #include <array>
 #include <cstdint>
 
+#include "support/text.hpp"
+
 namespace polysketch {
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr int kMaxDepth = 1000;
 
 /// Bytes that end a run of plain characters inside a string: quote, backslash, control characters.
 constexpr auto kStops = [] {
@@ -19,53 +21,33 @@ constexpr auto kStops = [] {
   return stops;
 }();
 
-void append_utf8(uint32_t c, std::string& out) {
-  if (c < 0x80) {
-    out += static_cast<char>(c);
-  } else if (c < 0x800) {
-    out += static_cast<char>(0xC0 | c >> 6);
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  } else if (c < 0x10000) {
-    out += static_cast<char>(0xE0 | c >> 12);
-    out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  } else {
-    out += static_cast<char>(0xF0 | c >> 18);
-    out += static_cast<char>(0x80 | (c >> 12 & 0x3F));
-    out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  }
-}
-
 class MemberParser {
  public:
   MemberParser(std::string_view line, const std::string& field, std::string& text)
       : line_(line), field_(field), text_(text) {}
 
-  std::string parse() {
+  ExtractedMember parse() {
     blanks();
-    if (peek() != '{') return at_end() ? wrong("nothing there") : "not a JSON object";
-    if (!object()) return error_;
+    if (peek() == '[') return {"a JSON array, not a JSON object"};
+    if (peek() != '{') return {at_end() ? wrong("nothing there") : "not a JSON object"};
+    if (!object()) return {error_};
     blanks();
-    if (!at_end()) return wrong("something follows the object");
-    if (lone_surrogate_) return "a lone surrogate escape";
-    switch (found_) {
-      case Found::nothing:
-        return fmt::format("no field '{}'", field_);
-      case Found::null:
-        return fmt::format("field '{}' is null", field_);
-      case Found::other:
-        return fmt::format("field '{}' is not a string", field_);
-      case Found::twice:
-        return fmt::format("field '{}' stands twice", field_);
-      case Found::text:
-        break;
-    }
-    return "";
+    if (peek() == ',') return {wrong("a comma follows the object: JSON lines have none")};
+    if (!at_end()) return {wrong("something follows the object")};
+    if (times_ > 1) return {fmt::format("field '{}' appears twice", field_)};
+    if (found_ == Found::text && lone_surrogate_) return {"a lone surrogate escape"};
+    if (found_ == Found::text) return {};
+    if (found_ == Found::nothing) return {fmt::format("no field '{}'", field_)};
+    if (found_ == Found::null) return {fmt::format("field '{}' is null", field_), true};
+    return {fmt::format("field '{}' is {}, not a string", field_,
+                        found_ == Found::array    ? "an array"
+                        : found_ == Found::object ? "an object"
+                        : found_ == Found::number ? "a number"
+                                                  : "a boolean")};
   }
 
  private:
-  enum class Found { nothing, null, other, text, twice };
+  enum class Found { nothing, null, text, array, object, number, truth };
 
   bool at_end() const { return at_ >= line_.size(); }
   char peek() const { return at_end() ? '\0' : line_[at_]; }
@@ -94,16 +76,16 @@ class MemberParser {
     if (take('}')) return leave();
     while (true) {
       blanks();
-      if (peek() != '"') return fail("want a key");
+      if (peek() != '"') return fail("expected a key");
       key_.clear();
       if (!string(depth_ == 1 ? &key_ : nullptr)) return false;
       blanks();
-      if (!take(':')) return fail("want ':'");
+      if (!take(':')) return fail("expected ':'");
       blanks();
       if (depth_ == 1 && key_ == field_ ? !wanted_value() : !value()) return false;
       blanks();
       if (take('}')) return leave();
-      if (!take(',')) return fail("want ',' or '}'");
+      if (!take(',')) return fail("expected ',' or '}'");
     }
   }
 
@@ -117,7 +99,7 @@ class MemberParser {
       if (!value()) return false;
       blanks();
       if (take(']')) return leave();
-      if (!take(',')) return fail("want ',' or ']'");
+      if (!take(',')) return fail("expected ',' or ']'");
     }
   }
 
@@ -127,17 +109,30 @@ class MemberParser {
   }
 
   bool wanted_value() {
-    const bool again = found_ != Found::nothing;
-    if (peek() == '"') {
-      found_ = Found::text;
-      text_.clear();
-      if (!string(&text_)) return false;
-    } else {
-      found_ = peek() == 'n' ? Found::null : Found::other;
-      if (!value()) return false;
+    ++times_;
+    switch (peek()) {
+      case '"':
+        found_ = Found::text;
+        text_.clear();
+        lone_surrogate_ = false;
+        return string(&text_);
+      case '[':
+        found_ = Found::array;
+        break;
+      case '{':
+        found_ = Found::object;
+        break;
+      case 't':
+      case 'f':
+        found_ = Found::truth;
+        break;
+      case 'n':
+        found_ = Found::null;
+        break;
+      default:
+        found_ = Found::number;
     }
-    if (again) found_ = Found::twice;
-    return true;
+    return value();
   }
 
   bool value() {
@@ -154,13 +149,17 @@ class MemberParser {
         return literal("false");
       case 'n':
         return literal("null");
+      case 'N':
+        return literal("NaN");
+      case 'I':
+        return literal("Infinity");
       default:
         return number();
     }
   }
 
   bool literal(std::string_view word) {
-    if (line_.substr(at_, word.size()) != word) return fail("want a value");
+    if (line_.substr(at_, word.size()) != word) return fail("expected a value");
     at_ += word.size();
     return true;
   }
@@ -172,13 +171,13 @@ class MemberParser {
   }
 
   bool number() {
-    take('-');
-    if (!take('0') && !digits()) return fail("want a value");
-    if (take('.') && !digits()) return fail("want a digit");
+    if (take('-') && peek() == 'I') return literal("Infinity");
+    if (!take('0') && !digits()) return fail("expected a value");
+    if (take('.') && !digits()) return fail("expected a digit");
     if (peek() == 'e' || peek() == 'E') {
       ++at_;
       if (!take('+')) take('-');
-      if (!digits()) return fail("want a digit");
+      if (!digits()) return fail("expected a digit");
     }
     return true;
   }
@@ -241,8 +240,10 @@ class MemberParser {
         at_ = before;
       }
     }
-    lone_surrogate_ = lone_surrogate_ || (c >= 0xD800 && c < 0xE000);
-    if (out != nullptr && !lone_surrogate_) append_utf8(c, *out);
+    // Where nobody asks for the string it does no harm; a key with one is not the key wanted.
+    const bool lone = c >= 0xD800 && c < 0xE000;
+    lone_surrogate_ = lone_surrogate_ || (lone && out == &text_);
+    if (out != nullptr) append_utf8(lone ? 0xFFFD : c, *out);
     return true;
   }
 
@@ -252,17 +253,18 @@ class MemberParser {
   std::string key_, error_;
   size_t at_ = 0;
   int depth_ = 0;
-  Found found_ = Found::nothing;
+  Found found_ = Found::nothing;  // the last one, and how many there were
+  int times_ = 0;
   bool lone_surrogate_ = false;
 };
 
 }  // namespace
 
-std::string extract_string_member(std::string_view line, const std::string& field,
-                                  std::string& text) {
-  std::string error = MemberParser(line, field, text).parse();
-  if (!error.empty()) text.clear();
-  return error;
+ExtractedMember extract_string_member(std::string_view line, const std::string& field,
+                                      std::string& text) {
+  ExtractedMember member = MemberParser(line, field, text).parse();
+  if (!member.error.empty()) text.clear();
+  return member;
 }
 
 }  // namespace polysketch

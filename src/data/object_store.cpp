@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <limits>
 #include <mutex>
 
+#include "data/file_pattern.hpp"
 #include "data/file_store.hpp"
 #include "support/error.hpp"
 
@@ -90,28 +92,40 @@ class ObjectStore final : public FileStore {
   }
 
   std::vector<CorpusFile> list(const std::string& pattern) const override {
-    arrow::fs::FileSelector selector;
     const std::string folder = fixed_folder(pattern);
-    selector.base_dir = folder.empty() ? root_ : root_ + '/' + folder;
-    selector.allow_not_found = true;
-    selector.recursive = true;
     const std::string rest = folder.empty() ? pattern : pattern.substr(folder.size() + 1);
-    selector.max_recursion = static_cast<int32_t>(std::count(rest.begin(), rest.end(), '/'));
-    const auto found = system_->GetFileInfo(selector);
-    if (!found.ok())
-      throw UserError(ExitCode::io, fmt::format("{}: cannot be listed: {}", url(folder),
-                                                one_line(found.status().message())));
+    const bool any_depth = rest.find("**") != std::string::npos;
     std::vector<CorpusFile> files;
-    for (const auto& info : *found) {
-      if (!info.IsFile() || !info.path().starts_with(root_ + '/')) continue;
-      const std::string name = info.path().substr(root_.size() + 1);
-      if (matches_pattern(pattern, name))
+    for (const auto& info : found_below(
+             folder, any_depth ? std::numeric_limits<int32_t>::max()
+                               : static_cast<int32_t>(std::count(rest.begin(), rest.end(), '/')))) {
+      const std::string name = name_of(info);
+      if (info.IsFile() && !name.empty() && matches_pattern(pattern, name))
         files.push_back(
             {name, url(name), static_cast<uint64_t>(std::max<int64_t>(info.size(), 0))});
     }
     std::sort(files.begin(), files.end(),
               [](const auto& a, const auto& b) { return a.name < b.name; });
     return files;
+  }
+
+  std::vector<std::string> names(const std::string& pattern) const override {
+    std::vector<std::string> names;
+    for (auto& file : list(pattern)) names.push_back(std::move(file.name));
+    return names;
+  }
+
+  std::vector<FolderEntry> entries(const std::string& folder) const override {
+    std::vector<FolderEntry> found;
+    for (const auto& info : found_below(folder, 0)) {
+      const std::string name = base_of(name_of(info));
+      if (!name.empty() && !is_hidden(name))
+        found.push_back(
+            {name, info.IsDirectory() ? FolderEntry::Kind::folder : FolderEntry::Kind::file});
+    }
+    std::sort(found.begin(), found.end(),
+              [](const auto& a, const auto& b) { return a.name < b.name; });
+    return found;
   }
 
   std::unique_ptr<ByteSource> open_bytes(const std::string& name) const override {
@@ -155,6 +169,23 @@ class ObjectStore final : public FileStore {
   bool local() const override { return false; }
 
  private:
+  std::vector<arrow::fs::FileInfo> found_below(const std::string& folder, int32_t depth) const {
+    arrow::fs::FileSelector selector;
+    selector.base_dir = folder.empty() ? root_ : root_ + '/' + folder;
+    while (selector.base_dir.ends_with('/')) selector.base_dir.pop_back();
+    selector.allow_not_found = true;
+    selector.recursive = depth > 0;
+    selector.max_recursion = depth;
+    const auto found = system_->GetFileInfo(selector);
+    if (!found.ok())
+      throw UserError(ExitCode::io, fmt::format("{}: cannot be listed: {}", url(folder),
+                                                one_line(found.status().message())));
+    return *found;
+  }
+  /// Relative to the root; empty for the root itself.
+  std::string name_of(const arrow::fs::FileInfo& info) const {
+    return info.path().starts_with(root_ + '/') ? info.path().substr(root_.size() + 1) : "";
+  }
   static std::string one_line(std::string text) {
     std::replace(text.begin(), text.end(), '\n', ' ');
     return text;

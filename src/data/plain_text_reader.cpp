@@ -3,6 +3,7 @@
 
 #include "data/record_reader.hpp"
 #include "data/text_cut.hpp"
+#include "support/text.hpp"
 
 namespace polysketch {
 namespace {
@@ -14,6 +15,7 @@ class PlainTextReader final : public RecordReader {
 
   bool next(RawRecord& record) override {
     record.error.clear();
+    record.absent = false;
     record.index = 0;
     record.offset = offset_;
     record.text = std::move(carry_);
@@ -25,7 +27,20 @@ class PlainTextReader final : public RecordReader {
       record.text.append(at_hand.substr(0, part));
       bytes_.consume(part);
     }
-    if (offset_ == 0 && record.text.starts_with("\xEF\xBB\xBF")) record.text.erase(0, 3);
+    if (offset_ == 0) {
+      if (std::string other = foreign_encoding(record.text); !other.empty()) {
+        // Its parts would be bad records one by one.
+        record.text.clear();
+        record.error = std::move(other);
+        record.split = false;
+        while (bytes_.skip(kWhole) > 0) {
+        }
+        done_ = true;
+        offset_ = bytes_.offset();
+        return true;
+      }
+      record.text.erase(0, record.text.size() - without_byte_order_mark(record.text).size());
+    }
     if (record.text.size() > limit_) {
       const size_t cut = cut_position(std::string_view(record.text).substr(0, limit_));
       carry_ = record.text.substr(cut);
@@ -42,6 +57,8 @@ class PlainTextReader final : public RecordReader {
   }
 
  private:
+  static constexpr uint64_t kWhole = uint64_t{1} << 40;
+
   BufferedBytes bytes_;
   uint64_t limit_;
   std::string carry_;

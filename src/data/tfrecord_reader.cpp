@@ -17,43 +17,46 @@ constexpr uint32_t kExampleFeatures = 1;  // Example.features
 constexpr uint32_t kFeaturesFeature = 1;  // Features.feature: map<string, Feature>
 constexpr uint32_t kMapKey = 1, kMapValue = 2;
 constexpr uint32_t kFeatureBytesList = 1;  // Feature.bytes_list; 2 float_list, 3 int64_list
+constexpr uint32_t kSequenceLists = 2;  // SequenceExample.feature_lists; an Example has no field 2
 constexpr uint32_t kBytesListValue = 1;
 
 /// The text, or the reason why there is none.
 struct Extracted {
   std::optional<std::string_view> text;
   std::string error;
+  bool absent = false;  ///< the feature is there, without a value
 };
 
 Extracted bytes_value(std::string_view feature, const std::string& name) {
   WireReader kinds(feature);
   WireField kind;
+  std::optional<std::string_view> text;
   while (kinds.next(kind)) {
     if (kind.number != kFeatureBytesList || kind.type != 2)
       return {{}, fmt::format("feature '{}' is not a byte string", name)};
     WireReader values(kind.bytes);
     WireField value;
-    std::optional<std::string_view> text;
     while (values.next(value)) {
       if (value.number != kBytesListValue || value.type != 2) continue;
       if (text) return {{}, fmt::format("feature '{}' has several values", name)};
       text = value.bytes;
     }
     if (!values.ok()) return {{}, "not a tf.train.Example"};
-    if (text) return {text, ""};
-    break;
   }
-  return {{}, kinds.ok() ? fmt::format("feature '{}' is empty", name) : "not a tf.train.Example"};
+  if (!kinds.ok()) return {{}, "not a tf.train.Example"};
+  if (!text) return {{}, fmt::format("feature '{}' has no value", name), true};
+  return {text, ""};
 }
 
 /// Entries of the map come in any order; the last one of a name wins, as in every protocol buffer
 /// reader.
 Extracted find_feature(std::string_view example, const std::string& name) {
   std::optional<std::string_view> found;
-  bool ok = true;
+  bool ok = true, sequence = false;
   WireReader top(example);
   WireField part;
   while (top.next(part)) {
+    sequence = sequence || part.number == kSequenceLists;
     if (part.number != kExampleFeatures || part.type != 2) continue;
     WireReader features(part.bytes);
     WireField entry;
@@ -72,6 +75,8 @@ Extracted find_feature(std::string_view example, const std::string& name) {
     ok = ok && features.ok();
   }
   if (!ok || !top.ok()) return {{}, "not a tf.train.Example"};
+  if (!found && sequence)
+    return {{}, "a tf.train.SequenceExample, where only tf.train.Example is read"};
   if (!found) return {{}, fmt::format("no feature '{}'", name)};
   return bytes_value(*found, name);
 }
@@ -88,6 +93,7 @@ class TfRecordReader final : public RecordReader {
   bool next(RawRecord& record) override {
     record.text.clear();
     record.error.clear();
+    record.absent = false;
     record.split = false;
     record.offset = bytes_.offset();
     record.index = index_;
@@ -98,7 +104,7 @@ class TfRecordReader final : public RecordReader {
     uint64_t length = 0;
     std::memcpy(&length, header.data(), 8);
     if (masked_crc32c(header.data(), 8) != load_crc(header.data() + 8)) {
-      fail(record.offset, "the CRC of a record's length is wrong: no TFRecord file, or damaged");
+      fail(record.offset, "the CRC of a record's length is wrong: not a TFRecord file, or damaged");
     }
     if (length > limit_) {
       if (bytes_.skip(length) < length || bytes_.skip(4) < 4)
@@ -121,6 +127,7 @@ class TfRecordReader final : public RecordReader {
       record.text.assign(*found.text);
     } else {
       record.error = found.error;
+      record.absent = found.absent;
     }
     return true;
   }
@@ -133,7 +140,7 @@ class TfRecordReader final : public RecordReader {
   }
   [[noreturn]] void fail(uint64_t offset, const std::string& cause) const {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: record {}, byte {}: {}: fetch the file again", name_, index_,
+                    fmt::format("{}: record {}, byte {}: {}: download the file again", name_, index_,
                                 offset, cause));
   }
 

@@ -52,7 +52,7 @@ std::shared_ptr<TokenCache> TokenCache::open(const DataConfig& config, const Cor
   Options options;
   options.folder = token_cache_folder(config);
   options.processing_id = corpus.processing_id();
-  const Encoder encoder{tokenizer.sha256(), tokenizer.vocabulary(), tokenizer.eos(),
+  const Encoder encoder{tokenizer.encoding_id(), tokenizer.vocabulary(), tokenizer.eos(),
                         tokenizer.unknown(),
                         [tokenizer](std::string_view text, std::vector<int32_t>& ids) {
                           tokenizer.encode(text, ids);

@@ -59,6 +59,9 @@ struct TokenCache::File::Reading {
       ahead = Document();
     }
     text.last = ended;
+    // Behind the last document there may be records without one, too.
+    if (ended && reader->records() > records)
+      text.skipped += static_cast<int64_t>(reader->records() - records);
     ++next;
     return text;
   }
@@ -390,9 +393,11 @@ void TokenCache::File::write_index_if_complete() {
                     total.words,  total.unknown,   total.skipped};
   index["segments"] = rows;
   index["crc32c"] = crc32c(body.data(), body.size());
-  write_file_durably(folder_ / "index.json", index.dump() + "\n");
+  // Names of files need not be UTF-8.
+  const auto replace = nlohmann::ordered_json::error_handler_t::replace;
+  write_file_durably(folder_ / "index.json", index.dump(-1, ' ', false, replace) + "\n");
   indexed_ = true;
-  if (*segments_ == 0) log_warning(fmt::format("{}: holds no documents", input_.name));
+  if (*segments_ == 0) log_warning(fmt::format("{}: contains no documents", input_.name));
 }
 
 TokenCache::Verification TokenCache::File::verify() {

@@ -13,6 +13,7 @@
 
 #include "data/cleaning.hpp"
 #include "data/safe_cuts.hpp"
+#include "data/tokenizer_losses.hpp"
 #include "data/tokenizer_model.hpp"
 #include "data/tokenizer_probe.hpp"
 #include "support/durable_file.hpp"
@@ -148,6 +149,21 @@ struct Tokenizer::State {
       fail("its pieces cannot be counted");
     for (size_t id = 0; id < model.pieces.size(); ++id)
       ids.emplace(model.pieces[id].text, static_cast<int32_t>(id));
+    find_mark_bytes();
+  }
+
+  /// The pieces of the bytes of U+2581, if this model keeps everything else as it is.
+  void find_mark_bytes() {
+    if (!model.byte_fallback || model.character_map || model.remove_extra_whitespaces ||
+        !model.escape_whitespaces || model.whitespace_as_suffix || !cuts.possible())
+      return;
+    for (const char byte : kBlankMark) {
+      const auto found = ids.find(fmt::format("<0x{:02X}>", static_cast<uint8_t>(byte)));
+      if (found == ids.end() ||
+          model.pieces[static_cast<size_t>(found->second)].type != PieceType::byte)
+        return mark_bytes.clear();
+      mark_bytes.push_back(found->second);
+    }
   }
 
   [[noreturn]] void fail(const std::string& what) const {
@@ -168,6 +184,21 @@ struct Tokenizer::State {
     }
   }
 
+  /// Byte offsets of the text's own U+2581 in its normalised form, where the normaliser did nothing
+  /// but write blanks as U+2581 too.
+  std::vector<size_t> blank_marks(std::string_view text, std::string_view form) const {
+    std::vector<size_t> marks;
+    size_t at = model.dummy_prefix ? kBlankMark.size() : 0;
+    for (size_t i = 0; i < text.size();) {
+      const bool mark = text.substr(i).starts_with(kBlankMark);
+      if (mark) marks.push_back(at);
+      at += mark || text[i] == ' ' ? kBlankMark.size() : 1;
+      i += mark ? kBlankMark.size() : 1;
+    }
+    if (at != form.size()) marks.clear();  // ill-formed UTF-8 was replaced
+    return marks;
+  }
+
   std::string path;
   ModelSummary model;
   SafeCuts cuts;
@@ -176,6 +207,9 @@ struct Tokenizer::State {
   SentencePieceProcessor whole;       // the model as it is
   SentencePieceProcessor normalized;  // the same for text that is normalised already
   std::unordered_map<std::string_view, int32_t> ids;
+  std::vector<int32_t> mark_bytes;  // ids for U+2581; empty: it is left to SentencePiece
+  mutable std::once_flag tried;
+  mutable std::vector<std::string> losses;
 };
 
 Tokenizer::Tokenizer(const std::string& path) {
@@ -200,17 +234,28 @@ void Tokenizer::encode(std::string_view text, std::vector<int32_t>& ids) const {
                                                     state_->path, status_text(status)));
   }
   memory.use(state_->number);
-  const std::string_view all = normalized;
-  for (size_t begin = 0; begin < all.size();) {
-    const size_t end = state_->cuts.next(all, begin);
-    const std::string_view segment = all.substr(begin, end - begin);
-    begin = end;
-    if (segment.size() <= SegmentMemory::kLongest && memory.append(segment, ids)) continue;
-    state_->encode_with(state_->normalized, segment, part);
-    ids.insert(ids.end(), part.begin(), part.end());
-    if (segment.size() <= SegmentMemory::kLongest)
-      memory.remember(segment, part.data(), part.size());
+  const auto encode_stretch = [&](std::string_view all) {
+    for (size_t begin = 0; begin < all.size();) {
+      const size_t end = state_->cuts.next(all, begin);
+      const std::string_view segment = all.substr(begin, end - begin);
+      begin = end;
+      if (segment.size() <= SegmentMemory::kLongest && memory.append(segment, ids)) continue;
+      state_->encode_with(state_->normalized, segment, part);
+      ids.insert(ids.end(), part.begin(), part.end());
+      if (segment.size() <= SegmentMemory::kLongest)
+        memory.remember(segment, part.data(), part.size());
+    }
+  };
+  const std::string_view whole = normalized;
+  size_t begin = 0;
+  if (escapes_blank_mark() && text.find(kBlankMark) != std::string_view::npos) {
+    for (const size_t mark : state_->blank_marks(text, whole)) {
+      encode_stretch(whole.substr(begin, mark - begin));
+      ids.insert(ids.end(), state_->mark_bytes.begin(), state_->mark_bytes.end());
+      begin = mark + kBlankMark.size();
+    }
   }
+  encode_stretch(whole.substr(begin));
   constexpr size_t kKeep = size_t{1} << 22;
   if (normalized.capacity() > kKeep) normalized = std::string();
 }
@@ -276,9 +321,18 @@ const std::string& Tokenizer::sha256() const { return state_->sha256; }
 const std::string& Tokenizer::path() const { return state_->path; }
 const ModelSummary& Tokenizer::model() const { return state_->model; }
 
-bool Tokenizer::lossless() const {
-  return std::all_of(kProbes.begin(), kProbes.end(),
-                     [this](const std::string& probe) { return decode(encode(probe)) == probe; });
+bool Tokenizer::escapes_blank_mark() const { return !state_->mark_bytes.empty(); }
+
+std::string Tokenizer::encoding_id() const {
+  return escapes_blank_mark() ? sha256() + "+2581" : sha256();
+}
+
+const std::vector<std::string>& Tokenizer::losses() const {
+  std::call_once(state_->tried, [this] {
+    state_->losses = find_losses([this](const std::string& text) { return decode(encode(text)); },
+                                 {kProbes.begin(), kProbes.end()});
+  });
+  return state_->losses;
 }
 
 void Tokenizer::require_fits(int64_t model_vocabulary, Cleaning cleaning) const {

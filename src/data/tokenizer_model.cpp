@@ -40,8 +40,8 @@ class ModelChecker {
       if (field.number == kTrainer) read_trainer(field.bytes);
       if (field.number == kNormalizer) read_normalizer(field.bytes);
     }
-    if (!top.ok()) fail("is no SentencePiece model, or truncated");
-    if (summary_.pieces.empty()) fail("is no SentencePiece model: it has no pieces");
+    if (!top.ok()) fail("is not a SentencePiece model, or is truncated");
+    if (summary_.pieces.empty()) fail("is not a SentencePiece model: it has no pieces");
     if (unknown_ != 1) fail(fmt::format("has {} unknown pieces instead of one", unknown_));
     return std::move(summary_);
   }
@@ -76,7 +76,7 @@ class ModelChecker {
     if (piece.text.find('\0') != std::string::npos) fail(fmt::format("piece {} holds a NUL", id));
     if (invalid_utf8_at(piece.text)) fail(fmt::format("piece {} is not valid UTF-8", id));
     if (!std::isfinite(piece.score)) fail(fmt::format("the score of piece {} is not finite", id));
-    if (!seen_.insert(piece.text).second) fail(fmt::format("piece {} stands twice", id));
+    if (!seen_.insert(piece.text).second) fail(fmt::format("piece {} appears twice", id));
     unknown_ += piece.type == PieceType::unknown ? 1 : 0;
     summary_.pieces.push_back(std::move(piece));
   }
@@ -102,7 +102,10 @@ class ModelChecker {
     WireField field;
     while (reader.next(field)) {
       if (field.number == kRuleName && field.type == 2) summary_.normalizer.assign(field.bytes);
-      if (field.number == kCharsmap && field.type == 2) check_charsmap(field.bytes);
+      if (field.number == kCharsmap && field.type == 2) {
+        check_charsmap(field.bytes);
+        summary_.character_map = !field.bytes.empty();
+      }
       if (field.type != 0) continue;
       if (field.number == kDummyPrefix) summary_.dummy_prefix = field.integer != 0;
       if (field.number == kExtraWhitespaces) summary_.remove_extra_whitespaces = field.integer != 0;
@@ -119,7 +122,7 @@ class ModelChecker {
     std::memcpy(&trie, map.data(), sizeof trie);
     if (trie % 4 != 0 || trie < 1024 || trie >= map.size() - sizeof trie)
       fail("its character map is damaged");
-    if (map.back() != '\0') fail("its character map is not closed");
+    if (map.back() != '\0') fail("its character map does not end with a NUL");
   }
 
   const std::string& path_;

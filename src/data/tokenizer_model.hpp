@@ -34,7 +34,11 @@ struct ModelSummary {
   bool dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;
+  bool character_map = false;  ///< the normaliser changes characters
 };
+
+/// U+2581, which stands for a blank inside a model.
+inline constexpr std::string_view kBlankMark = "\xE2\x96\x81";
 
 const char* tokenizer_type_name(TokenizerType type);
 

@@ -65,13 +65,13 @@ std::string probe_in_child(const std::function<std::string()>& work, int seconds
   std::array<int, 2> pipe{};
   if (pipe2(pipe.data(), O_CLOEXEC) != 0)
     throw UserError(ExitCode::io,
-                    fmt::format("no pipe to a probe process: {}", std::strerror(errno)));
+                    fmt::format("no pipe for the process that tries a model: {}", std::strerror(errno)));
   const pid_t child = fork();
   if (child < 0) {
     const int error = errno;
     ::close(pipe[0]);
     ::close(pipe[1]);
-    throw UserError(ExitCode::io, fmt::format("no probe process: {}", std::strerror(error)));
+    throw UserError(ExitCode::io, fmt::format("no process to try a model: {}", std::strerror(error)));
   }
   if (child == 0) run_child(pipe[1], work);
   ::close(pipe[1]);
@@ -83,7 +83,7 @@ std::string probe_in_child(const std::function<std::string()>& work, int seconds
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (!in_time) return fmt::format("it keeps SentencePiece busy for more than {} s", seconds);
+  if (!in_time) return fmt::format("SentencePiece takes more than {} s to try it", seconds);
   if (WIFSIGNALED(status))
     return fmt::format("SentencePiece crashes on it (signal {}, {})", WTERMSIG(status),
                        strsignal(WTERMSIG(status)));

@@ -15,6 +15,9 @@ enum class LogLevel { debug, info, warning, error };
 void log_line(LogLevel level, const std::string& text);
 inline void log_info(const std::string& text) { log_line(LogLevel::info, text); }
 inline void log_warning(const std::string& text) { log_line(LogLevel::warning, text); }
+/// A warning that all processes of a run have in common (about their files, their settings): those
+/// that are told to be quiet, which all but the first are, leave it out.
+inline void log_common_warning(const std::string& text) { log_info("warning: " + text); }
 
 /// Starts copying every line, with a time stamp, into the file (appended); the first file also gets
 /// what was said before. Failure to write warns once and goes on.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/text.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -59,6 +61,56 @@ std::optional<size_t> invalid_utf8_at(std::string_view text) {
     at += length;
   }
   return std::nullopt;
+}
+
+ByteOrderMark byte_order_mark(std::string_view text) {
+  using namespace std::string_view_literals;
+  if (text.starts_with("\xEF\xBB\xBF"sv)) return {3, "UTF-8", false};
+  // Before UTF-16, whose mark is the beginning of this one.
+  if (text.starts_with("\xFF\xFE\0\0"sv)) return {4, "UTF-32", false};
+  if (text.starts_with("\0\0\xFE\xFF"sv)) return {4, "UTF-32", true};
+  if (text.starts_with("\xFF\xFE"sv)) return {2, "UTF-16", false};
+  if (text.starts_with("\xFE\xFF"sv)) return {2, "UTF-16", true};
+  return {};
+}
+
+std::string foreign_encoding(std::string_view text) {
+  const ByteOrderMark mark = byte_order_mark(text);
+  if (mark.bytes == 0 || mark.family == "UTF-8") return "";
+  return fmt::format(
+      "{0} text ({1} endian, by its byte order mark), not UTF-8; `iconv -f {0} -t UTF-8 OLD > NEW` "
+      "converts it",
+      mark.family, mark.big_endian ? "big" : "little");
+}
+
+std::string_view without_byte_order_mark(std::string_view text) {
+  const ByteOrderMark mark = byte_order_mark(text);
+  if (mark.family == "UTF-8") text.remove_prefix(mark.bytes);
+  return text;
+}
+
+void append_utf8(uint32_t c, std::string& text) {
+  if (c < 0x80) {
+    text += static_cast<char>(c);
+  } else if (c < 0x800) {
+    text += static_cast<char>(0xC0 | c >> 6);
+    text += static_cast<char>(0x80 | (c & 0x3F));
+  } else if (c < 0x10000) {
+    text += static_cast<char>(0xE0 | c >> 12);
+    text += static_cast<char>(0x80 | (c >> 6 & 0x3F));
+    text += static_cast<char>(0x80 | (c & 0x3F));
+  } else {
+    text += static_cast<char>(0xF0 | c >> 18);
+    text += static_cast<char>(0x80 | (c >> 12 & 0x3F));
+    text += static_cast<char>(0x80 | (c >> 6 & 0x3F));
+    text += static_cast<char>(0x80 | (c & 0x3F));
+  }
+}
+
+std::string ascii_lower(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return lower;
 }
 
 int64_t count_words(std::string_view utf8) {

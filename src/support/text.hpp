@@ -14,6 +14,27 @@ namespace polysketch {
 /// U+10FFFF count), or nothing.
 std::optional<size_t> invalid_utf8_at(std::string_view text);
 
+/// The byte order mark that a text starts with.
+struct ByteOrderMark {
+  size_t bytes = 0;         ///< its length; 0: the text has none
+  std::string_view family;  ///< UTF-8, UTF-16 or UTF-32, as iconv names it
+  bool big_endian = false;  ///< of UTF-16 and UTF-32
+};
+ByteOrderMark byte_order_mark(std::string_view text);
+
+/// `UTF-16 text (little endian, by its byte order mark) …: convert it with …` when a mark other
+/// than UTF-8's stands at the start; empty otherwise.
+std::string foreign_encoding(std::string_view text);
+
+/// The text without the byte order mark of UTF-8, if it starts with one.
+std::string_view without_byte_order_mark(std::string_view text);
+
+/// Appends a code point (none of the surrogates) as UTF-8.
+void append_utf8(uint32_t c, std::string& text);
+
+/// Lower case of the letters A to Z; everything else as it is.
+std::string ascii_lower(std::string_view text);
+
 /// Words as `split on white space` counts them (ASCII white space and the Unicode spaces that
 /// Python's str.split knows).
 int64_t count_words(std::string_view utf8);

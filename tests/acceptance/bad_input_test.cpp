@@ -285,8 +285,9 @@ TEST_F(BadInput, Records) {
         {line("a line that is no JSON", {"record 20", "byte "}, R"({"text": "cut)"),
          line("a line that is no object", {"record 20"}, R"(["text"])"),
          line("a line without the field", {"record 20", "text"}, R"({"txet": "a"})"),
-         line("`null` as text", {"record 20", "null"}, R"({"text": null})"),
-         line("a number as text", {"record 20"}, R"({"text": 7})"),
+         line("a comma behind the object", {"record 20", "comma"}, R"({"text": "a"},)"),
+         line("a number as text", {"record 20", "a number"}, R"({"text": 7})"),
+         line("a list of texts", {"record 20", "an array"}, R"({"text": ["a", "b"]})"),
          line("invalid UTF-8", {"record 20", "UTF-8"}, "{\"text\": \"caf\xE9 au lait\"}"),
          line("a lone surrogate escape", {"record 20", "surrogate"}, R"({"text": "a \ud800 b"})"),
          line("a NUL character", {"record 20", "NUL"}, R"({"text": "a \u0000 b"})"),
@@ -351,11 +352,33 @@ TEST_F(BadInput, Files) {
               fs::create_directories(root / "train");
               ASSERT_EQ(mkfifo((root / "train/a.txt").c_str(), 0600), 0);
             }),
-       data("a symbolic link out of the folder", 65, {"a.txt", "symbolic link"}, "text",
+       data("a symbolic link to nothing", 66, {"a.txt", "gone.txt", "remove the link"}, "text",
             [](const fs::path& root) {
               fs::create_directories(root / "train");
-              fs::create_symlink(workplace().corpus() / "train/one.txt", root / "train/a.txt");
+              fs::create_symlink("../gone.txt", root / "train/a.txt");
             }),
+       data("symbolic links in a circle", 65, {"a.txt", "circle"}, "text",
+            [](const fs::path& root) {
+              fs::create_directories(root / "train");
+              fs::create_symlink("a.txt", root / "train/a.txt");
+            }),
+       data("a folder that leads back to itself", 65, {"train/again", "folder above it"}, "text",
+            [](const fs::path& root) {
+              fs::create_directories(root / "train");
+              fs::create_symlink(".", root / "train/again");
+            }),
+       data("a symbolic link to a folder, with the name of a file", 65,
+            {"a.txt: is a link to a folder"}, "text",
+            [](const fs::path& root) {
+              fs::create_directories(root / "train");
+              fs::create_symlink("..", root / "train/a.txt");
+            }),
+       data("text in UTF-16", 65, {"a.txt", "UTF-16", "iconv"}, "text",
+            file("train/a.txt", "\xFF\xFEt\0e\0x\0t\0"s)),
+       data("JSON lines in UTF-16", 65, {"a.jsonl", "UTF-16", "iconv"}, "jsonl",
+            file("train/a.jsonl", "\xFE\xFF\0{\0}"s)),
+       data("a JSON array instead of lines", 65, {"a.jsonl", "JSON array", "jq"}, "jsonl",
+            file("train/a.jsonl", "[\n  {\"text\": \"a\"},\n  {\"text\": \"b\"}\n]\n")),
        {"a description that points out of the folder (`../`)",
         78,
         {"relative to the root"},

@@ -84,9 +84,11 @@ TEST(Hostile, NotOneDocumentOfText) {
   EXPECT_THAT(error_of("run: {seed: 1}\n---\nrun: {seed: 2}\n"),
               AllOf(StartsWith("c.yaml:2:"), HasSubstr("second document")));
   EXPECT_EQ(error_of("---\nrun: {seed: 1}\n...\n"), "");
-  EXPECT_THAT(error_of("\xef\xbb\xbfrun: {seed: 1}\n"), HasSubstr("byte order mark"));
+  EXPECT_EQ(error_of("\xef\xbb\xbfrun: {seed: 1}\n"), "");
+  EXPECT_THAT(error_of("\xef\xbb\xbfrun: {sed: 1}\n"), StartsWith("c.yaml:1:7:"));
   EXPECT_THAT(error_of("\xff\xfer\0u\0n\0"s), HasSubstr("UTF-16"));
-  EXPECT_THAT(error_of("\xfe\xff\0r\0u\0n"s), HasSubstr("UTF-16"));
+  EXPECT_THAT(error_of("\xfe\xff\0r\0u\0n"s), HasSubstr("UTF-16 text (big endian"));
+  EXPECT_THAT(error_of("\xff\xfe\0\0r\0\0\0"s), HasSubstr("iconv -f UTF-32"));
   EXPECT_THAT(error_of("\x7f"
                        "ELF\x02\x01\x01\0\0"s),
               HasSubstr("binary"));

@@ -156,7 +156,10 @@ TEST_F(ObjectStore, EveryFormatReadsAsFromADisk) {
   upload("formats", "rows/train-0.parquet", test::read_text(folder / "train-0.parquet"));
   upload("formats", "texts/train/b.txt", "eight");
   upload("formats", "texts/train/a.txt", "seven");
-  upload("formats", "texts/train/deep/c.txt", "not matched");
+  upload("formats", "texts/train/deep/c.TXT", "nine");
+  upload("formats", "texts/train/.hidden.txt", "not matched");
+  upload("formats", "texts/train/.folder/d.txt", "not matched");
+  upload("formats", "texts/train/notes.md", "not matched");
   EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/json")), Split::train),
             (std::vector<std::string>{"one", "two\nlines"}));
   EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/json/en")), Split::train),
@@ -166,7 +169,12 @@ TEST_F(ObjectStore, EveryFormatReadsAsFromADisk) {
   EXPECT_EQ(test::texts_of(corpus_config("c4", uri("formats/rows")), Split::train),
             (std::vector<std::string>{"five", "six"}));
   EXPECT_EQ(test::texts_of(corpus_config("text", uri("formats/texts")), Split::train),
-            (std::vector<std::string>{"seven", "eight"}));
+            (std::vector<std::string>{"seven", "eight", "nine"}));
+  EXPECT_EQ(Corpus::open(corpus_config("text", uri("formats/texts"))).left_out(Split::train),
+            std::vector<std::string>{"1 file that no pattern takes: train/notes.md"});
+  expect_error(
+      ExitCode::missing_input, {"no train files", "set data.root to s3://", "/formats/texts"},
+      [] { (void)Corpus::open(corpus_config("text", uri("formats"))).files(Split::train); });
 }
 
 TEST_F(ObjectStore, FilesAreIdentifiedByTheStoresVersion) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/tokenizer_training.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -171,7 +173,8 @@ TEST(LooseFiles, FoldersFilesAndKinds) {
   write_text(folder / "in" / "deep" / "a.jsonl.gz", test::gzip("{\"text\": \"json\"}\n"));
   write_text(folder / "in" / "skip.bin", "x");
   write_text(folder / "odd.md", "markdown");
-  const auto files = find_loose_files({(folder / "in").string(), (folder / "odd.md").string()});
+  const auto files =
+      find_loose_files({(folder / "in").string(), (folder / "odd.md").string()}).files;
   std::vector<std::string> texts;
   const auto bad = std::make_shared<BadRecords>(OnError::error, 0, 0);
   for (const auto& file : files) {
@@ -184,6 +187,84 @@ TEST(LooseFiles, FoldersFilesAndKinds) {
   std::filesystem::create_directories(folder / "empty");
   expect_error(ExitCode::missing_input, {"empty", ".txt"},
                [&] { find_loose_files({(folder / "empty").string()}); });
+}
+
+std::vector<std::string> names_in(const LooseFiles& found) {
+  std::vector<std::string> names;
+  for (const auto& file : found.files) names.push_back(file.name);
+  return names;
+}
+
+TEST(LooseFiles, WhatTheProgramWroteIsNoText) {
+  TemporaryFolder folder;
+  const std::string record = "{\n  \"recipe\": \"paper\",\n  \"seed\": 1\n}\n";
+  const std::string lines = "{\"text\": \"one\"}\n";
+  write_text(folder / "in" / "a.txt", "text");
+  write_text(folder / "in" / "b.json", lines);
+  for (const char* model : {"tok.model", "odd", "odder.txt"}) {
+    write_text(folder / "in" / model, "a model");
+    write_text(folder / "in" / (std::string(model) + ".json"), record);
+  }
+  write_text(folder / "in" / "tok.vocab", "a\t0\n");
+  write_text(folder / "in" / ".draft.txt", "hidden");
+  write_text(folder / "in" / "run" / "config.yaml", "run: {}\n");
+  write_text(folder / "in" / "run" / "run.json", "{}\n");
+  write_text(folder / "in" / "run" / "samples.txt", "samples");
+  write_text(folder / "in" / "cache" / "0123456789abcdef" / std::string(64, 'a') / "index.json",
+             "{}\n");
+  const LooseFiles found = find_loose_files({(folder / "in").string()});
+  EXPECT_EQ(names_in(found), (std::vector<std::string>{"a.txt", "b.json"}));
+  std::string said;
+  for (const auto& text : found.left_out) said += text + "\n";
+  EXPECT_NE(said.find("tokenizer"), std::string::npos) << said;
+  EXPECT_NE(said.find("in/run/"), std::string::npos) << said;
+  EXPECT_NE(said.find("written by polysketch"), std::string::npos) << said;
+  EXPECT_EQ(said.find(".draft"), std::string::npos) << said;
+  // The text of somebody is not taken for an output and is not replaced either.
+  expect_error(ExitCode::usage, {"--output", "a.txt"}, [&] {
+    find_loose_files({(folder / "in").string()}, {(folder / "in" / "a.txt").string()});
+  });
+  expect_error(ExitCode::usage, {"--output", "b.json"}, [&] {
+    find_loose_files({(folder / "in" / "b.json").string()},
+                     {(folder / "in" / "b").string(), (folder / "in" / "b.json").string()});
+  });
+  EXPECT_EQ(names_in(find_loose_files(
+                {(folder / "in").string()},
+                {(folder / "in" / "odd").string(), (folder / "in" / "odd.json").string()})),
+            (std::vector<std::string>{"a.txt", "b.json"}));
+}
+
+TEST(LooseFiles, WhatIsNamedTwiceIsReadOnce) {
+  TemporaryFolder folder;
+  write_text(folder / "in" / "a.txt", "one");
+  write_text(folder / "in" / "deep" / "b.txt", "two");
+  std::filesystem::create_symlink("a.txt", folder / "in" / "link.txt");
+  const std::string in = (folder / "in").string();
+  const LooseFiles found =
+      find_loose_files({in + "/deep", in, in + "/", in + "/deep/../a.txt", in + "/a.txt"});
+  EXPECT_EQ(names_in(found), (std::vector<std::string>{"b.txt", "a.txt"}));
+  ASSERT_EQ(found.left_out.size(), 1U);
+  EXPECT_NE(found.left_out.front().find("named twice (read once)"), std::string::npos);
+}
+
+TEST(LooseFiles, PipesAndLinksToNothingAreNamed) {
+  TemporaryFolder folder;
+  ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0600), 0);
+  expect_error(ExitCode::bad_data, {"pipe", "not a regular file"},
+               [&] { find_loose_files({(folder / "pipe").string()}); });
+  write_text(folder / "in" / "a.txt", "text");
+  std::filesystem::create_symlink("gone", folder / "in" / "b.txt");
+  for (const char* path : {"in", "in/b.txt"})
+    expect_error(ExitCode::missing_input, {"in/b.txt: a symbolic link to 'gone'"},
+                 [&] { find_loose_files({(folder / path).string()}); });
+  std::filesystem::remove(folder / "in" / "b.txt");
+  write_text(folder / "blob", "linked");
+  std::filesystem::create_symlink("../blob", folder / "in" / "b.txt");
+  const auto files = find_loose_files({(folder / "in").string()}).files;
+  Document document;
+  const auto bad = std::make_shared<BadRecords>(OnError::error, 0, 0);
+  ASSERT_TRUE(read_loose_file(files.at(1), DataConfig{}, bad)->next(document));
+  EXPECT_EQ(document.text, "linked");
 }
 
 }  // namespace

@@ -26,6 +26,37 @@ TEST(Utf8, EveryCodePointAndNoSurrogate) {
   }
 }
 
+TEST(Utf8, IsAppendedAsItIsRead) {
+  for (uint32_t c = 0; c <= 0x10ffff; c += c < 0x1000 ? 1 : 37) {
+    std::string text = "a";
+    append_utf8(c, text);
+    ASSERT_EQ(text, "a" + encode(c)) << std::hex << c;
+  }
+}
+
+TEST(ByteOrderMark, IsNamedAndTakenOff) {
+  using namespace std::string_literals;
+  EXPECT_EQ(byte_order_mark("text").bytes, 0U);
+  EXPECT_EQ(byte_order_mark("").bytes, 0U);
+  EXPECT_EQ(byte_order_mark("\xef\xbb").bytes, 0U);
+  EXPECT_EQ(without_byte_order_mark("\xef\xbb\xbftext"), "text");
+  EXPECT_EQ(without_byte_order_mark("text\xef\xbb\xbf"), "text\xef\xbb\xbf");
+  EXPECT_EQ(without_byte_order_mark("\xff\xfe"), "\xff\xfe");
+  EXPECT_EQ(foreign_encoding("\xef\xbb\xbftext"), "");
+  EXPECT_EQ(foreign_encoding("text"), "");
+  const auto begins = [](const std::string& text, const std::string& wanted) {
+    EXPECT_EQ(foreign_encoding(text).substr(0, wanted.size()), wanted);
+  };
+  begins("\xff\xfet\0"s, "UTF-16 text (little endian");
+  begins("\xfe\xff\0t"s, "UTF-16 text (big endian");
+  begins("\xff\xfe\0\0t"s, "UTF-32 text (little endian");
+  begins("\0\0\xfe\xff"s, "UTF-32 text (big endian");
+}
+
+TEST(AsciiLower, LeavesOtherLettersAlone) {
+  EXPECT_EQ(ascii_lower("AbZ[@`{09.\xC3\x89"), "abz[@`{09.\xC3\x89");
+}
+
 TEST(Utf8, NamesTheOffset) {
   using namespace std::string_literals;
   const std::pair<std::string, size_t> cases[] = {
