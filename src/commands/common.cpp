@@ -12,6 +12,7 @@
 #include "attention/attention.hpp"
 #include "model/device.hpp"
 #include "model/model_file.hpp"
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/log.hpp"
 #include "training/train_state.hpp"
@@ -22,10 +23,10 @@ namespace {
 namespace fs = std::filesystem;
 
 CheckpointStore::Loaded find_checkpoint(const std::string& path) {
-  if (!fs::exists(path))
+  if (kind_of_file(path) == FileKind::nothing)
     throw UserError(ExitCode::missing_input, path + ": there is no such run or checkpoint folder");
   const fs::path folder = fs::path(path).lexically_normal();
-  if (fs::exists(folder / "manifest.json"))
+  if (kind_of_file(folder / "manifest.json") != FileKind::nothing)
     return CheckpointStore(folder.parent_path().parent_path(), {}).verify(folder);
   auto found = CheckpointStore(folder, {}).newest_valid();
   if (!found)

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "commands/commands.hpp"
 #include "config/load.hpp"
+#include "support/standard_streams.hpp"
 
 namespace polysketch::commands {
 namespace {
@@ -16,8 +17,6 @@ struct Options {
   std::vector<std::string> overrides;
   bool json = false;
 };
-
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void add_inputs(CLI::App& command, Options& options) {
   command.add_option("FILE", options.file, "configuration file (YAML)")->required();
@@ -38,8 +37,7 @@ void show(const Options& options) {
   if (!options.json) return print(to_yaml(resolved));
   nlohmann::ordered_json sources;
   for (const auto& [key, source] : resolved.sources) sources[key] = source;
-  const nlohmann::ordered_json json = {{"config", to_json(resolved.config)}, {"sources", sources}};
-  print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  print_json({{"config", to_json(resolved.config)}, {"sources", sources}});
 }
 
 }  // namespace
@@ -63,7 +61,7 @@ void add_config(CLI::App& app) {
   show_command->callback([options] { show(*options); });
 
   config->add_subcommand("schema", "Print the JSON schema of configuration files, for editors")
-      ->callback([] { print(config_schema().dump(2) + "\n"); });
+      ->callback([] { print_json(config_schema()); });
   config
       ->add_subcommand("reference",
                        "Print all keys with type, default, range and meaning (Markdown)")

@@ -14,7 +14,9 @@
 #include <cstring>
 #include <filesystem>
 
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace fs = std::filesystem;
@@ -47,9 +49,7 @@ class LocalBytes final : public ByteSource {
     while (true) {
       const ssize_t got = ::read(file_.get(), data, size);
       if (got >= 0) return static_cast<size_t>(got);
-      if (errno != EINTR)
-        throw UserError(ExitCode::io,
-                        fmt::format("{}: reading failed: {}", path_, std::strerror(errno)));
+      if (errno != EINTR) throw_system_error(path_, "read", errno, ExitCode::io);
     }
   }
 
@@ -78,8 +78,7 @@ class LocalBytes final : public ByteSource {
           ExitCode::missing_input,
           fmt::format("{}: the file is gone: was the corpus changed while it is read?", path));
     default:
-      throw UserError(ExitCode::io,
-                      fmt::format("{}: cannot be opened: {}", path, std::strerror(error)));
+      throw_system_error(path, "open", error, exit_code_of_reading(error));
   }
 }
 
@@ -111,15 +110,15 @@ int open_beneath(int root, const std::string& name) {
 class LocalStore final : public FileStore {
  public:
   explicit LocalStore(const std::string& root) : root_(root) {
-    std::error_code error;
-    if (!fs::exists(root_, error)) {
+    const FileKind kind = kind_of_file(root_);
+    if (kind == FileKind::nothing) {
       throw UserError(
           ExitCode::missing_input,
           fmt::format(
               "{}: the corpus folder does not exist: set data.root to the folder of the corpus",
               root));
     }
-    if (!fs::is_directory(root_, error)) {
+    if (kind != FileKind::folder) {
       throw UserError(
           ExitCode::missing_input,
           fmt::format("{}: is not a folder: set data.root to the folder of the corpus", root));
@@ -184,17 +183,20 @@ class LocalStore final : public FileStore {
     const size_t slash = pattern.find('/');
     const std::string part = pattern.substr(0, slash);
     std::error_code error;
-    fs::directory_iterator entries(folder, error);
-    if (error == std::errc::permission_denied) fail_open(folder.string(), EACCES);
-    if (error) return;
-    for (const auto& entry : entries) {
+    fs::directory_iterator at(folder, error);
+    // A pattern may name a folder that this corpus does not have.
+    if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory)
+      return;
+    const fs::directory_iterator end;
+    for (std::error_code step; !error && at != end; at.increment(step), error = step) {
+      const fs::directory_entry& entry = *at;
       const std::string base = entry.path().filename().string();
       if (!matches_pattern(part, base)) continue;
       const std::string name = prefix + base;
       if (slash != std::string::npos) {
-        if (entry.is_directory(error))
+        if (entry.is_directory(step))
           list_into(entry.path(), name + '/', pattern.substr(slash + 1), files);
-      } else if (!entry.is_directory(error)) {
+      } else if (!entry.is_directory(step)) {
         // Opening it shows links out of the root and devices before anything is read.
         const Descriptor file = open_regular(name);
         struct stat info {};
@@ -202,6 +204,8 @@ class LocalStore final : public FileStore {
         files.push_back({name, path_of(name), static_cast<uint64_t>(info.st_size)});
       }
     }
+    if (error == std::errc::permission_denied) fail_open(folder.string(), EACCES);
+    if (error) throw_system_error(folder, "read the folder", error.value(), ExitCode::io);
   }
 
   fs::path root_;

@@ -10,7 +10,9 @@
 #include "data/corpus_reader.hpp"
 #include "data/file_store.hpp"
 #include "data/record_reader.hpp"
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace fs = std::filesystem;
@@ -30,19 +32,25 @@ bool holds_json_lines(const std::string& name) {
 std::vector<CorpusFile> find_loose_files(const std::vector<std::string>& paths) {
   std::vector<CorpusFile> files;
   for (const auto& path : paths) {
+    const FileKind kind = kind_of_file(path);
     std::error_code error;
-    if (fs::is_regular_file(path, error)) {
+    if (kind == FileKind::regular) {
       files.push_back({fs::path(path).filename().string(), path, fs::file_size(path, error)});
-    } else if (fs::is_directory(path, error)) {
+    } else if (kind == FileKind::folder) {
       const size_t before = files.size();
-      for (const auto& entry :
-           fs::recursive_directory_iterator(path, fs::directory_options::skip_permission_denied)) {
+      fs::recursive_directory_iterator at(path, fs::directory_options::skip_permission_denied,
+                                          error);
+      const fs::recursive_directory_iterator end;
+      for (std::error_code step; !error && at != end; at.increment(step), error = step) {
+        const fs::directory_entry& entry = *at;
         const std::string name = entry.path().lexically_relative(path).generic_string();
-        if (!entry.is_regular_file(error) ||
+        std::error_code gone;
+        if (!entry.is_regular_file(gone) ||
             !(without_gz(name).ends_with(".txt") || holds_json_lines(name)))
           continue;
-        files.push_back({name, entry.path().string(), entry.file_size(error)});
+        files.push_back({name, entry.path().string(), entry.file_size(gone)});
       }
+      if (error) throw_system_error(path, "read the folder", error.value(), ExitCode::io);
       if (files.size() == before) {
         throw UserError(
             ExitCode::missing_input,
@@ -62,10 +70,12 @@ std::vector<CorpusFile> find_loose_files(const std::vector<std::string>& paths) 
 
 std::unique_ptr<DocumentReader> read_loose_file(const CorpusFile& file, const DataConfig& config,
                                                 std::shared_ptr<BadRecords> bad) {
-  const fs::path path = fs::absolute(file.path);
   // The name is the user's own, so it may be a link to anywhere; the folder of what it leads to is
   // the root.
-  const fs::path real = fs::canonical(path);
+  std::error_code error;
+  const fs::path real = fs::canonical(file.path, error);
+  if (error)
+    throw_system_error(file.path, "open", error.value(), exit_code_of_reading(error.value()));
   auto source = FileStore::open(real.parent_path().string())->open_bytes(real.filename().string());
   if (file.path.ends_with(".gz")) source = gunzip(std::move(source), file.path, config.on_error);
   RecordLimits limits;

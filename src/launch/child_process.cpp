@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -70,7 +71,8 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // it died before the line above
-  for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+  // What this program itself ignores; handlers do not outlive exec.
+  for (const int number : {SIGPIPE, SIGXFSZ}) ::signal(number, SIG_DFL);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -94,16 +96,16 @@ int read_failure(int descriptor) {
 }
 
 ExitCode code_of(int number) {
-  if (number == ENOENT || number == ENOTDIR) return ExitCode::missing_input;
-  return number == EACCES || number == EPERM || number == ENOEXEC ? ExitCode::permission
-                                                                  : ExitCode::io;
+  return number == ENOEXEC ? ExitCode::permission : exit_code_of_reading(number);
 }
 
 std::vector<pid_t> children() {
   std::vector<pid_t> all;
-  std::error_code ignored;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
-    std::ifstream file(task.path() / "children");
+  std::error_code error;
+  std::filesystem::directory_iterator task("/proc/self/task", error);
+  for (const std::filesystem::directory_iterator end; !error && task != end;
+       task.increment(error)) {
+    std::ifstream file(task->path() / "children");
     for (pid_t child = 0; file >> child;) all.push_back(child);
   }
   return all;
@@ -123,7 +125,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command,
            parent, out, err, failure.write);
   if (id_ < 0) {
     throw UserError(
-        ExitCode::io,
+        exit_code_of(errno, ExitCode::io),
         fmt::format("cannot start a process ({}): raise the limit of processes or of memory",
                     std::strerror(errno)));
   }

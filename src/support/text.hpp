@@ -14,6 +14,9 @@ namespace polysketch {
 /// U+10FFFF count), or nothing.
 std::optional<size_t> invalid_utf8_at(std::string_view text);
 
+/// A value as an error shows it: in quotes, control characters escaped, cut where it is long.
+std::string quoted(const std::string& text);
+
 /// Words as `split on white space` counts them (ASCII white space and the Unicode spaces that
 /// Python's str.split knows).
 int64_t count_words(std::string_view utf8);
