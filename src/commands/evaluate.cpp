@@ -170,9 +170,9 @@ void add_evaluate(CLI::App& app) {
   add_model_arguments(*perplexity, arguments->model);
   perplexity->add_option("--split", arguments->split, "train, validation or test")
       ->capture_default_str();
-  add_count(*perplexity, "--context", arguments->context, 1, int64_t{1} << 30,
+  add_count(*perplexity, "--context", arguments->context, 1, int64_t{1} << 40,
             "window N; default: the run's data.context");
-  add_count(*perplexity, "--stride", arguments->stride, 1, int64_t{1} << 30,
+  add_count(*perplexity, "--stride", arguments->stride, 1, int64_t{1} << 40,
             "targets per window; default: N");
   add_checked(*perplexity, "--tokens", "N", "all", "score only the first so many tokens",
               [arguments](const std::string& text) {

@@ -11,6 +11,7 @@
 #include "evaluation/generator.hpp"
 #include "support/error.hpp"
 #include "support/exit.hpp"
+#include "support/log.hpp"
 #include "support/standard_streams.hpp"
 #include "support/stop_signal.hpp"
 #include "support/text.hpp"
@@ -65,7 +66,9 @@ void run(const Arguments& arguments) {
     }
   }
   if (arguments.json) print_json(results);
-  if (StopSignal::requested()) set_exit_code(ExitCode::stopped);
+  if (!StopSignal::requested()) return;
+  log_info("stopped by " + signal_name(StopSignal::number()) + ": the text ends where it was");
+  set_exit_code(ExitCode::stopped);
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ std::string probe_in_child(const std::function<std::string()>& work, int seconds
   std::array<int, 2> pipe{};
   if (pipe2(pipe.data(), O_CLOEXEC) != 0)
     throw UserError(ExitCode::io,
-                    fmt::format("no pipe to a probe process: {}", std::strerror(errno)));
+                    fmt::format("no pipe to a probe process: {}", reason_of(errno)));
   const pid_t child = fork();
   if (child < 0) {
     const int error = errno;

@@ -26,10 +26,7 @@ struct Pipe {
   Pipe() {
     std::array<int, 2> ends{};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-      throw UserError(
-          ExitCode::io,
-          fmt::format("no pipe for a process ({}): raise the limit of open files (ulimit -n)",
-                      std::strerror(errno)));
+      throw UserError(ExitCode::io, fmt::format("no pipe for a process: {}", reason_of(errno)));
     }
     read = ends[0];
     write = ends[1];
@@ -134,7 +131,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command,
   if (const int number = read_failure(failure.read); number != 0) {
     while (::waitpid(id_, nullptr, 0) < 0 && errno == EINTR) continue;
     throw UserError(code_of(number),
-                    fmt::format("{}: cannot be started: {}", command[0], std::strerror(number)));
+                    fmt::format("{}: cannot be started: {}", command[0], reason_of(number)));
   }
   out_ = std::exchange(out.read, -1);
   err_ = std::exchange(err.read, -1);

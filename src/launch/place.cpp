@@ -59,7 +59,9 @@ class Variables {
   }
   static int64_t to_number(const Variable& variable, int64_t least, int64_t most,
                            const std::string& wanted) {
-    const auto value = parse_count(variable.value);
+    // Programs write them, so without units.
+    const bool plain = variable.value.find_first_not_of("0123456789") == std::string::npos;
+    const auto value = plain ? parse_count(variable.value) : std::nullopt;
     if (!value || *value < least || *value > most) fail(variable, wanted);
     return *value;
   }
