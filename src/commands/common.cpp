@@ -84,6 +84,13 @@ LoadedModel load_model(const ModelArguments& arguments,
   LoadedModel loaded;
   loaded.checkpoint = find_checkpoint(arguments.path);
   const nlohmann::json& state = loaded.checkpoint.manifest.state;
+  // Its hash says that nothing has changed; another program may still have written less.
+  for (const char* key : {"config", "tokenizer_sha256", "train"}) {
+    if (!state.contains(key))
+      throw UserError(ExitCode::no_checkpoint,
+                      fmt::format("{}: manifest.json lacks '{}': use another checkpoint",
+                                  loaded.checkpoint.directory.string(), key));
+  }
   const Config saved = config_from_json(state.at("config"));
   loaded.config = config_from_json(state.at("config"), arguments.overrides);
   for (const std::string& difference : config_difference(saved, loaded.config)) {

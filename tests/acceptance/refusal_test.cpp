@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 
 #include "acceptance/workplace.hpp"
+#include "checkpoint/manifest.hpp"
+#include "checkpoint/verification.hpp"
 
 namespace polysketch::test {
 namespace {
@@ -183,6 +185,23 @@ TEST(SystemErrors, ACurrentFolderThatIsGone) {
                                  folder.path().string(), program().string(), words)});
     EXPECT_EQ(result.exit_code, 66) << result.err;
     EXPECT_THAT(error_of(result), HasSubstr("the current folder does not exist"));
+  }
+}
+
+/// Whole by its own hash, and yet not what this program writes.
+TEST(SystemErrors, AManifestOfAnotherProgramIsNoDefectOfThisOne) {
+  TemporaryFolder folder;
+  fs::copy(trained(), folder / "run", fs::copy_options::recursive);
+  const fs::path checkpoint =
+      checkpoint_path(folder / "run", checkpoint_steps(folder / "run").back());
+  const Manifest whole = read_manifest(checkpoint);
+  for (const char* key : {"config", "tokenizer_sha256", "train"}) {
+    Manifest other = whole;
+    other.state.erase(key);
+    write_text(checkpoint / "manifest.json", manifest_text(other));
+    const ProcessResult result = polysketch({"generate", checkpoint.string()});
+    EXPECT_EQ(result.exit_code, 81) << result.err;
+    EXPECT_THAT(error_of(result), HasSubstr(key));
   }
 }
 
