@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
 #include <cstdio>
-#include <iostream>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "commands/commands.hpp"
@@ -17,6 +20,8 @@
 #include "support/crash_report.hpp"
 #include "support/error.hpp"
 #include "support/exit.hpp"
+#include "support/standard_streams.hpp"
+#include "support/system_error.hpp"
 #include "support/text.hpp"
 
 namespace polysketch {
@@ -38,11 +43,14 @@ constexpr const char* footer =
     "Figures go to standard output, everything else to standard error. Commands that print figures "
     "have --json.\n"
     "Exit codes: 0 done; 64 wrong command line; 65 bad data; 66 input missing; 70 defect of this "
-    "program; 73 cannot create output;\n"
-    "74 read or write failed; 75 stopped on request, start the same command again to go on; 76 "
-    "another process is gone;\n"
-    "77 permission; 78 wrong configuration; 80 loss or gradient not finite; 81 no checkpoint can "
-    "be loaded; 82 suspected hardware.";
+    "program; 71 out of memory or threads;\n"
+    "73 cannot create output; 74 read or write failed; 75 stopped on request, start the same "
+    "command again to go on;\n"
+    "76 another process is gone; 77 permission; 78 wrong configuration; 80 loss or gradient not "
+    "finite; 81 no checkpoint can be loaded;\n"
+    "82 suspected hardware; 128 + n ended by signal n. A reader of the output that goes away (| "
+    "head) "
+    "is no error.";
 
 std::string version_text() {
   const auto info = build_info();
@@ -53,7 +61,6 @@ std::string version_text() {
 }
 
 int report(ExitCode code, const std::string& text) {
-  std::fflush(stdout);
   std::fprintf(stderr, "ERROR %d: %s\n", static_cast<int>(code), text.c_str());
   return static_cast<int>(code);
 }
@@ -91,28 +98,24 @@ std::vector<std::string> words_known_to(const CLI::App* app) {
   return known;
 }
 
+// What is wrong with a word that nobody took.
+const char* kind_of_word(const std::string& word, const CLI::App* where) {
+  if (word.starts_with('-')) return "unknown option";
+  const bool has_commands = !where->get_subcommands([](const CLI::App*) { return true; }).empty();
+  return has_commands ? "unknown command" : "unexpected argument";
+}
+
 int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const CLI::App* where = innermost(&app);
   std::string text = first_line(error.what());
+  if (text == "A subcommand is required") text = "no command is given";
   if (const std::string word = unexpected_word(app, argc, argv); !word.empty()) {
     const auto near = nearest(word.substr(0, word.find('=')), words_known_to(where));
-    text = fmt::format("'{}' means nothing to '{}'{}", word, command_name(where),
+    text = fmt::format("{} '{}'{}", kind_of_word(word, where), word,
                        near ? "; did you mean '" + *near + "'?" : "");
   }
   if (!text.ends_with('?') && !text.ends_with('.')) text += '.';
   return report(ExitCode::usage, fmt::format("{} See '{} --help'.", text, command_name(where)));
-}
-
-// A full disk behind standard output must not pass for success. A pipe whose reader went away
-// (head) is none of our business.
-int flush_output() {
-  std::cout.flush();
-  std::fflush(stdout);
-  struct stat status {};
-  const bool is_pipe =
-      fstat(STDOUT_FILENO, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode));
-  if (is_pipe || (std::cout.good() && std::ferror(stdout) == 0)) return 0;
-  return report(ExitCode::io, "standard output: cannot write: is the disk full?");
 }
 
 int run(int argc, char** argv) {
@@ -138,27 +141,46 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() != 0) return usage_error(app, error, argc, argv);
-    app.exit(error);  // prints the help or the version asked for
+    std::ostringstream asked_for;  // the help or the version
+    app.exit(error, asked_for, asked_for);
+    print(asked_for.str());
   }
-  const int failed = flush_output();
-  return failed != 0 ? failed : static_cast<int>(exit_code_slot());
+  return static_cast<int>(exit_code_slot());
 }
 
 int run_and_report(int argc, char** argv) {
   try {
     return run(argc, argv);
-  } catch (const UserError& error) {
-    return report(error.code(), error.what());
+  } catch (const ReaderGone&) {
+    return static_cast<int>(exit_code_slot());  // whoever read had enough
   } catch (const std::exception& error) {
-    return report(ExitCode::internal, "internal: " + first_line(error.what()));
+    const ErrorReport found = report_of(error);
+    return report(found.code, found.text);
   }
 }
+
+// Before the libraries: MKL, which is in LibTorch, ends a program that has no current folder while
+// it is loaded, with a code and words that tell nobody anything.
+void require_current_folder(int, char**, char**) {
+  std::array<char, PATH_MAX> folder{};
+  if (getcwd(folder.data(), folder.size()) != nullptr || errno != ENOENT) return;
+  constexpr std::string_view text =
+      "ERROR 66: the current folder does not exist any more: change to another one\n";
+  (void)!write(STDERR_FILENO, text.data(), text.size());
+  _exit(static_cast<int>(ExitCode::missing_input));
+}
+
+[[gnu::section(".preinit_array"),
+  gnu::used]] void (*const before_libraries)(int, char**, char**) = require_current_folder;
 
 }  // namespace
 }  // namespace polysketch
 
 int main(int argc, char** argv) {
-  signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of one write, not the end of a run
+  polysketch::open_standard_descriptors();
+  // A closed pipe and a limit of the size of files are errors of one write, not the end of a run.
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
   polysketch::install_crash_report();
   const int code = polysketch::run_and_report(argc, argv);
   polysketch::close_object_stores();

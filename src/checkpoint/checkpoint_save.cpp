@@ -74,14 +74,14 @@ void require_space(const fs::path& folder, const std::vector<TensorGroup>& group
 
 CheckpointStore::Save::Save(CheckpointStore& store, int64_t step) : store_(store), step_(step) {
   require(step >= 0, "a checkpoint's step cannot be negative");
-  if (!fs::exists(store_.root_)) {
+  if (kind_of_file(store_.root_) == FileKind::nothing) {
     polysketch::create_directories(store_.root_);
     // a checkpoint is as durable as the name of the folder above it
-    fsync_directory(fs::absolute(store_.root_).parent_path());
+    fsync_directory(store_.root_ / "..");
   }
   fs::path path = store_.root_ / temporary_name(step);
   // Names repeat when process numbers do, as in containers: what lies there is from a dead process.
-  while (fs::exists(path)) path = store_.root_ / temporary_name(step);
+  while (kind_of_file(path) != FileKind::nothing) path = store_.root_ / temporary_name(step);
   polysketch::create_directories(path);
   temporary_ = std::move(path);
   register_live_save(temporary_);
@@ -127,7 +127,7 @@ uint64_t CheckpointStore::save(int64_t step, const std::vector<TensorGroup>& gro
   std::unique_ptr<FolderMark> mark;
   const std::string told = exchange(peers_, [&] {
     if (!peers_.first()) return std::string();
-    require_space(fs::exists(root_) ? root_ : root_.parent_path(), groups);
+    require_space(kind_of_file(root_) == FileKind::nothing ? root_.parent_path() : root_, groups);
     own = std::make_unique<Save>(*this, step);
     if (peers_.world > 1) mark = std::make_unique<FolderMark>(own->directory());
     return nlohmann::json{own->directory().filename().string(), mark ? mark->name() : "",

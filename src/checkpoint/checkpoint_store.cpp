@@ -13,6 +13,7 @@
 #include "checkpoint/verification.hpp"
 #include "support/error.hpp"
 #include "support/log.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 
@@ -32,11 +33,8 @@ std::vector<int64_t> CheckpointStore::steps() const {
   }
   // A folder that cannot be read must not look like one without checkpoints: that would start the
   // run from nothing.
-  if (error && error != std::errc::no_such_file_or_directory) {
-    const bool forbidden = error == std::errc::permission_denied;
-    throw UserError(forbidden ? ExitCode::permission : ExitCode::io,
-                    fmt::format("{}: cannot be read: {}", root_.string(), error.message()));
-  }
+  if (error && error != std::errc::no_such_file_or_directory)
+    throw_system_error(root_, "read the folder", error.value(), ExitCode::io);
   std::sort(found.begin(), found.end());
   return found;
 }

@@ -7,11 +7,11 @@
 #include <charconv>
 #include <chrono>
 #include <exception>
-#include <filesystem>
 #include <thread>
 
 #include "support/build_info.hpp"
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -20,19 +20,16 @@ namespace {
 // of the error.
 constexpr char success = '+', failure = '-';
 
-std::string failed(ExitCode code, const char* text) {
+std::string failed(ExitCode code, const std::string& text) {
   return fmt::format("{}{} {}\n{}", failure, static_cast<int>(code), host_name(), text);
 }
 
 std::string run(const std::function<std::string()>& action) {
   try {
     return success + action();
-  } catch (const UserError& error) {
-    return failed(error.code(), error.what());
-  } catch (const std::filesystem::filesystem_error& error) {
-    return failed(ExitCode::io, error.what());
   } catch (const std::exception& error) {  // a defect here must not leave the others waiting
-    return failed(ExitCode::internal, error.what());
+    const ErrorReport found = report_of(error);
+    return failed(found.code, found.text);
   }
 }
 

@@ -19,7 +19,8 @@ bool SaveAttempts::attempt(int64_t step, const std::function<void()>& save) {
     return true;
   } catch (const UserError& error) {
     const ExitCode code = error.code();
-    if (code != ExitCode::io && code != ExitCode::cannot_create && code != ExitCode::permission)
+    if (code != ExitCode::io && code != ExitCode::cannot_create && code != ExitCode::permission &&
+        code != ExitCode::resources)
       throw;
     cause = error.what();
   } catch (const std::filesystem::filesystem_error& error) {

@@ -14,6 +14,7 @@
 
 #include "support/build_info.hpp"
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -46,13 +47,7 @@ FolderMark::FolderMark(const fs::path& folder) : folder_(folder), name_(new_mark
   const fs::path path = folder_ / name_;
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd < 0) {
-    const int error = errno;
-    const ExitCode code = error == EACCES || error == EPERM ? ExitCode::permission
-                          : error == ENOSPC || error == EDQUOT || error == EIO
-                              ? ExitCode::io
-                              : ExitCode::cannot_create;
-    throw UserError(code,
-                    fmt::format("{}: cannot create: {}", path.string(), std::strerror(error)));
+    throw_system_error(path, "create", errno, ExitCode::cannot_create);
   }
   ::close(fd);
 }

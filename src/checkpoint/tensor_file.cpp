@@ -20,6 +20,7 @@
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/hash.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -37,10 +38,7 @@ constexpr size_t piece_bytes = size_t{1} << 20;
 }
 
 [[noreturn]] void refuse_input(const fs::path& path, int error) {
-  const ExitCode code = error == ENOENT || error == ENOTDIR ? ExitCode::missing_input
-                        : error == EACCES || error == EPERM ? ExitCode::permission
-                                                            : ExitCode::io;
-  throw UserError(code, fmt::format("{}: cannot be read: {}", path.string(), std::strerror(error)));
+  throw_system_error(path, "read", error, exit_code_of_reading(error));
 }
 
 void read_exactly(const fs::path& path, int fd, void* target, size_t size, uint64_t offset) {
@@ -145,6 +143,7 @@ TensorFile::TensorFile(const fs::path& path) : path_(path) {
     struct stat status {};
     if (::fstat(fd_, &status) != 0) refuse_input(path, errno);
     if (!S_ISREG(status.st_mode)) refuse(path, "is not a regular file");
+    bytes_ = static_cast<uint64_t>(status.st_size);
     const auto size = static_cast<uint64_t>(status.st_size);
     std::array<uint8_t, 8> length{};
     if (size < length.size())
@@ -179,6 +178,7 @@ TensorFile::TensorFile(const fs::path& path) : path_(path) {
 TensorFile::TensorFile(TensorFile&& other) noexcept
     : path_(std::move(other.path_)),
       fd_(std::exchange(other.fd_, -1)),
+      bytes_(other.bytes_),
       tensors_(std::move(other.tensors_)),
       metadata_(std::move(other.metadata_)) {}
 

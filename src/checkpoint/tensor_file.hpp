@@ -55,6 +55,7 @@ class TensorFile {
   TensorFile(TensorFile&& other) noexcept;
   ~TensorFile();
 
+  uint64_t bytes() const { return bytes_; }  ///< of the whole file
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   const TensorInfo* find(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -64,6 +65,7 @@ class TensorFile {
  private:
   std::filesystem::path path_;
   int fd_ = -1;
+  uint64_t bytes_ = 0;
   std::vector<TensorInfo> tensors_;
   std::map<std::string, std::string> metadata_;
 };

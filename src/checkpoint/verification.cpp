@@ -111,7 +111,14 @@ std::string first_defect(const fs::path& checkpoint, const std::vector<FileRecor
   std::vector<std::future<void>> workers;
   const size_t most =
       std::min<size_t>(files.size(), std::max(1U, std::thread::hardware_concurrency()));
-  for (size_t i = 0; i < most; ++i) workers.push_back(std::async(std::launch::async, work));
+  for (size_t i = 0; i < most; ++i) {
+    try {
+      workers.push_back(std::async(std::launch::async, work));
+    } catch (const std::system_error&) {
+      if (workers.empty()) throw;
+      break;  // the system has no more threads: those that there are do it all
+    }
+  }
   for (auto& worker : workers) worker.get();
   const auto first = std::find_if(defects.begin(), defects.end(),
                                   [](const std::string& defect) { return !defect.empty(); });

@@ -5,12 +5,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <iostream>
 #include <memory>
 
 #include "attention/softmax.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/number_options.hpp"
 #include "config/rules.hpp"
 #include "distributed/gradient_exchange.hpp"
 #include "distributed/world.hpp"
@@ -19,6 +19,8 @@
 #include "model/memory.hpp"
 #include "support/median.hpp"
 #include "support/philox.hpp"
+#include "support/standard_streams.hpp"
+#include "support/stop_signal.hpp"
 #include "support/stopwatch.hpp"
 #include "support/units.hpp"
 #include "training/adamw.hpp"
@@ -53,6 +55,7 @@ class RandomBatches final : public BatchSource {
 };
 
 void run_step(const Arguments& arguments) {
+  StopSignal::install_to_end();
   const Config config = arguments.config.resolve().config;
   const TrainingConfig& training = config.training;
   const int64_t context = config.data.context, sequences = training.batch_tokens / context;
@@ -134,16 +137,14 @@ void run_step(const Arguments& arguments) {
   if (!hidden.empty()) json["communication_hidden"] = median(hidden);
   if (peak > 0)
     json["mfu"] = cost.flops_per_token * speed / peak / static_cast<double>(world->size());
-  if (arguments.json) {
-    std::cout << json.dump() << "\n";
-    return;
-  }
-  std::cout << fmt::format(
-      "{} tokens/s, {:.4f} s a step of {} tokens (median of {}, {:.4f} to {:.4f}), {:.3g} FLOP/s, "
-      "peak {}, {}\n",
-      format_count(static_cast<int64_t>(speed)), middle, format_count(training.batch_tokens),
-      arguments.steps, json["seconds_min"].get<double>(), json["seconds_max"].get<double>(),
-      cost.flops_per_token * speed, format_bytes(peak_memory_bytes(device)), device_name(device));
+  if (arguments.json) return print_json(json, -1);
+  print(fmt::format(
+      "{} tokens/s, {} a step of {} tokens (median of {}, {} to {}), {:.3g} FLOP/s, peak {}, {}\n",
+      format_count(static_cast<int64_t>(speed)), format_moment(middle),
+      format_count(training.batch_tokens), arguments.steps,
+      format_moment(json["seconds_min"].get<double>()),
+      format_moment(json["seconds_max"].get<double>()), cost.flops_per_token * speed,
+      format_bytes(peak_memory_bytes(device)), device_name(device)));
 }
 
 }  // namespace
@@ -155,12 +156,8 @@ void add_bench(CLI::App& app) {
       command->add_subcommand("step", "One training step on random tokens; needs no data");
   auto arguments = std::make_shared<Arguments>();
   add_config_arguments(*step, arguments->config);
-  step->add_option("--steps", arguments->steps, "steps that are timed")
-      ->check(CLI::Range(1, 100000))
-      ->capture_default_str();
-  step->add_option("--warmup", arguments->warmup, "steps before them")
-      ->check(CLI::Range(0, 100000))
-      ->capture_default_str();
+  add_count(*step, "--steps", arguments->steps, 1, 100'000, "steps that are timed");
+  add_count(*step, "--warmup", arguments->warmup, 0, 100'000, "steps before them");
   step->add_flag("--json", arguments->json, "print one JSON object");
   step->callback([arguments] { run_step(*arguments); });
   add_bench_attention(*command);

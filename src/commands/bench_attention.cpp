@@ -3,19 +3,22 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <filesystem>
-#include <iostream>
 #include <memory>
+#include <optional>
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/number_options.hpp"
 #include "evaluation/attention_report.hpp"
 #include "evaluation/decode_bench.hpp"
 #include "model/device.hpp"
 #include "reporting/progress_bar.hpp"
 #include "reporting/svg_file.hpp"
-#include "support/durable_file.hpp"
 #include "support/log.hpp"
+#include "support/output_file.hpp"
+#include "support/standard_streams.hpp"
+#include "support/stop_signal.hpp"
+#include "support/units.hpp"
 
 namespace polysketch::commands {
 namespace {
@@ -36,11 +39,12 @@ struct Arguments {
   std::string precision, device;
   int rounds = 5;
   double limit_seconds = 30;
-  bool json = false;
+  bool json = false, wants_svg = false;
   std::string svg;
 };
 
 AttentionBenchOptions options_of(const Arguments& arguments) {
+  StopSignal::install_to_end();
   const Config config = arguments.config.resolve().config;
   AttentionBenchOptions options;
   options.variants = parse_attention_variants(arguments.kinds, config.attention);
@@ -69,11 +73,8 @@ std::vector<AttentionFigures> measure(AttentionBenchOptions& options, const char
 void run_attention(const Arguments& arguments) {
   AttentionBenchOptions options = options_of(arguments);
   const std::vector<AttentionFigures> figures = measure(options, "bench attention");
-  if (arguments.json) {
-    std::cout << attention_bench_json(options, figures).dump() << "\n";
-  } else {
-    std::cout << attention_bench_heading(options) << "\n" << attention_bench_table(figures);
-  }
+  if (arguments.json) return print_json(attention_bench_json(options, figures), -1);
+  print(attention_bench_heading(options) + "\n" + attention_bench_table(figures));
 }
 
 void run_crossover(const Arguments& arguments) {
@@ -84,24 +85,31 @@ void run_crossover(const Arguments& arguments) {
   if (!has_softmax)
     options.variants.insert(options.variants.begin(),
                             parse_attention_variants("softmax", {}).front());
-  const std::filesystem::path svg(arguments.svg);
-  if (!svg.empty()) {
-    if (svg.has_parent_path()) polysketch::create_directories(svg.parent_path());
-    // a place where nothing can be written shows now, not after an hour of measuring
-    const DurableFile possible(svg);
-  }
+  std::optional<OutputFile> svg;
+  if (arguments.wants_svg) svg.emplace("--svg", arguments.svg);
+  const bool takes_output = svg && svg->is_standard_output();
+  if (takes_output && arguments.json)
+    throw UserError(
+        ExitCode::usage,
+        "--json: prints on standard output, where --svg puts the picture: give --svg the "
+        "name of a file");
   const std::vector<AttentionFigures> figures = measure(options, "bench crossover");
+  const std::string table = attention_bench_heading(options) + "\n" + crossover_table(figures);
   if (arguments.json) {
-    std::cout << crossover_json(options, figures).dump() << "\n";
+    print_json(crossover_json(options, figures), -1);
+  } else if (takes_output) {
+    log_info(table);
   } else {
-    std::cout << attention_bench_heading(options) << "\n" << crossover_table(figures);
+    print(table);
   }
-  if (svg.empty()) return;
+  if (!svg) return;
   const std::string picture = svg_file(crossover_plot(figures), attention_bench_heading(options));
   if (picture.empty()) {
-    log_warning(fmt::format("{}: not written, since nothing was measured", arguments.svg));
+    log_warning(fmt::format("{}: not written, since nothing was measured", svg->place()));
   } else {
-    write_file_durably(svg, picture);
+    svg->write(picture);
+    log_info(
+        fmt::format("{}: {}", svg->place(), format_bytes(static_cast<int64_t>(picture.size()))));
   }
 }
 
@@ -112,11 +120,8 @@ void run_decode(const Arguments& arguments) {
     progress.update(done, now);
   };
   const std::vector<DecodeFigures> figures = bench_decode(options);
-  if (arguments.json) {
-    std::cout << decode_bench_json(options, figures).dump() << "\n";
-  } else {
-    std::cout << attention_bench_heading(options.common) << "\n" << decode_bench_table(figures);
-  }
+  if (arguments.json) return print_json(decode_bench_json(options, figures), -1);
+  print(attention_bench_heading(options.common) + "\n" + decode_bench_table(figures));
 }
 
 CLI::App* add_command(CLI::App& bench, const std::string& name, const std::string& description,
@@ -135,32 +140,22 @@ CLI::App* add_command(CLI::App& bench, const std::string& name, const std::strin
                              : "context lengths, with commas between")
       ->capture_default_str()
       ->type_name("T,…");
-  command
-      ->add_option("--heads", arguments->heads,
-                   "attention heads; default: the configuration's, or 12")
-      ->check(CLI::Range(1, 65'536));
-  command
-      ->add_option("--head-width", arguments->head_width,
-                   "width of a head; default: the configuration's, or 64")
-      ->check(CLI::Range(1, 4096));
-  command->add_option("--batch", arguments->batch, "sequences in a call")
-      ->check(CLI::Range(1, 65'536))
-      ->capture_default_str();
+  add_count(*command, "--heads", arguments->heads, 1, 65'536,
+            "attention heads; default: the configuration's, or 12");
+  add_count(*command, "--head-width", arguments->head_width, 1, 4096,
+            "width of a head; default: the configuration's, or 64");
+  add_count(*command, "--batch", arguments->batch, 1, 65'536, "sequences in a call");
   command
       ->add_option("--precision", arguments->precision, "bf16 or fp32; default: training.precision")
       ->check(CLI::IsMember({"bf16", "fp32"}));
   command->add_option("--device", arguments->device,
                       "auto, cpu, cuda or cuda:N; default: training.device");
-  command->add_option("--rounds", arguments->rounds, "how often everything is timed")
-      ->check(CLI::Range(1, 10'000))
-      ->capture_default_str();
-  command
-      ->add_option("--limit-seconds", arguments->limit_seconds,
-                   positions
-                       ? "leave out states and measurements that take longer than this; 0: no limit"
-                       : "leave out what takes longer than this, forward and backward; 0: no limit")
-      ->check(CLI::Range(0.0, 1e9))
-      ->capture_default_str();
+  add_count(*command, "--rounds", arguments->rounds, 1, 10'000, "how often everything is timed");
+  add_duration(*command, "--limit-seconds", arguments->limit_seconds, 0, 365 * 86400.0, "30s",
+               positions
+                   ? "leave out states and measurements that take longer than this; 0: no limit"
+                   : "leave out what takes longer than this, forward and backward; 0: no limit",
+               /*bare=*/true);
   command->add_flag("--json", arguments->json, "print one JSON object");
   command->footer(fmt::format(
       "One layer on random q, k, v: forward as in evaluation, and forward and backward as in "
@@ -190,7 +185,14 @@ void add_bench_attention(CLI::App& bench) {
       bench, "crossover",
       "Time per token over context lengths, and from which length on softmax is overtaken",
       "512,1Ki,2Ki,4Ki,8Ki,16Ki,32Ki,64Ki,128Ki", crossover);
-  command->add_option("--svg", crossover->svg, "also draw the table, both axes logarithmic")
+  command
+      ->add_option_function<std::string>(
+          "--svg",
+          [crossover](const std::string& name) {
+            crossover->svg = name;
+            crossover->wants_svg = true;
+          },
+          "also draw the table, both axes logarithmic; - for standard output")
       ->type_name("FILE");
   command->callback([crossover] { run_crossover(*crossover); });
 
@@ -200,11 +202,9 @@ void add_bench_attention(CLI::App& bench) {
   command = add_command(bench, "decode",
                         "Time per token and state of the recurrent form of attention mechanisms",
                         "100,100000", decode);
-  command
-      ->add_option(
-          "--tokens", decode->tokens,
-          "tokens of a measurement; default: a block (attention.block), 64 where the state grows")
-      ->check(CLI::Range(1, 1'000'000));
+  add_count(
+      *command, "--tokens", decode->tokens, 1, 1'000'000,
+      "tokens of a measurement; default: a block (attention.block), 64 where the state grows");
   command->footer(
       fmt::format("One layer that reads as many random tokens as the position says and then goes "
                   "on token by token, as `generate` does. A token of\n"

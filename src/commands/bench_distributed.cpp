@@ -1,50 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
-#include <cstdio>
-#include <iostream>
 #include <memory>
-#include <sstream>
 
 #include <nlohmann/json.hpp>
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/number_options.hpp"
 #include "distributed/world.hpp"
+#include "launch/child_process.hpp"
 #include "model/device.hpp"
+#include "reporting/number_text.hpp"
 #include "support/log.hpp"
 #include "support/median.hpp"
-#include "support/units.hpp"
+#include "support/standard_streams.hpp"
+#include "support/stop_signal.hpp"
 
 namespace polysketch::commands {
 namespace {
 
 using nlohmann::ordered_json;
 
-std::vector<int64_t> count_list(const char* option, const std::string& text, int64_t least) {
-  std::vector<int64_t> values;
-  std::istringstream words(text);
-  for (std::string word; std::getline(words, word, ',');) {
-    const auto value = parse_count(word);
-    if (!value || *value < least)
-      throw UserError(ExitCode::usage,
-                      fmt::format("{}: got '{}', want numbers of at least {}, like 1Ki,1Mi", option,
-                                  word, least));
-    values.push_back(*value);
-  }
-  if (values.empty()) throw UserError(ExitCode::usage, fmt::format("{}: holds no number", option));
-  return values;
-}
-
 struct CollectivesArguments {
-  std::string sizes = "1Ki,16Ki,256Ki,1Mi,4Mi,16Mi,64Mi";
+  std::vector<int64_t> sizes{1 << 10, 16 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20};
   std::string device = "auto";
   int rounds = 7;
   bool json = false;
@@ -68,7 +56,7 @@ double time_of(World& world, int rounds, F exchange) {
 }
 
 void run_collectives(const CollectivesArguments& arguments) {
-  const std::vector<int64_t> sizes = count_list("--sizes", arguments.sizes, 4);
+  StopSignal::install_to_end();
   const auto world = join_launched_world(DistributedConfig{}, arguments.device, 0);
   const int64_t processes = world->size();
   if (processes == 1) {
@@ -78,7 +66,7 @@ void run_collectives(const CollectivesArguments& arguments) {
   }
   Collectives& all = world->collectives();
   ordered_json rows = ordered_json::array();
-  for (const int64_t bytes : sizes) {
+  for (const int64_t bytes : arguments.sizes) {
     const int64_t unit = static_cast<int64_t>(sizeof(float)) * processes,
                   rounded = std::max<int64_t>(1, bytes / unit) * unit;
     const auto options = at::TensorOptions().dtype(at::kFloat).device(world->device());
@@ -105,96 +93,101 @@ void run_collectives(const CollectivesArguments& arguments) {
   }
   if (!world->leads()) return;
   if (arguments.json) {
-    std::cout << ordered_json{{"transport", all.transport()},
-                              {"world", processes},
-                              {"device", device_name(world->device())},
-                              {"sizes", rows}}
-                     .dump()
-              << "\n";
-    return;
+    return print_json({{"transport", all.transport()},
+                       {"world", processes},
+                       {"device", device_name(world->device())},
+                       {"sizes", rows}},
+                      -1);
   }
-  std::cout << fmt::format("{} processes over {}, medians of {}\n", processes, all.transport(),
-                           arguments.rounds);
-  std::cout << "       bytes  all-reduce ms  reduce-scatter ms  all-gather ms  bus GB/s  link GB/s "
-               " bus/link\n";
+  std::string text = fmt::format("{} processes over {}, medians of {}\n", processes,
+                                 all.transport(), arguments.rounds);
+  text +=
+      "       bytes  all-reduce ms  reduce-scatter ms  all-gather ms  bus GB/s  link GB/s  "
+      "bus/link\n";
   for (const auto& row : rows) {
     const double bus = row["all_reduce_bus_bytes_per_second"], link = row["link_bytes_per_second"];
-    std::cout << fmt::format(
-        "{:>12}  {:>13.3f}  {:>17.3f}  {:>13.3f}  {:>8.3f}  {:>9.3f}  {:>8.2f}\n",
-        row["bytes"].get<int64_t>(), 1e3 * row["all_reduce_seconds"].get<double>(),
-        1e3 * row["reduce_scatter_seconds"].get<double>(),
-        1e3 * row["all_gather_seconds"].get<double>(), 1e-9 * bus, 1e-9 * link, bus / link);
+    text += fmt::format("{:>12}  {:>13.3f}  {:>17.3f}  {:>13.3f}  {:>8.3f}  {:>9.3f}  {:>8.2f}\n",
+                        row["bytes"].get<int64_t>(), 1e3 * row["all_reduce_seconds"].get<double>(),
+                        1e3 * row["reduce_scatter_seconds"].get<double>(),
+                        1e3 * row["all_gather_seconds"].get<double>(), 1e-9 * bus, 1e-9 * link,
+                        bus / link);
   }
+  print(text);
 }
 
 struct ScalingArguments {
   ConfigArguments config;
-  std::string worlds = "1,2";
+  std::vector<int64_t> worlds{1, 2};
   int steps = 3;
   bool json = false;
 };
 
-std::string quoted_for_shell(const std::string& word) {
-  std::string quoted = "'";
-  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
+/// A command of this program, to its end. Its standard error comes out of ours meanwhile.
+struct Finished {
+  std::string out;
+  int code = 0;
+};
+Finished run_this_program(std::vector<std::string> words) {
+  words.insert(words.begin(), "/proc/self/exe");
+  ChildProcess child(words, {});
+  Finished finished;
+  std::array<char, 65536> buffer{};
+  while (child.out() >= 0 || child.err() >= 0) {
+    std::array<pollfd, 2> pipes{pollfd{child.out(), POLLIN, 0}, pollfd{child.err(), POLLIN, 0}};
+    ::poll(pipes.data(), pipes.size(), -1);
+    for (const bool error : {false, true}) {
+      const int from = error ? child.err() : child.out();
+      if (from < 0 || pipes[error ? 1 : 0].revents == 0) continue;
+      const ssize_t got = ::read(from, buffer.data(), buffer.size());
+      if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+      if (got <= 0) {
+        error ? child.close_err() : child.close_out();
+      } else if (error) {
+        (void)!::write(STDERR_FILENO, buffer.data(), static_cast<size_t>(got));
+      } else {
+        finished.out.append(buffer.data(), static_cast<size_t>(got));
+      }
+    }
+  }
+  int status = 0;
+  while (::waitpid(child.id(), &status, 0) < 0 && errno == EINTR) continue;
+  finished.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return finished;
 }
 
 /// Figures of `bench step` on that many processes of this machine.
 ordered_json measure_step(const ScalingArguments& arguments, int64_t processes,
                           int64_t batch_tokens) {
-  std::vector<std::string> words{"/proc/self/exe"};
-  if (processes > 1) {
-    for (const std::string& word : {std::string("launch"), std::string("--nproc"),
-                                    std::to_string(processes), std::string("--")})
-      words.push_back(word);
-  }
-  for (const std::string& word :
-       {std::string("bench"), std::string("step"), arguments.config.file, std::string("--json"),
-        std::string("--steps"), std::to_string(arguments.steps), std::string("--warmup"),
-        std::string("1")}) {
-    words.push_back(word);
-  }
+  std::vector<std::string> words;
+  if (processes > 1) words = {"launch", "--nproc", std::to_string(processes), "--"};
+  words.insert(words.end(), {"bench", "step", arguments.config.file, "--json", "--steps",
+                             std::to_string(arguments.steps), "--warmup", "1"});
   for (std::string setting : arguments.config.overrides) {
     words.emplace_back("--set");
     words.push_back(std::move(setting));
   }
   words.emplace_back("--set");
   words.push_back(fmt::format("training.batch_tokens={}", batch_tokens));
-  std::array<char, 4096> path{};
-  const ssize_t length = ::readlink("/proc/self/exe", path.data(), path.size() - 1);
-  if (length > 0) words[0].assign(path.data(), static_cast<size_t>(length));
-  std::string line;
-  for (const std::string& word : words) line += quoted_for_shell(word) + " ";
-  FILE* pipe = ::popen(line.c_str(), "r");
-  if (pipe == nullptr)
-    throw UserError(ExitCode::io, "bench scaling: cannot start the program again");
-  std::string out;
-  std::array<char, 4096> buffer{};
-  for (size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
-    out.append(buffer.data(), n);
-  const int status = ::pclose(pipe);
-  std::istringstream lines(out);
-  for (std::string one; std::getline(lines, one);) {
-    const size_t brace = one.find('{');
-    if (brace == std::string::npos) continue;
-    const ordered_json json = ordered_json::parse(one.substr(brace), nullptr, false);
-    if (!json.is_discarded() && json.contains("tokens_per_second")) return json;
-  }
-  throw UserError(ExitCode::distributed,
-                  fmt::format("bench scaling: the step on {} processes gave no figures (exit code "
-                              "{}): see the lines above",
-                              processes, WIFEXITED(status) ? WEXITSTATUS(status) : 128));
+  const Finished step = run_this_program(std::move(words));
+  ordered_json json = ordered_json::parse(step.out, nullptr, false);
+  if (step.code == 0 && json.is_object() && json.contains("tokens_per_second")) return json;
+  throw UserError(
+      ExitCode::distributed,
+      fmt::format("bench scaling: the step on {} gave no figures (exit code {}): see the "
+                  "lines above",
+                  processes == 1 ? "1 process" : fmt::format("{} processes", processes),
+                  step.code));
 }
 
 void run_scaling(const ScalingArguments& arguments) {
-  const std::vector<int64_t> worlds = count_list("--processes", arguments.worlds, 1);
+  StopSignal::install_to_end();
   const Config config = arguments.config.resolve().config;
   ordered_json rows = ordered_json::array();
   for (const bool weak : {false, true}) {
     double base = 0;
-    for (const int64_t processes : worlds) {
-      log_info(fmt::format("{} scaling, {} processes", weak ? "weak" : "strong", processes));
+    for (const int64_t processes : arguments.worlds) {
+      log_info(fmt::format("{} scaling, {} process{}", weak ? "weak" : "strong", processes,
+                           processes == 1 ? "" : "es"));
       const int64_t tokens = config.training.batch_tokens * (weak ? processes : 1);
       const ordered_json step = measure_step(arguments, processes, tokens);
       const double speed = step["tokens_per_second"];
@@ -209,24 +202,22 @@ void run_scaling(const ScalingArguments& arguments) {
                       {"threads_each", step.value("threads", ordered_json())}});
     }
   }
-  if (arguments.json) {
-    std::cout << ordered_json{{"rows", rows}}.dump() << "\n";
-    return;
-  }
-  std::cout
-      << "scaling  processes  threads each  tokens/step  tokens/s  s/step  efficiency  hidden\n";
+  if (arguments.json) return print_json({{"rows", rows}}, -1);
+  std::string text =
+      "scaling  processes  threads each  tokens/step  tokens/s  s/step  efficiency  hidden\n";
   for (const auto& row : rows) {
     const std::string hidden =
         row["communication_hidden"].is_number()
             ? fmt::format("{:.2f}", row["communication_hidden"].get<double>())
             : "-";
-    std::cout << fmt::format("{:<7}  {:>9}  {:>12}  {:>11}  {:>8.0f}  {:>6.3f}  {:>10.2f}  {:>6}\n",
-                             row["scaling"].get<std::string>(), row["processes"].get<int64_t>(),
-                             row["threads_each"].dump(), row["batch_tokens"].get<int64_t>(),
-                             row["tokens_per_second"].get<double>(),
-                             row["seconds_per_step"].get<double>(), row["efficiency"].get<double>(),
-                             hidden);
+    text +=
+        fmt::format("{:<7}  {:>9}  {:>12}  {:>11}  {:>8}  {:>6.3f}  {:>10.2f}  {:>6}\n",
+                    row["scaling"].get<std::string>(), row["processes"].get<int64_t>(),
+                    row["threads_each"].dump(), row["batch_tokens"].get<int64_t>(),
+                    short_rate(row["tokens_per_second"].get<double>()),
+                    row["seconds_per_step"].get<double>(), row["efficiency"].get<double>(), hidden);
   }
+  print(text);
 }
 
 }  // namespace
@@ -243,11 +234,11 @@ void add_bench_distributed(CLI::App& bench) {
       "  polysketch launch --nproc 2 -- bench collectives --json >collectives.json   # for plan "
       "--collectives");
   auto first = std::make_shared<CollectivesArguments>();
-  collectives->add_option("--sizes", first->sizes, "bytes of a vector, several with commas")
-      ->capture_default_str();
-  collectives->add_option("--rounds", first->rounds, "rounds that are timed")
-      ->check(CLI::Range(1, 10000))
-      ->capture_default_str();
+  add_checked(*collectives, "--sizes", "N,…", "1Ki,16Ki,256Ki,1Mi,4Mi,16Mi,64Mi",
+              "bytes of a vector, several with commas", [first](const std::string& text) {
+                first->sizes = checked_counts("--sizes", text, 4, int64_t{1} << 40);
+              });
+  add_count(*collectives, "--rounds", first->rounds, 1, 10'000, "rounds that are timed");
   collectives->add_option("--device", first->device, "auto, cpu, cuda or cuda:N")
       ->capture_default_str();
   collectives->add_flag("--json", first->json, "print one JSON object");
@@ -265,11 +256,11 @@ void add_bench_distributed(CLI::App& bench) {
       "attention.kind=softmax");
   auto second = std::make_shared<ScalingArguments>();
   add_config_arguments(*scaling, second->config);
-  scaling->add_option("--processes", second->worlds, "numbers of processes, with commas")
-      ->capture_default_str();
-  scaling->add_option("--steps", second->steps, "steps that are timed")
-      ->check(CLI::Range(1, 10000))
-      ->capture_default_str();
+  add_checked(*scaling, "--processes", "N,…", "1,2", "numbers of processes, with commas",
+              [second](const std::string& text) {
+                second->worlds = checked_counts("--processes", text, 1, 1024);
+              });
+  add_count(*scaling, "--steps", second->steps, 1, 10'000, "steps that are timed");
   scaling->add_flag("--json", second->json, "print one JSON object");
   scaling->callback([second] { run_scaling(*second); });
 }

@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -18,7 +17,9 @@
 #include "checkpoint/verification.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
+#include "support/standard_streams.hpp"
 #include "support/units.hpp"
 
 namespace polysketch::commands {
@@ -34,14 +35,14 @@ fs::path run_folder(const fs::path& path) {
 }
 
 bool is_checkpoint(const fs::path& path) {
-  return fs::exists(path / "manifest.json") ||
+  return kind_of_file(path / "manifest.json") != FileKind::nothing ||
          step_of_name(run_folder(path).filename().string()).has_value();
 }
 
 /// The checkpoints that a path of the command line means: one, or all those of a run.
 std::vector<fs::path> checkpoints_at(const fs::path& path) {
   require_run_folder(path.string());
-  if (!fs::is_directory(path))
+  if (kind_of_file(path) != FileKind::folder)
     throw UserError(
         ExitCode::missing_input,
         fmt::format("{}: no such folder; give a run or a checkpoint of it", path.string()));
@@ -82,20 +83,19 @@ void list(const std::string& run, bool as_json) {
     }
     rows.push_back(std::move(row));
   }
-  if (as_json) {
-    fmt::print("{}\n", rows.dump(2));
-    return;
-  }
+  if (as_json) return print_json(rows);
+  std::string text;
   for (const ordered_json& row : rows) {
     if (row.contains("defect")) {
-      fmt::print("step {:>9}  damaged: {}\n", row["step"].get<int64_t>(),
-                 row["defect"].get<std::string>());
+      text += fmt::format("step {:>9}  damaged: {}\n", row["step"].get<int64_t>(),
+                          row["defect"].get<std::string>());
     } else {
-      fmt::print("step {:>9}  {:>9}  {}  {}\n", row["step"].get<int64_t>(),
-                 format_bytes(row["bytes"].get<int64_t>()), row["saved"].get<std::string>(),
-                 row["path"].get<std::string>());
+      text += fmt::format("step {:>9}  {:>9}  {}  {}\n", row["step"].get<int64_t>(),
+                          format_bytes(row["bytes"].get<int64_t>()),
+                          row["saved"].get<std::string>(), row["path"].get<std::string>());
     }
   }
+  print(text);
 }
 
 void verify(const std::vector<std::string>& paths, bool as_json) {
@@ -117,14 +117,13 @@ void verify(const std::vector<std::string>& paths, bool as_json) {
         row["defect"] = error.what();
         line = fmt::format("DAMAGED  {}", error.what());
       }
-      if (!as_json) fmt::print("{}\n", line);
-      std::fflush(stdout);  // a line as soon as it is known: large checkpoints take a while
+      // A line as soon as it is known: large checkpoints take a while.
+      if (!as_json) print(line + "\n");
       rows.push_back(std::move(row));
     }
   }
-  if (as_json) fmt::print("{}\n", rows.dump(2));
+  if (as_json) print_json(rows);
   if (bad == 0) return;
-  std::fflush(stdout);
   throw UserError(
       ExitCode::no_checkpoint,
       fmt::format("{} of {} checkpoints are damaged; resuming uses the newest sound one of a run",
@@ -140,15 +139,14 @@ ordered_json describe_tensors(const fs::path& path) {
                        {"shape", tensor.shape},
                        {"bytes", tensor.bytes}});
   }
-  ordered_json described{{"file", path.filename().string()},
-                         {"bytes", fs::file_size(path)},
-                         {"tensors", std::move(tensors)}};
+  ordered_json described{
+      {"file", path.filename().string()}, {"bytes", file.bytes()}, {"tensors", std::move(tensors)}};
   if (!file.metadata().empty()) described["metadata"] = file.metadata();
   return described;
 }
 
 ordered_json describe(const fs::path& path) {
-  if (!fs::is_directory(path)) return {{"files", {describe_tensors(path)}}};
+  if (kind_of_file(path) != FileKind::folder) return {{"files", {describe_tensors(path)}}};
   const fs::path checkpoint = checkpoints_at(path).back();
   const Manifest manifest = read_manifest(checkpoint);
   ordered_json files = ordered_json::array();
@@ -177,7 +175,8 @@ std::string plural(int64_t count, const char* one, const char* several) {
   return fmt::format("{} {}", count, count == 1 ? one : several);
 }
 
-void print_tensors(const ordered_json& file) {
+std::string tensor_lines(const ordered_json& file) {
+  std::string text;
   size_t width = 0;
   int64_t elements = 0;
   for (const auto& tensor : file["tensors"])
@@ -190,41 +189,43 @@ void print_tensors(const ordered_json& file) {
       count *= extent.get<int64_t>();
     }
     elements += count;
-    fmt::print("  {:<{}}  {:<4}  {:>9}  [{}]\n", tensor["name"].get<std::string>(), width,
-               tensor["dtype"].get<std::string>(), format_bytes(tensor["bytes"].get<int64_t>()),
-               shape);
+    text += fmt::format("  {:<{}}  {:<4}  {:>9}  [{}]\n", tensor["name"].get<std::string>(), width,
+                        tensor["dtype"].get<std::string>(),
+                        format_bytes(tensor["bytes"].get<int64_t>()), shape);
   }
-  fmt::print("  {} tensors, {} elements\n", file["tensors"].size(), format_count(elements));
+  return text +
+         fmt::format("  {}, {} elements\n",
+                     plural(static_cast<int64_t>(file["tensors"].size()), "tensor", "tensors"),
+                     format_count(elements));
 }
 
 void inspect(const std::string& path, bool as_json) {
-  if (!fs::exists(path))
+  if (kind_of_file(path) == FileKind::nothing)
     throw UserError(ExitCode::missing_input, fmt::format("{}: no such file or folder", path));
   const std::string ending = fs::path(path).extension().string();
   if (ending == ".yaml" || ending == ".yml") require_run_folder(path);
   const ordered_json description = describe(path);
-  if (as_json) {
-    fmt::print("{}\n", description.dump(2));
-    return;
-  }
+  if (as_json) return print_json(description);
+  std::string text;
   if (description.contains("step")) {
-    fmt::print("{}\nstep {}, written by {}\n", description["path"].get<std::string>(),
-               description["step"].get<int64_t>(),
-               plural(description["writers"].get<int64_t>(), "process", "processes"));
+    text = fmt::format("{}\nstep {}, written by {}\n", description["path"].get<std::string>(),
+                       description["step"].get<int64_t>(),
+                       plural(description["writers"].get<int64_t>(), "process", "processes"));
     for (const auto& group : description["groups"]) {
-      fmt::print("{}: {} in {}, {}\n", group["name"].get<std::string>(),
-                 plural(group["tensors"].get<int64_t>(), "tensor", "tensors"),
-                 plural(group["files"].get<int64_t>(), "file", "files"),
-                 format_bytes(group["bytes"].get<int64_t>()));
+      text += fmt::format("{}: {} in {}, {}\n", group["name"].get<std::string>(),
+                          plural(group["tensors"].get<int64_t>(), "tensor", "tensors"),
+                          plural(group["files"].get<int64_t>(), "file", "files"),
+                          format_bytes(group["bytes"].get<int64_t>()));
     }
   }
   for (const auto& file : description["files"]) {
-    fmt::print("{}  {}\n", file["file"].get<std::string>(),
-               format_bytes(file["bytes"].get<int64_t>()));
-    if (file.contains("tensors")) print_tensors(file);
-    if (file.contains("metadata")) fmt::print("  metadata {}\n", file["metadata"].dump());
+    text += fmt::format("{}  {}\n", file["file"].get<std::string>(),
+                        format_bytes(file["bytes"].get<int64_t>()));
+    if (file.contains("tensors")) text += tensor_lines(file);
+    if (file.contains("metadata")) text += "  metadata " + json_text(file["metadata"], -1) + "\n";
   }
-  if (description.contains("state")) fmt::print("state {}\n", description["state"].dump(2));
+  if (description.contains("state")) text += "state " + json_text(description["state"]) + "\n";
+  print(text);
 }
 
 }  // namespace

@@ -21,23 +21,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-double bandwidth_argument(const char* option, const std::string& text) {
-  const auto value = parse_bandwidth(text);
-  if (!value)
-    throw UserError(
-        ExitCode::usage,
-        fmt::format("{}: got '{}', want bits or bytes a second, like 400Gb or 50GB", option, text));
-  return *value;
-}
-
-double latency_argument(const char* option, const std::string& text) {
-  const auto value = parse_duration(text);
-  if (!value)
-    throw UserError(ExitCode::usage,
-                    fmt::format("{}: got '{}', want a time like 10us or 0s", option, text));
-  return *value;
-}
-
 /// Everything a prediction rests on but the numbers of nodes and tokens.
 struct Basis {
   const Config& config;
@@ -65,15 +48,9 @@ void set_links(Basis& basis, const ClusterArguments& arguments) {
              .route = Route::hierarchical};
   if (arguments.route == "ring") cluster.route = Route::ring;
   const bool many = arguments.nodes > 1, measured = !arguments.collectives.empty();
-  const double one = arguments.interconnect.empty()
-                         ? 0
-                         : bandwidth_argument("--interconnect", arguments.interconnect);
-  const double both = arguments.intranode.empty()
-                          ? basis.gpu.link_bandwidth
-                          : bandwidth_argument("--intranode", arguments.intranode);
-  const double latency = latency_argument("--latency", arguments.latency);
-  const double inside_latency =
-      latency_argument("--intranode-latency", arguments.intranode_latency);
+  const double one = arguments.interconnect, latency = arguments.latency,
+               inside_latency = arguments.intranode_latency;
+  const double both = arguments.intranode > 0 ? arguments.intranode : basis.gpu.link_bandwidth;
   // the link inside is as given or as the data sheet says
   const bool inside = arguments.gpus > 1 && (many || !measured);
   if (measured) {
@@ -107,7 +84,7 @@ void set_links(Basis& basis, const ClusterArguments& arguments) {
         fmt::format(
             "link inside a node, of a GPU: {} a direction ({} both ways{}), reached in full",
             format_bandwidth(both / 2), format_bandwidth(both),
-            arguments.intranode.empty() ? ", data sheet" : ""),
+            arguments.intranode > 0 ? "" : ", data sheet"),
         "--intranode");
     basis.assume(fmt::format("a message inside a node takes {} besides its bytes",
                              format_moment(inside_latency)),
@@ -319,9 +296,7 @@ ordered_json cluster_plan(const Config& config, const ClusterArguments& argument
       .order = work_order(config.model, config.attention, context),
       .bf16 = bf16};
   basis.memory_bandwidth =
-      arguments.memory_bandwidth.empty()
-          ? basis.gpu.memory_bandwidth
-          : bandwidth_argument("--memory-bandwidth", arguments.memory_bandwidth);
+      arguments.memory_bandwidth > 0 ? arguments.memory_bandwidth : basis.gpu.memory_bandwidth;
   set_rate(basis, arguments, tokens_per_second);
   set_links(basis, arguments);
   const Prediction here = predict(basis, basis.cluster, config.training.batch_tokens);

@@ -19,8 +19,8 @@ namespace polysketch::commands {
 /// The options of `plan` for many GPUs.
 struct ClusterArguments {
   int64_t nodes = 1, gpus = 1, links = 1;
-  std::string interconnect, intranode, memory_bandwidth;
-  std::string latency = "10us", intranode_latency = "5us";
+  double interconnect = 0, intranode = 0, memory_bandwidth = 0;  ///< bytes a second; 0: not given
+  double latency = 10e-6, intranode_latency = 5e-6;              ///< seconds
   std::string gpu = "H100", route = "hierarchical", collectives, step;
   double mfu = 0.4, overlap = 1;
   bool scaling = false;

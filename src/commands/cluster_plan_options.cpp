@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "commands/cluster_plan.hpp"
+#include "commands/number_options.hpp"
 #include "model/accelerator.hpp"
 
 namespace polysketch::commands {
@@ -26,32 +27,20 @@ void add_cluster_arguments(CLI::App& command, ClusterArguments& a, CLI::Option* 
   };
   std::vector<std::string> gpus;
   for (const Accelerator& one : accelerators()) gpus.emplace_back(one.name);
-  add(command.add_option("--nodes", a.nodes, "machines")
-          ->check(CLI::Range(1, 1'000'000))
-          ->capture_default_str());
-  add(command.add_option("--gpus", a.gpus, "GPUs of a machine")
-          ->check(CLI::Range(1, 1024))
-          ->capture_default_str());
+  constexpr double longest = 3600;
+  add(add_count(command, "--nodes", a.nodes, 1, 1'000'000, "machines"));
+  add(add_count(command, "--gpus", a.gpus, 1, 1024, "GPUs of a machine"));
   auto* interconnect =
-      add(command
-              .add_option("--interconnect", a.interconnect,
-                          "what one link between machines carries in each direction, like 400Gb")
-              ->type_name("RATE"));
-  auto* links = add(command.add_option("--links", a.links, "such links of a machine")
-                        ->check(CLI::Range(1, 1024))
-                        ->capture_default_str());
-  auto* latency = add(command.add_option("--latency", a.latency, "of a message between machines")
-                          ->type_name("TIME")
-                          ->capture_default_str());
-  add(command
-          .add_option("--intranode", a.intranode,
-                      "what a GPU exchanges with others of its machine, both directions together, "
-                      "like 900GB; default: the GPU's data sheet")
-          ->type_name("RATE"));
-  add(command
-          .add_option("--intranode-latency", a.intranode_latency, "of a message inside a machine")
-          ->type_name("TIME")
-          ->capture_default_str());
+      add(add_bandwidth(command, "--interconnect", a.interconnect,
+                        "what one link between machines carries in each direction, like 400Gb"));
+  auto* links = add(add_count(command, "--links", a.links, 1, 1024, "such links of a machine"));
+  auto* latency = add(add_duration(command, "--latency", a.latency, 0, longest, "10us",
+                                   "of a message between machines"));
+  add(add_bandwidth(command, "--intranode", a.intranode,
+                    "what a GPU exchanges with others of its machine, both directions together, "
+                    "like 900GB; default: the GPU's data sheet"));
+  add(add_duration(command, "--intranode-latency", a.intranode_latency, 0, longest, "5us",
+                   "of a message inside a machine"));
   add(command.add_option("--route", a.route, "hierarchical or ring")
           ->check(CLI::IsMember({"hierarchical", "ring"}))
           ->capture_default_str());
@@ -67,10 +56,8 @@ void add_cluster_arguments(CLI::App& command, ClusterArguments& a, CLI::Option* 
   add(command.add_option("--gpu", a.gpu, "whose data sheet gives peak, memory and link")
           ->check(CLI::IsMember(gpus))
           ->capture_default_str());
-  auto* mfu =
-      add(command.add_option("--mfu", a.mfu, "share of the peak that forward and backward reach")
-              ->check(CLI::Range(1e-6, 1.0))
-              ->capture_default_str());
+  auto* mfu = add(add_real(command, "--mfu", a.mfu, 1e-6, 1,
+                           "share of the peak that forward and backward reach"));
   auto* step =
       add(command
               .add_option("--step", a.step,
@@ -78,16 +65,10 @@ void add_cluster_arguments(CLI::App& command, ClusterArguments& a, CLI::Option* 
               ->type_name("FILE"));
   mfu->excludes(step)->excludes(tokens_per_second);
   step->excludes(tokens_per_second);
-  add(command
-          .add_option("--memory-bandwidth", a.memory_bandwidth,
-                      "of a GPU, like 3.35TB; default: its data sheet")
-          ->type_name("RATE"));
-  add(command
-          .add_option(
-              "--overlap", a.overlap,
-              "speed of exchanges while backward runs, as a share of their own; 0: they wait")
-          ->check(CLI::Range(0.0, 1.0))
-          ->capture_default_str());
+  add(add_bandwidth(command, "--memory-bandwidth", a.memory_bandwidth,
+                    "of a GPU, like 3.35TB; default: its data sheet"));
+  add(add_real(command, "--overlap", a.overlap, 0, 1,
+               "speed of exchanges while backward runs, as a share of their own; 0: they wait"));
   add(command.add_flag("--scaling", a.scaling,
                        "also 1, 2, 4, ... GPUs: the same step, and the same share of each GPU"));
 }

@@ -12,6 +12,7 @@
 #include "attention/attention.hpp"
 #include "model/device.hpp"
 #include "model/model_file.hpp"
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/log.hpp"
 #include "training/train_state.hpp"
@@ -23,10 +24,10 @@ namespace fs = std::filesystem;
 
 CheckpointStore::Loaded find_checkpoint(const std::string& path) {
   require_run_folder(path);
-  if (!fs::exists(path))
+  if (kind_of_file(path) == FileKind::nothing)
     throw UserError(ExitCode::missing_input, path + ": there is no such run or checkpoint folder");
   const fs::path folder = fs::path(path).lexically_normal();
-  if (fs::exists(folder / "manifest.json"))
+  if (kind_of_file(folder / "manifest.json") != FileKind::nothing)
     return CheckpointStore(folder.parent_path().parent_path(), {}).verify(folder);
   auto found = CheckpointStore(folder, {}).newest_valid();
   if (!found)
@@ -102,6 +103,13 @@ LoadedModel load_model(const ModelArguments& arguments,
   LoadedModel loaded;
   loaded.checkpoint = find_checkpoint(arguments.path);
   const nlohmann::json& state = loaded.checkpoint.manifest.state;
+  // Its hash says that nothing has changed; another program may still have written less.
+  for (const char* key : {"config", "tokenizer_sha256", "train"}) {
+    if (!state.contains(key))
+      throw UserError(ExitCode::no_checkpoint,
+                      fmt::format("{}: manifest.json lacks '{}': use another checkpoint",
+                                  loaded.checkpoint.directory.string(), key));
+  }
   const Config saved = config_from_json(state.at("config"));
   loaded.config = config_from_json(state.at("config"), arguments.overrides);
   for (const std::string& difference : config_difference(saved, loaded.config)) {

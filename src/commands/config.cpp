@@ -4,9 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +18,7 @@
 #include "model/cost.hpp"
 #include "support/error.hpp"
 #include "support/log.hpp"
+#include "support/standard_streams.hpp"
 
 namespace polysketch::commands {
 namespace {
@@ -29,8 +30,6 @@ struct Options {
   bool changed = false;
   bool no_data = false;
 };
-
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void add_inputs(CLI::App& command, Options& options) {
   command.add_option("FILE", options.file, "configuration file (YAML)")->required();
@@ -96,10 +95,8 @@ void show(const Options& options) {
     if (!options.changed || std::find(changed.begin(), changed.end(), key) != changed.end())
       sources[key] = source;
   }
-  const nlohmann::ordered_json json = {
-      {"config", options.changed ? changed_to_json(resolved) : to_json(resolved.config)},
-      {"sources", sources}};
-  print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  print_json({{"config", options.changed ? changed_to_json(resolved) : to_json(resolved.config)},
+              {"sources", sources}});
 }
 
 }  // namespace
@@ -130,7 +127,7 @@ void add_config(CLI::App& app) {
   show_command->callback([options] { show(*options); });
 
   config->add_subcommand("schema", "Print the JSON schema of configuration files, for editors")
-      ->callback([] { print(config_schema().dump(2) + "\n"); });
+      ->callback([] { print_json(config_schema()); });
   config
       ->add_subcommand("reference",
                        "Print all keys with type, default, range and meaning (Markdown)")

@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,16 +11,19 @@
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/number_options.hpp"
 #include "data/corpus.hpp"
 #include "data/order_mixing.hpp"
 #include "data/sample_order.hpp"
 #include "data/token_cache.hpp"
 #include "data/token_cache_prepare.hpp"
 #include "data/tokenizer.hpp"
+#include "reporting/number_text.hpp"
 #include "reporting/progress_bar.hpp"
 #include "support/error.hpp"
 #include "support/hash.hpp"
 #include "support/log.hpp"
+#include "support/standard_streams.hpp"
 #include "support/stop_signal.hpp"
 #include "support/units.hpp"
 
@@ -63,11 +65,6 @@ std::vector<OpenSplit> open_splits(const Corpus& corpus, const std::string& aske
   return open;
 }
 
-/// Names of files need not be UTF-8.
-std::string json_text(const ordered_json& json) {
-  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
-}
-
 /// Tokenises what is missing, under a progress bar. Gives the seconds it took.
 double prepare_split(TokenCache& cache, const std::string& name, const DataConfig& config,
                      int64_t files) {
@@ -100,8 +97,7 @@ std::string percent(int64_t part, int64_t whole) {
 }
 
 std::string quotient(int64_t part, int64_t whole) {
-  return whole > 0 ? fmt::format("{:.3f}", static_cast<double>(part) / static_cast<double>(whole))
-                   : "-";
+  return whole > 0 ? short_number(static_cast<double>(part) / static_cast<double>(whole)) : "-";
 }
 
 /// How well the first windows of a run stand for the training split.
@@ -113,6 +109,7 @@ OrderMixing first_windows(const std::shared_ptr<TokenCache>& cache, const Config
 }
 
 void inspect(const Arguments& arguments) {
+  StopSignal::install_to_end();
   const Config all = arguments.config.resolve().config;
   const DataConfig& config = all.data;
   const Tokenizer tokenizer(config.tokenizer.path);
@@ -161,31 +158,30 @@ void inspect(const Arguments& arguments) {
                                               {"random_divergence", order->random}};
     }
     if (arguments.json) continue;
-    std::cout << fmt::format("{}\n", open.name)
-              << fmt::format("  files       {} ({}) of {}\n", found.files,
-                             format_bytes(static_cast<int64_t>(found.file_bytes)), summary.patterns)
-              << fmt::format(
-                     "  documents   {} ({} duplicates, {}); records without a document (empty or "
-                     "bad): {}\n",
-                     c.documents, found.duplicates, percent(found.duplicates, c.documents),
-                     c.skipped)
-              << fmt::format("  text        {} bytes, {} words{}\n", c.bytes, c.words,
-                             published > 0 ? fmt::format(" ({} of the {} published)",
-                                                         percent(c.words, published), published)
-                                           : "")
-              << fmt::format(
-                     "  tokens      {}: {} a word, {} a document (longest {}), {} bytes each; {} "
-                     "windows of {}\n",
-                     c.tokens, quotient(c.tokens, c.words), quotient(c.tokens, c.documents),
-                     found.longest, quotient(c.bytes, c.tokens), windows, config.context)
-              << fmt::format("  unknown     {} ({}), byte pieces {} ({})\n", c.unknown,
-                             percent(c.unknown, c.tokens), found.byte_pieces,
-                             percent(found.byte_pieces, c.tokens));
+    print(fmt::format("{}\n", open.name) +
+          fmt::format("  files       {} ({}) of {}\n", found.files,
+                      format_bytes(static_cast<int64_t>(found.file_bytes)), summary.patterns) +
+          fmt::format(
+              "  documents   {} ({} duplicates, {}); records without a document (empty or bad): "
+              "{}\n",
+              c.documents, found.duplicates, percent(found.duplicates, c.documents), c.skipped) +
+          fmt::format("  text        {} bytes, {} words{}\n", c.bytes, c.words,
+                      published > 0 ? fmt::format(" ({} of the {} published)",
+                                                  percent(c.words, published), published)
+                                    : "") +
+          fmt::format(
+              "  tokens      {}: {} a word, {} a document (longest {}), {} bytes each; {} windows "
+              "of {}\n",
+              c.tokens, quotient(c.tokens, c.words), quotient(c.tokens, c.documents), found.longest,
+              quotient(c.bytes, c.tokens), windows, config.context) +
+          fmt::format("  unknown     {} ({}), byte pieces {} ({})\n", c.unknown,
+                      percent(c.unknown, c.tokens), found.byte_pieces,
+                      percent(found.byte_pieces, c.tokens)));
     if (order) {
-      std::cout << fmt::format(
+      print(fmt::format(
           "  order       the first {} windows differ from the whole split by {:.4f} nats, as many "
           "random ones by {:.4f}\n",
-          order->windows.count, order->ordered, order->random);
+          order->windows.count, order->ordered, order->random));
     }
   }
   const BadRecords::Counts bad = corpus.bad_records().counts();
@@ -195,15 +191,13 @@ void inspect(const Arguments& arguments) {
                            {"by_cause", bad.by_cause},
                            {"empty_by_cause", bad.empty_by_cause}};
   if (arguments.json) {
-    std::cout << json_text(output) << "\n";
+    print_json(output);
   } else if (bad.bad > 0 || bad.split > 0) {
-    std::cout << fmt::format(
-        "bad records of this reading: {}; documents cut for their length: {}\n",
-        bad.bad > 0 ? corpus.bad_records().summary() : "none", bad.split);
+    print(fmt::format("bad records of this reading: {}; documents cut for their length: {}\n",
+                      bad.bad > 0 ? corpus.bad_records().summary() : "none", bad.split));
   }
   if (!arguments.json && bad.empty > 0)
-    std::cout << fmt::format("empty records of this reading: {}\n",
-                             corpus.bad_records().empty_summary());
+    print(fmt::format("empty records of this reading: {}\n", corpus.bad_records().empty_summary()));
 }
 
 void prepare(const Arguments& arguments) {
@@ -233,20 +227,20 @@ void prepare(const Arguments& arguments) {
         {"megabytes_per_second", mb},
         {"tokens_per_second", static_cast<double>(made.tokens) / seconds}};
     if (arguments.json) continue;
-    std::cout << fmt::format("{}: {} tokens of {} in {} files; ", open.name, total.tokens,
-                             format_bytes(total.bytes), files);
-    if (made.segments == 0) {
-      std::cout << "all in the cache already\n";
-    } else {
-      std::cout << fmt::format(
-          "tokenised {} tokens in {:.1f} s: {:.2f} MB/s, {} tokens/s\n", made.tokens, seconds, mb,
-          format_count(static_cast<int64_t>(static_cast<double>(made.tokens) / seconds)));
-    }
+    const std::string work =
+        made.segments == 0
+            ? "all in the cache already"
+            : fmt::format(
+                  "tokenised {} tokens in {:.1f} s: {:.2f} MB/s, {} tokens/s", made.tokens, seconds,
+                  mb,
+                  format_count(static_cast<int64_t>(static_cast<double>(made.tokens) / seconds)));
+    print(fmt::format("{}: {} tokens of {} in {} files; {}\n", open.name, total.tokens,
+                      format_bytes(total.bytes), files, work));
   }
   if (arguments.json) {
-    std::cout << json_text(output) << "\n";
+    print_json(output);
   } else {
-    std::cout << "cache: " << output["cache"].get<std::string>() << "\n";
+    print("cache: " + output["cache"].get<std::string>() + "\n");
   }
   if (corpus.bad_records().counts().bad > 0) log_warning(corpus.bad_records().summary());
 }
@@ -273,7 +267,9 @@ void verify(const Arguments& arguments) {
     ProgressBar bar("verifying " + open.name, files, "files");
     for (int64_t i = 0; i < files; ++i) {
       if (StopSignal::requested())
-        throw UserError(ExitCode::stopped, "stopped on request: start the same command again");
+        throw UserError(ExitCode::stopped,
+                        fmt::format("stopped on request ({}): start the same command again",
+                                    signal_name(StopSignal::number())));
       const CorpusFile& file = open.files.at(static_cast<size_t>(i));
       if (arguments.raw) {
         const auto holds = raw_file_holds(corpus, file);
@@ -300,16 +296,18 @@ void verify(const Arguments& arguments) {
                                    {"raw_files_not_checkable", raw_unchecked},
                                    {"faults", faults}};
     if (arguments.json) continue;
-    std::cout << fmt::format("{}: {} of {} files wholly in the cache, {} segments, {} checked",
-                             open.name, complete, files, split_segments, format_bytes(bytes));
-    if (arguments.raw) std::cout << fmt::format("; {} raw files hashed", raw_checked);
+    std::string line =
+        fmt::format("{}: {} of {} files wholly in the cache, {} segments, {} checked", open.name,
+                    complete, files, split_segments, format_bytes(bytes));
+    if (arguments.raw) line += fmt::format("; {} raw files hashed", raw_checked);
     if (raw_unchecked > 0)
-      std::cout << fmt::format(", {} in an object store not (the store vouches for them)",
-                               raw_unchecked);
-    std::cout << "\n";
-    for (const auto& fault : faults) std::cout << "  " << fault.get<std::string>() << "\n";
+      line +=
+          fmt::format(", {} in an object store not (the store vouches for them)", raw_unchecked);
+    line += "\n";
+    for (const auto& fault : faults) line += "  " + fault.get<std::string>() + "\n";
+    print(line);
   }
-  if (arguments.json) std::cout << json_text(output) << "\n";
+  if (arguments.json) print_json(output);
   if (changed > 0) {
     throw UserError(
         ExitCode::bad_data,
@@ -333,9 +331,8 @@ CLI::App* add_command(CLI::App& parent, const char* name, const char* help,
   command->add_option("--split", arguments->split, "which split")
       ->check(CLI::IsMember({"all", "train", "validation", "test"}))
       ->capture_default_str();
-  command->add_option("--files", arguments->files, "only the first N files of a split; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_count(*command, "--files", arguments->files, 0, int64_t{1} << 40,
+            "only the first N files of a split; 0: all");
   command->add_flag("--json", arguments->json, "print one JSON object");
   if (run == verify)
     command->add_flag("--raw", arguments->raw,

@@ -3,48 +3,45 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <iostream>
 #include <memory>
 #include <optional>
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/number_options.hpp"
 #include "data/corpus.hpp"
 #include "data/corpus_description.hpp"
 #include "distributed/world.hpp"
 #include "evaluation/perplexity.hpp"
 #include "model/device.hpp"
 #include "model/memory.hpp"
+#include "reporting/number_text.hpp"
 #include "reporting/progress_bar.hpp"
 #include "support/exit.hpp"
 #include "support/hash.hpp"
 #include "support/log.hpp"
+#include "support/standard_streams.hpp"
 #include "support/stop_signal.hpp"
-#include "support/units.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch::commands {
 namespace {
 
 struct Arguments {
   ModelArguments model;
-  std::string split;  // empty: test, or validation where there is no test split
-  std::string context, stride, tokens;
+  std::string split;  ///< empty: test, or validation where there is no test split
+  int64_t context = 0, stride = 0, tokens = 0;  ///< 0: the run's, the window, the whole split
   bool json = false;
 };
 
-int64_t count_argument(const char* option, const std::string& text, int64_t fallback) {
-  if (text.empty() || text == "all") return fallback;
-  const auto value = parse_count(text);
-  if (!value || *value < 1)
-    throw UserError(ExitCode::usage,
-                    fmt::format("{}: got '{}', want a whole number of at least 1, like 4096 or 4k",
-                                option, text));
-  return *value;
+/// Perplexities are compared by four digits at most.
+std::string four_digits(double value) {
+  return value < 9999.5 ? fmt::format("{:.4g}", value) : short_number(value);
 }
 
-void print(const Perplexity& p, const Config& config, const PerplexityOptions& options,
-           const Tokenizer& tokenizer, const Arguments& arguments,
-           const CheckpointStore::Loaded& checkpoint) {
+void print_figures(const Perplexity& p, const Config& config, const PerplexityOptions& options,
+                   const Tokenizer& tokenizer, const Arguments& arguments,
+                   const CheckpointStore::Loaded& checkpoint) {
   const int64_t stride = options.stride == 0 ? options.context : options.stride;
   const bool words_valid = p.complete && tokenizer.lossless();
   if (arguments.json) {
@@ -75,26 +72,26 @@ void print(const Perplexity& p, const Config& config, const PerplexityOptions& o
       json["bits_per_byte"] = p.bits_per_byte();
       json["perplexity_per_word"] = p.per_word();
     }
-    std::cout << json.dump(2) << "\n";
-    return;
+    return print_json(json);
   }
-  std::cout << fmt::format("{} {} of {} (step {})\n", config.data.corpus, split_name(options.split),
-                           checkpoint.directory.string(), checkpoint.step);
-  std::cout << fmt::format("  nats/token       {:.5f}\n  perplexity       {:.4f}\n",
-                           p.nats_per_token(), p.per_token());
+  std::string text =
+      fmt::format("{} {} of {} (step {})\n", config.data.corpus, split_name(options.split),
+                  checkpoint.directory.string(), checkpoint.step);
+  text += fmt::format("  nats/token       {:.4f}\n  perplexity       {}\n", p.nats_per_token(),
+                      four_digits(p.per_token()));
   if (p.complete) {
     const char* mark =
         words_valid ? "" : "   (the tokenizer does not keep all of the text: not comparable)";
-    std::cout << fmt::format("  bits/byte        {:.5f}{}\n  perplexity/word  {:.4f}{}\n",
-                             p.bits_per_byte(), mark, p.per_word(), mark);
+    text += fmt::format("  bits/byte        {:.4f}{}\n  perplexity/word  {}{}\n", p.bits_per_byte(),
+                        mark, four_digits(p.per_word()), mark);
   }
-  std::cout << fmt::format(
-      "  {} tokens scored of {}, {} words, {} bytes, {} documents, {} unknown; window {}, stride "
-      "{}, {}; tokenizer {}; {:.1f} s\n",
-      p.counts.scored, p.counts.tokens, p.words, p.counts.bytes, p.counts.documents,
-      p.counts.unknown, options.context, stride,
-      config.data.mask_documents ? "documents masked" : "packed", tokenizer.sha256().substr(0, 12),
-      p.seconds);
+  print(text + fmt::format("  {} tokens scored of {}, {} words, {} bytes, {} documents, {} "
+                           "unknown; window {}, stride "
+                           "{}, {}; tokenizer {}; {:.1f} s\n",
+                           p.counts.scored, p.counts.tokens, p.words, p.counts.bytes,
+                           p.counts.documents, p.counts.unknown, options.context, stride,
+                           config.data.mask_documents ? "documents masked" : "packed",
+                           tokenizer.sha256().substr(0, 12), p.seconds));
 }
 
 /// What tells one checkpoint from another: the hashes of its files.
@@ -120,14 +117,14 @@ Split split_to_measure(const Corpus& corpus) {
 void measure(const Arguments& arguments, const ModelArguments& model, World& world) {
   PerplexityOptions options;
   if (!arguments.split.empty()) options.split = parse_split(arguments.split);
-  options.stride = count_argument("--stride", arguments.stride, 0);
-  options.max_tokens = count_argument("--tokens", arguments.tokens, 0);
+  options.stride = arguments.stride;
+  options.max_tokens = arguments.tokens;
   options.stop = [] { return StopSignal::requested(); };
   options.collectives = &world.collectives();
   std::optional<Corpus> corpus;
   const LoadedModel loaded = load_model(model, [&](const LoadedModel& found, const at::Device&) {
     const Config& config = found.config;
-    options.context = count_argument("--context", arguments.context, config.data.context);
+    options.context = arguments.context > 0 ? arguments.context : config.data.context;
     if (options.stride > options.context)
       throw UserError(ExitCode::usage,
                       "--stride: must not be larger than the window, or tokens would be skipped");
@@ -146,12 +143,17 @@ void measure(const Arguments& arguments, const ModelArguments& model, World& wor
   const auto measured =
       measure_perplexity(*loaded.model, config.data, *corpus, *loaded.tokenizer, options);
   if (!measured) {
+    if (world.leads())
+      log_info(
+          "stopped" +
+          (StopSignal::requested() ? " by " + signal_name(StopSignal::number()) : std::string()) +
+          " before the split was scored: start the same command again");
     set_exit_code(ExitCode::stopped);
     return;
   }
   if (!world.leads()) return;
   bar.reset();
-  print(*measured, config, options, *loaded.tokenizer, arguments, loaded.checkpoint);
+  print_figures(*measured, config, options, *loaded.tokenizer, arguments, loaded.checkpoint);
 }
 
 void run_perplexity(const Arguments& arguments) {
@@ -163,8 +165,9 @@ void run_perplexity(const Arguments& arguments) {
   if (world->device().is_cuda()) model.device = fmt::format("cuda:{}", world->device().index());
   try {
     measure(arguments, model, *world);
-  } catch (const UserError& error) {
-    world->announce_end(error.code(), error.what());
+  } catch (const std::exception& error) {
+    const ErrorReport found = report_of(error);
+    world->announce_end(found.code, found.text);
     throw;
   }
 }
@@ -190,13 +193,14 @@ void add_evaluate(CLI::App& app) {
   perplexity->add_option("--split", arguments->split,
                          "train, validation or test; default: test, or validation where the corpus "
                          "has no test split");
-  perplexity
-      ->add_option("--context", arguments->context, "window N; default: the run's data.context")
-      ->type_name("N");
-  perplexity->add_option("--stride", arguments->stride, "targets per window; default: N")
-      ->type_name("N");
-  perplexity->add_option("--tokens", arguments->tokens, "score only the first so many tokens")
-      ->type_name("N");
+  add_count(*perplexity, "--context", arguments->context, 1, int64_t{1} << 40,
+            "window N; default: the run's data.context");
+  add_count(*perplexity, "--stride", arguments->stride, 1, int64_t{1} << 40,
+            "targets per window; default: N");
+  add_checked(*perplexity, "--tokens", "N", "all", "score only the first so many tokens",
+              [arguments](const std::string& text) {
+                arguments->tokens = text == "all" ? 0 : checked_count("--tokens", text, 1);
+              });
   perplexity->add_flag("--json", arguments->json, "print one JSON object");
   perplexity->callback([arguments] { run_perplexity(*arguments); });
 }

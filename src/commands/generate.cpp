@@ -3,14 +3,16 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <iostream>
-#include <iterator>
 #include <memory>
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/number_options.hpp"
 #include "evaluation/generator.hpp"
 #include "support/error.hpp"
+#include "support/exit.hpp"
+#include "support/log.hpp"
+#include "support/standard_streams.hpp"
 #include "support/stop_signal.hpp"
 #include "support/text.hpp"
 
@@ -27,13 +29,13 @@ struct Arguments {
 };
 
 void run(const Arguments& arguments) {
+  // Read first: from here on a signal waits for the next token.
+  const std::string prompt = arguments.prompt == "-" ? read_standard_input() : arguments.prompt;
   StopSignal::install();
   LoadedModel loaded = load_model(arguments.model);
   SamplingOptions options = arguments.sampling;
   options.context = loaded.config.data.context;
   if (!arguments.keep_going) options.stop = loaded.tokenizer->eos();
-  std::string prompt = arguments.prompt;
-  if (prompt == "-") prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   if (const auto at = invalid_utf8_at(prompt)) {
     throw UserError(
         ExitCode::bad_data,
@@ -61,12 +63,13 @@ void run(const Arguments& arguments) {
                          {"tokens", added.size()},
                          {"tokens_per_second", static_cast<double>(added.size()) / seconds}});
     } else {
-      if (arguments.samples > 1) std::cout << fmt::format("--- seed {}\n", mine.seed);
-      std::cout << text << "\n" << std::flush;
+      print((arguments.samples > 1 ? fmt::format("--- seed {}\n", mine.seed) : "") + text + "\n");
     }
   }
-  if (arguments.json)
-    std::cout << results.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+  if (arguments.json) print_json(results);
+  if (!StopSignal::requested()) return;
+  log_info("stopped by " + signal_name(StopSignal::number()) + ": the text ends where it was");
+  set_exit_code(ExitCode::stopped);
 }
 
 }  // namespace
@@ -82,26 +85,16 @@ void add_generate(CLI::App& app) {
   command->add_option(
       "--prompt", arguments->prompt,
       "text to continue; - reads it from standard input; empty: the start of a document");
-  command->add_option("--tokens", sampling.tokens, "most tokens to add")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
-      ->capture_default_str();
-  command->add_option("--temperature", sampling.temperature, "0: always the most probable token")
-      ->check(CLI::Range(0.0, 100.0))
-      ->capture_default_str();
-  command
-      ->add_option("--top-k", sampling.top_k, "draw from the k most probable tokens only; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command
-      ->add_option("--top-p", sampling.top_p,
-                   "draw from the smallest set with this probability only")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command->add_option("--seed", sampling.seed, "the same seed gives the same text")
-      ->capture_default_str();
-  command->add_option("--samples", arguments->samples, "texts, with seeds counted up")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  add_count(*command, "--tokens", sampling.tokens, 1, int64_t{1} << 40, "most tokens to add");
+  add_real(*command, "--temperature", sampling.temperature, 0, 100,
+           "0: always the most probable token");
+  add_count(*command, "--top-k", sampling.top_k, 0, int64_t{1} << 40,
+            "draw from the k most probable tokens only; 0: all");
+  add_real(*command, "--top-p", sampling.top_p, 0, 1,
+           "draw from the smallest set with this probability only");
+  add_count(*command, "--seed", sampling.seed, 0, kAnyCount, "the same seed gives the same text");
+  add_count(*command, "--samples", arguments->samples, 1, int64_t{1} << 40,
+            "texts, with seeds counted up");
   command->add_flag("--keep-going", arguments->keep_going, "go on past the end of a document");
   command->add_flag("--json", arguments->json, "print a JSON array");
   command->callback([arguments] { run(*arguments); });

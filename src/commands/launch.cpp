@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -12,17 +12,18 @@
 #include <system_error>
 
 #include "commands/commands.hpp"
+#include "commands/number_options.hpp"
 #include "launch/place.hpp"
 #include "support/error.hpp"
 #include "support/exit.hpp"
-#include "support/units.hpp"
+#include "support/standard_streams.hpp"
 
 namespace polysketch::commands {
 namespace {
 
 struct Arguments {
   LaunchOptions options;
-  std::string restart_on = "signal,70,74,76", grace = "30s", stop_grace = "10min";
+  std::string restart_on = "signal,70,74,76";
   bool where = false, json = false;
 };
 
@@ -31,52 +32,41 @@ struct Arguments {
 std::string this_program() {
   std::error_code error;
   const auto path = std::filesystem::read_symlink("/proc/self/exe", error);
-  return error || !std::filesystem::exists(path) ? "/proc/self/exe" : path.string();
-}
-
-double seconds(const char* option, const std::string& text) {
-  const auto value = parse_duration(text);
-  if (!value)
-    throw UserError(ExitCode::usage,
-                    fmt::format("{}: got '{}', want a time as 30s or 10min", option, text));
-  return *value;
+  return error || !std::filesystem::exists(path, error) ? "/proc/self/exe" : path.string();
 }
 
 void print_place(bool json) {
   const Place place = find_place(process_environment());
-  std::string text = describe(place);
-  if (!place.note.empty()) text += "; " + place.note;
   if (json) {
-    const nlohmann::ordered_json row = {{"rank", place.rank},
-                                        {"world", place.world},
-                                        {"local_rank", place.local_rank},
-                                        {"local_world", place.local_world},
-                                        {"host", place.host},
-                                        {"port", place.port},
-                                        {"file", place.file},
-                                        {"agent_store", place.agent_store},
-                                        {"attempt", place.attempt},
-                                        {"source", place.source},
-                                        {"note", place.note}};
-    text = row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    return print_json({{"rank", place.rank},
+                       {"world", place.world},
+                       {"local_rank", place.local_rank},
+                       {"local_world", place.local_world},
+                       {"host", place.host},
+                       {"port", place.port},
+                       {"file", place.file},
+                       {"agent_store", place.agent_store},
+                       {"attempt", place.attempt},
+                       {"source", place.source},
+                       {"note", place.note}},
+                      -1);
   }
-  text += '\n';
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print(describe(place) + (place.note.empty() ? "" : "; " + place.note) + "\n");
 }
 
 void run(Arguments& arguments) {
   if (arguments.where) return print_place(arguments.json);
   LaunchOptions& options = arguments.options;
+  options.restart_on = parse_restart_rule(arguments.restart_on);
   if (options.command.empty())
     throw UserError(ExitCode::usage,
                     "launch: nothing to launch: give the command of a rank behind --, as: launch "
                     "--nproc 2 -- train CONFIG");
   if (options.command.front() == "launch")
     throw UserError(ExitCode::usage, "launch: launches anything but itself");
+  options.document =
+      std::find(options.command.begin(), options.command.end(), "--json") != options.command.end();
   options.command.insert(options.command.begin(), this_program());
-  options.restart_on = parse_restart_rule(arguments.restart_on);
-  options.grace = seconds("--grace", arguments.grace);
-  options.stop_grace = seconds("--stop-grace", arguments.stop_grace);
   set_exit_code(static_cast<ExitCode>(launch(options)));
 }
 
@@ -92,7 +82,9 @@ void add_launch(CLI::App& app) {
       "share of the processors (OMP_NUM_THREADS; one that is set already stays, and "
       "training.threads wins over both). Its output comes out "
       "line\n"
-      "by line behind '[rank] '.\n\n"
+      "by line behind '[rank] '; with --json in the command, standard output is the document of "
+      "rank "
+      "0 alone, as it is.\n\n"
       "  polysketch launch --nproc 8 -- train configs/pg19/small-8k-softmax.yaml\n"
       "  polysketch launch --nproc 8 --max-restarts 3 --log-dir runs/logs -- train "
       "configs/pg19/small-8k-softmax.yaml --set "
@@ -100,10 +92,11 @@ void add_launch(CLI::App& app) {
       "Two machines, with the same command on both but for --node-rank 0 and 1:\n"
       "  polysketch launch --nproc 8 --nnodes 2 --node-rank 0 --host node-a --port 29500 -- train "
       "CONFIG\n\n"
-      "SIGTERM, SIGINT and SIGUSR1 are passed on once: the processes finish the step, save and end "
-      "with 75, and so does launch. A second "
-      "signal\n"
-      "kills them. When one process fails the others are ended, and the whole group starts again "
+      "Every signal that asks for an end (SIGTERM, SIGINT, SIGHUP, SIGUSR1 and the like) is passed "
+      "on once: the processes finish the step,\n"
+      "save and end with 75, and so does launch. A second SIGTERM, SIGINT, SIGQUIT, SIGUSR1 or "
+      "SIGUSR2 kills them. When one process fails the others are ended, and the whole group starts "
+      "again "
       "and goes on from the last checkpoint, up "
       "to\n"
       "--max-restarts times. The exit code is that of the process that failed first by its own "
@@ -112,38 +105,28 @@ void add_launch(CLI::App& app) {
       "docs/distributed.md says more.");
   const auto arguments = std::make_shared<Arguments>();
   LaunchOptions& options = arguments->options;
-  command->add_option("--nproc", options.local_world, "processes on this machine, one for each GPU")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  command->add_option("--nnodes", options.nodes, "machines, each of which runs this command")
-      ->check(CLI::Range(1, 65536));
-  command->add_option("--node-rank", options.node_rank, "number of this machine, from 0")
-      ->check(CLI::Range(0, 65535));
+  add_count(*command, "--nproc", options.local_world, 1, 1024,
+            "processes on this machine, one for each GPU");
+  add_count(*command, "--nnodes", options.nodes, 1, 65'536,
+            "machines, each of which runs this command");
+  add_count(*command, "--node-rank", options.node_rank, 0, 65'535,
+            "number of this machine, from 0");
   command->add_option("--host", options.host, "address of machine 0, where all meet")
       ->capture_default_str();
-  command
-      ->add_option("--port", options.port, "port of machine 0, where all meet; default: a free one")
-      ->check(CLI::Range(1, 65535));
-  command
-      ->add_option("--max-restarts", options.max_restarts,
-                   "how often the group is started anew after a failure")
-      ->check(CLI::Range(0, 1'000'000))
-      ->capture_default_str();
+  add_count(*command, "--port", options.port, 1, 65'535,
+            "port of machine 0, where all meet; default: a free one");
+  add_count(*command, "--max-restarts", options.max_restarts, 0, 1'000'000,
+            "how often the group is started anew after a failure");
   command
       ->add_option("--restart-on", arguments->restart_on,
                    "failures that are worth it: 'signal' (killed by one) and exit codes; or none")
       ->type_name("LIST")
       ->capture_default_str();
-  command
-      ->add_option("--grace", arguments->grace,
-                   "time from SIGTERM to SIGKILL for the others when one failed")
-      ->type_name("TIME")
-      ->capture_default_str();
-  command
-      ->add_option("--stop-grace", arguments->stop_grace,
-                   "time to save and end after a signal to stop")
-      ->type_name("TIME")
-      ->capture_default_str();
+  constexpr double longest = 365 * 86400.0;
+  add_duration(*command, "--grace", options.grace, 0, longest, "30s",
+               "time from SIGTERM to SIGKILL for the others when one failed");
+  add_duration(*command, "--stop-grace", options.stop_grace, 0, longest, "10min",
+               "time to save and end after a signal to stop");
   command
       ->add_option("--log-dir", options.log_folder,
                    "folder in which rank-N.log gets the output of rank N, too")

@@ -2,13 +2,16 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <iostream>
+#include <algorithm>
 #include <memory>
 
 #include "commands/cluster_plan.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/number_options.hpp"
 #include "model/cost.hpp"
+#include "reporting/number_text.hpp"
+#include "support/standard_streams.hpp"
 #include "support/units.hpp"
 #include "training/trainer.hpp"
 
@@ -17,24 +20,14 @@ namespace {
 
 struct Arguments {
   ConfigArguments config;
-  std::string tokens_per_second;
+  double tokens_per_second = 0;  ///< 0: not given
   ClusterArguments cluster;
   bool json = false;
 };
 
 void run(const Arguments& arguments) {
   const Config config = arguments.config.resolve().config;
-  double speed = 0;
-  if (!arguments.tokens_per_second.empty()) {
-    const auto count = parse_count(arguments.tokens_per_second);
-    if (!count || *count < 1) {
-      throw UserError(
-          ExitCode::usage,
-          fmt::format("--tokens-per-second: got '{}', want a number of at least 1, like 400k",
-                      arguments.tokens_per_second));
-    }
-    speed = static_cast<double>(*count);
-  }
+  const double speed = arguments.tokens_per_second;
   nlohmann::ordered_json cluster;
   if (arguments.cluster.given()) cluster = cluster_plan(config, arguments.cluster, speed);
   const TrainingConfig& training = config.training;
@@ -66,35 +59,35 @@ void run(const Arguments& arguments) {
                                 {"seconds", nullptr}};
     if (speed > 0) json["seconds"] = seconds;
     if (!cluster.is_null()) json["cluster"] = cluster;
-    std::cout << json.dump(2) << "\n";
-    return;
+    return print_json(json);
   }
   const auto& m = config.model;
-  std::cout << fmt::format(
-                   "model          {} parameters, {} of them embedding; {} layers x {} wide, {} "
-                   "heads, hidden {}, vocabulary {}\n",
-                   format_count(cost.parameters), format_count(cost.embedding_parameters), m.layers,
-                   m.width, m.heads, m.hidden, m.vocabulary)
-            << fmt::format(
-                   "FLOPs a token  {:.4g} G with all T x T pairs, {:.4g} G causal (forward and "
-                   "backward, T = {})\n",
-                   cost.flops_per_token / 1e9, cost.flops_per_token_causal / 1e9,
-                   config.data.context)
-            << fmt::format("run            {} steps of {} tokens = {} tokens, {:.3g} FLOPs\n",
-                           training.steps, format_count(training.batch_tokens),
-                           format_count(static_cast<int64_t>(tokens)),
-                           tokens * cost.flops_per_token)
-            << fmt::format(
-                   "memory         {} = weights {} + gradients {} + optimiser {} + activations {} "
-                   "(micro-batch of {} tokens)\n",
-                   format_bytes(total), format_bytes(cost.weight_bytes),
-                   format_bytes(cost.gradient_bytes), format_bytes(cost.optimizer_bytes),
-                   format_bytes(cost.activation_bytes), format_count(micro))
-            << fmt::format("checkpoint     {}\n", format_bytes(cost.checkpoint_bytes));
+  std::string text =
+      fmt::format(
+          "model          {} parameters, {} of them embedding; {} layers x {} wide, {} "
+          "heads, hidden {}, vocabulary {}\n",
+          format_count(cost.parameters), format_count(cost.embedding_parameters), m.layers, m.width,
+          m.heads, m.hidden, m.vocabulary) +
+      fmt::format(
+          "FLOPs a token  {:.4g} G with all T x T pairs, {:.4g} G causal (forward and "
+          "backward, T = {})\n",
+          cost.flops_per_token / 1e9, cost.flops_per_token_causal / 1e9, config.data.context) +
+      fmt::format("run            {} steps of {} tokens = {} tokens, {:.3g} FLOPs\n",
+                  training.steps, format_count(training.batch_tokens),
+                  format_count(static_cast<int64_t>(std::min(tokens, 9e18))),
+                  tokens * cost.flops_per_token) +
+      fmt::format(
+          "memory         {} = weights {} + gradients {} + optimiser {} + activations {} "
+          "(micro-batch of {} tokens)\n",
+          format_bytes(total), format_bytes(cost.weight_bytes), format_bytes(cost.gradient_bytes),
+          format_bytes(cost.optimizer_bytes), format_bytes(cost.activation_bytes),
+          format_count(micro)) +
+      fmt::format("checkpoint     {}\n", format_bytes(cost.checkpoint_bytes));
   if (speed > 0)
-    std::cout << fmt::format("time           {} at {} tokens/s\n", format_duration(seconds),
-                             format_count(static_cast<int64_t>(speed)));
-  if (!cluster.is_null()) std::cout << cluster_plan_text(cluster);
+    text += fmt::format("time           {} at {} tokens/s\n", format_duration(seconds),
+                        short_rate(speed));
+  if (!cluster.is_null()) text += cluster_plan_text(cluster);
+  print(text);
 }
 
 }  // namespace
@@ -108,10 +101,12 @@ void add_plan(CLI::App& app) {
       "--interconnect 400Gb --scaling");
   auto arguments = std::make_shared<Arguments>();
   add_config_arguments(*command, arguments->config);
-  auto* speed = command
-                    ->add_option("--tokens-per-second", arguments->tokens_per_second,
-                                 "a measured speed of one device (bench step), for the time")
-                    ->type_name("N");
+  auto* speed = add_checked(*command, "--tokens-per-second", "N", "",
+                            "a measured speed of one device (bench step), for the time",
+                            [arguments](const std::string& text) {
+                              arguments->tokens_per_second =
+                                  checked_speed("--tokens-per-second", text);
+                            });
   add_cluster_arguments(*command, arguments->cluster, speed);
   command->add_flag("--json", arguments->json, "print one JSON object");
   command->callback([arguments] { run(*arguments); });

@@ -3,14 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "config/load.hpp"
 #include "model/cost.hpp"
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
 
 namespace polysketch::commands {
@@ -19,12 +19,13 @@ namespace {
 using nlohmann::json;
 
 json read_json(const std::string& path, const char* made_by) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream)
-    throw UserError(
-        ExitCode::missing_input,
-        fmt::format("{}: cannot be read: give a file that '{}' printed", path, made_by));
-  const std::string text{std::istreambuf_iterator<char>(stream), {}};
+  std::string text;
+  try {
+    text = read_file(path);
+  } catch (const UserError& error) {
+    throw UserError(error.code(),
+                    fmt::format("{}: give a file that '{}' printed", error.what(), made_by));
+  }
   json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!value.is_object())
     throw UserError(
@@ -56,7 +57,7 @@ MeasuredStep read_measured_step(const std::string& file, const Config& config) {
   measured.seconds = positive(step, "seconds_per_step", file, kStep);
   measured.batch_tokens = positive(step, "batch_tokens", file, kStep);
   measured.micro_batch_tokens =
-      static_cast<int64_t>(positive(step, "micro_batch_tokens", file, kStep));
+      static_cast<int64_t>(std::min(positive(step, "micro_batch_tokens", file, kStep), 9e18));
   if (const auto device = step.find("device"); device != step.end() && device->is_string())
     measured.device = device->get<std::string>();
 

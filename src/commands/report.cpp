@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,14 +10,17 @@
 #include "commands/common.hpp"
 #include "reporting/html_report.hpp"
 #include "reporting/run_history.hpp"
-#include "support/durable_file.hpp"
 #include "support/log.hpp"
+#include "support/output_file.hpp"
+#include "support/stop_signal.hpp"
 #include "support/units.hpp"
 
 namespace polysketch::commands {
 namespace {
 
 void report(const std::vector<std::string>& folders, const std::string& output) {
+  StopSignal::install_to_end();
+  const OutputFile page("--output", output);
   std::vector<RunHistory> runs;
   for (const std::string& folder : folders) {
     require_run_folder(folder);
@@ -29,10 +31,9 @@ void report(const std::vector<std::string>& folders, const std::string& output) 
   }
   tell_names_apart(runs);
   const std::string html = html_report(runs);
-  const std::filesystem::path path(output);
-  if (path.has_parent_path()) polysketch::create_directories(path.parent_path());
-  write_file_durably(path, html);
-  log_info(fmt::format("{}: {} of {}", output, format_bytes(static_cast<int64_t>(html.size())),
+  page.write(html);
+  log_info(fmt::format("{}: {} of {}", page.place(),
+                       format_bytes(static_cast<int64_t>(html.size())),
                        runs.size() == 1 ? "1 run" : fmt::format("{} runs", runs.size())));
 }
 
@@ -49,7 +50,7 @@ void add_report(CLI::App& app) {
   command->add_option("RUN", options->runs, "run folders")->required();
   command
       ->add_option("--output,-o", options->output,
-                   "the page: one HTML file that needs nothing else")
+                   "the page: one HTML file that needs nothing else; - for standard output")
       ->capture_default_str();
   command->callback([options] { report(options->runs, options->output); });
 }

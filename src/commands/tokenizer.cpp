@@ -5,10 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <chrono>
-#include <cstdio>
 #include <functional>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -17,15 +14,18 @@
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/number_options.hpp"
 #include "data/cleaning.hpp"
 #include "data/corpus.hpp"
 #include "data/loose_files.hpp"
 #include "data/tokenizer.hpp"
 #include "data/tokenizer_training.hpp"
 #include "support/build_info.hpp"
-#include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/log.hpp"
+#include "support/output_file.hpp"
+#include "support/standard_streams.hpp"
+#include "support/stop_signal.hpp"
 #include "support/text.hpp"
 #include "support/units.hpp"
 
@@ -33,16 +33,6 @@ namespace polysketch::commands {
 namespace {
 
 using nlohmann::ordered_json;
-
-int64_t count_option(const std::string& name, const std::string& text, int64_t least) {
-  const auto value = parse_count(text);
-  if (!value || *value < least) {
-    throw UserError(ExitCode::usage,
-                    fmt::format("{}: got '{}', want a whole number from {} (10k, 32Mi, ...)", name,
-                                text, least));
-  }
-  return *value;
-}
 
 /// Where the texts of a command come from: files and folders, or a split of a corpus.
 struct TextArguments {
@@ -138,9 +128,9 @@ ReadText each_document(const TextArguments& arguments, const std::vector<std::st
 
 struct TrainArguments {
   TextArguments text;
-  std::string vocabulary = "32000", output, recipe = "paper", type, sample_bytes = "10M",
-              seed = "1", threads = "4";
-  std::optional<double> coverage;
+  int64_t vocabulary = 32000, sample_bytes = 10'000'000, seed = 1, threads = 4;
+  std::string output, recipe = "paper", type;
+  double coverage = 0;  ///< 0: the recipe's
   bool byte_fallback = false, no_byte_fallback = false, json = false;
   std::vector<std::string> user_pieces;
 };
@@ -148,17 +138,14 @@ struct TrainArguments {
 TokenizerTraining training_settings(const TrainArguments& arguments) {
   TokenizerTraining settings;
   settings.recipe = parse_recipe(arguments.recipe).value();
-  settings.vocabulary = count_option("--vocab-size", arguments.vocabulary, 8);
-  if (settings.vocabulary > (int64_t{1} << 20))
-    throw UserError(ExitCode::usage,
-                    fmt::format("--vocab-size: got {}, want at most 1048576", settings.vocabulary));
+  settings.vocabulary = arguments.vocabulary;
   if (arguments.type == "unigram") settings.type = TokenizerType::unigram;
   if (arguments.type == "bpe") settings.type = TokenizerType::bpe;
-  settings.coverage = arguments.coverage;
+  if (arguments.coverage > 0) settings.coverage = arguments.coverage;
   if (arguments.byte_fallback) settings.byte_fallback = true;
   if (arguments.no_byte_fallback) settings.byte_fallback = false;
-  settings.seed = static_cast<uint64_t>(count_option("--seed", arguments.seed, 0));
-  settings.threads = std::min<int64_t>(count_option("--threads", arguments.threads, 1), 1024);
+  settings.seed = static_cast<uint64_t>(arguments.seed);
+  settings.threads = arguments.threads;
   if (arguments.text.cleaning_mode() == Cleaning::markers)
     settings.user_pieces.assign(kWikiMarkers.begin(), kWikiMarkers.end());
   for (const auto& piece : arguments.user_pieces) {
@@ -173,9 +160,17 @@ TokenizerTraining training_settings(const TrainArguments& arguments) {
 }
 
 void train(const TrainArguments& arguments) {
+  StopSignal::install_to_end();
   const TokenizerTraining settings = training_settings(arguments);
-  LineSample sample(count_option("--sample-bytes", arguments.sample_bytes, 1), settings.seed,
-                    keeps_line_ends(settings.recipe));
+  const OutputFile output("--output", arguments.output);
+  if (output.is_standard_output() && arguments.json)
+    throw UserError(
+        ExitCode::usage,
+        "--json: prints on standard output, where --output puts the model: give --output "
+        "the name of a file");
+  std::optional<OutputFile> beside;
+  if (output.is_regular()) beside.emplace("--output", arguments.output + ".json");
+  LineSample sample(arguments.sample_bytes, settings.seed, keeps_line_ends(settings.recipe));
   const ReadText read = each_document(
       arguments.text, {arguments.output, arguments.output + ".json"},
       [&](uint64_t number) { sample.begin_file(number); },
@@ -188,13 +183,10 @@ void train(const TrainArguments& arguments) {
       counts.split_lines > 0
           ? fmt::format("; {} lines were too long for one piece and split", counts.split_lines)
           : ""));
-  const std::filesystem::path output = arguments.output;
-  if (output.has_parent_path()) polysketch::create_directories(output.parent_path());
   const std::string model = train_tokenizer(settings, sample.take());
-  write_file_durably(output, model);
-  const Tokenizer tokenizer(arguments.output);
+  const Tokenizer tokenizer = Tokenizer::from_bytes(model, output.place());
   ordered_json record = training_record(settings);
-  record["sample"] = {{"bytes_limit", count_option("--sample-bytes", arguments.sample_bytes, 1)},
+  record["sample"] = {{"bytes_limit", arguments.sample_bytes},
                       {"documents", counts.documents},
                       {"lines", counts.lines},
                       {"bytes", counts.bytes},
@@ -212,26 +204,32 @@ void train(const TrainArguments& arguments) {
   record["losses"] = tokenizer.losses();
   record["sha256"] = tokenizer.sha256();
   record["versions"] = build_info();
-  // Names of files need not be UTF-8.
-  const std::string text = record.dump(2, ' ', false, ordered_json::error_handler_t::replace);
-  write_file_durably(arguments.output + ".json", text + "\n");
+  output.write(model);
+  if (beside) {
+    beside->write(json_text(record) + "\n");
+  } else {
+    log_info(output.place() + ": is no regular file, so no record is written beside it");
+  }
+  const std::string made = fmt::format(
+      "{}: {} pieces, {}, {}, sha256 {}", output.place(), tokenizer.vocabulary(),
+      tokenizer_type_name(tokenizer.model().type),
+      tokenizer.lossless() ? "lossless" : "not lossless", tokenizer.sha256().substr(0, 16));
   if (!tokenizer.lossless()) {
     log_warning(fmt::format(
         "{}: does not keep {}: the original text cannot be recovered, and bits per byte are not "
         "valid{}",
-        arguments.output, fmt::join(tokenizer.losses(), "; "),
+        output.place(), fmt::join(tokenizer.losses(), "; "),
         settings.recipe == TokenizerRecipe::bpe_bytes
             ? ""
             : fmt::format("; the recipe '{}' is lossless",
                           recipe_name(TokenizerRecipe::bpe_bytes))));
   }
   if (arguments.json) {
-    fmt::print("{}\n", text);
+    print_json(record);
+  } else if (output.is_standard_output()) {
+    log_info(made);
   } else {
-    fmt::print("{}: {} pieces, {}, {}, sha256 {}\n", arguments.output, tokenizer.vocabulary(),
-               tokenizer_type_name(tokenizer.model().type),
-               tokenizer.lossless() ? "lossless" : "not lossless",
-               tokenizer.sha256().substr(0, 16));
+    print(made + "\n");
   }
 }
 
@@ -276,7 +274,7 @@ struct CodeArguments {
   /// The words of the command line, else standard input.
   std::string text() const {
     if (!words.empty()) return fmt::format("{}", fmt::join(words, " "));
-    return {std::istreambuf_iterator<char>(std::cin), {}};
+    return read_standard_input();
   }
 };
 
@@ -292,7 +290,7 @@ void print_encoded(const Tokenizer& tokenizer, std::string_view text, bool as_id
     if (!line.empty()) line += ' ';
     line += as_ids ? std::to_string(id) : escaped(tokenizer.piece(id));
   }
-  fmt::print("{}\n", line);
+  print(line + "\n");
 }
 
 void encode(const CodeArguments& arguments) {
@@ -334,12 +332,12 @@ void decode(const CodeArguments& arguments) {
   };
   const std::string text(without_byte_order_mark(arguments.text()));
   if (!arguments.lines) {
-    fmt::print("{}", decode_line(text));
+    print(decode_line(text));
     return;
   }
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
-    fmt::print("{}\n", decode_line(text.substr(begin, end - begin)));
+    print(decode_line(text.substr(begin, end - begin)) + "\n");
     begin = end + 1;
   }
 }
@@ -403,35 +401,35 @@ void inspect(const std::string& model, const TextArguments& text, bool as_json) 
   const Tokenizer tokenizer(model);
   ordered_json result = describe(tokenizer);
   if (text.given()) result["text"] = measure(tokenizer, text);
-  if (as_json) {
-    fmt::print("{}\n", result.dump(2));
-    return;
-  }
+  if (as_json) return print_json(result);
+  const auto line = [](const std::string& key, const ordered_json& value) {
+    print(fmt::format("{:<26}{}\n", key,
+                      value.is_string()         ? value.get<std::string>()
+                      : value.is_number_float() ? fmt::format("{:.4g}", value.get<double>())
+                                                : json_text(value, -1)));
+  };
   for (const auto& [key, value] : result.items()) {
     if (key == "text" || key == "losses") continue;
     if (key == "lossless" && !tokenizer.lossless()) {
-      fmt::print("{:<26}false: it does not keep {}\n", key, fmt::join(tokenizer.losses(), "; "));
+      line(key, fmt::format("false: it does not keep {}", fmt::join(tokenizer.losses(), "; ")));
       continue;
     }
-    fmt::print("{:<26}{}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    line(key, value);
   }
   if (!text.given()) return;
-  for (const auto& [key, value] : result["text"].items()) {
-    fmt::print("{:<26}{}\n", key,
-               value.is_number_float() ? fmt::format("{:.6g}", value.get<double>()) : value.dump());
-  }
+  for (const auto& [key, value] : result["text"].items()) line(key, value);
 }
 
 void add_train_command(CLI::App& group) {
   auto* command = group.add_subcommand("train", "learn a SentencePiece model from text");
   auto arguments = std::make_shared<TrainArguments>();
   arguments->text.add_to(*command);
-  command
-      ->add_option("--vocab-size", arguments->vocabulary, "number of pieces, special ones included")
-      ->capture_default_str();
+  add_count(*command, "--vocab-size", arguments->vocabulary, 8, int64_t{1} << 20,
+            "number of pieces, special ones included");
   command
       ->add_option("--output", arguments->output,
-                   "the .model file to write; settings go to FILE.json beside it")
+                   "the .model file to write; settings go to FILE.json beside it; - for standard "
+                   "output")
       ->required()
       ->type_name("FILE");
   command
@@ -443,10 +441,8 @@ void add_train_command(CLI::App& group) {
       ->capture_default_str();
   command->add_option("--type", arguments->type, "unigram or bpe instead of the recipe's")
       ->check(CLI::IsMember({"unigram", "bpe"}));
-  command
-      ->add_option("--coverage", arguments->coverage,
-                   "share of characters with pieces of their own, instead of the recipe's")
-      ->check(CLI::Range(0.5, 1.0));
+  add_real(*command, "--coverage", arguments->coverage, 0.5, 1,
+           "share of characters with pieces of their own, instead of the recipe's");
   auto* fallback = command->add_flag("--byte-fallback", arguments->byte_fallback,
                                      "rare characters become bytes");
   command
@@ -455,15 +451,11 @@ void add_train_command(CLI::App& group) {
       ->excludes(fallback);
   command->add_option("--user-piece", arguments->user_pieces,
                       "a text that is always one piece; may be repeated");
-  command
-      ->add_option("--sample-bytes", arguments->sample_bytes,
-                   "lines are sampled from all files up to this many bytes")
-      ->capture_default_str();
-  command->add_option("--seed", arguments->seed, "of the sample")->capture_default_str();
-  command
-      ->add_option("--threads", arguments->threads,
-                   "of the trainer; another number may give another model")
-      ->capture_default_str();
+  add_count(*command, "--sample-bytes", arguments->sample_bytes, 1, int64_t{1} << 50,
+            "lines are sampled from all files up to this many bytes");
+  add_count(*command, "--seed", arguments->seed, 0, kAnyCount, "of the sample");
+  add_count(*command, "--threads", arguments->threads, 1, 1024,
+            "of the trainer; another number may give another model");
   command->add_flag("--json", arguments->json, "print the record as JSON");
   command->callback([arguments] { train(*arguments); });
 }

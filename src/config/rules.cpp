@@ -59,24 +59,6 @@ const char* size_name(ModelSize size) {
 
 }  // namespace
 
-std::string quoted(const std::string& text) {
-  constexpr size_t most = 60;
-  std::string shown;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (shown.size() >= most && (c & 0xc0) != 0x80) {  // cut between characters
-      shown += "...";
-      break;
-    }
-    if (c < 0x20 || c == 0x7f) {
-      shown += fmt::format("\\x{:02x}", c);
-    } else {
-      shown += text[i];
-    }
-  }
-  return invalid_utf8_at(shown) ? "bytes that are not UTF-8" : "'" + shown + "'";
-}
-
 void Problems::add(const std::string& position, const std::string& key, const std::string& got,
                    const std::string& want, const std::string& hint, const std::string& note) {
   bad_.insert(key);

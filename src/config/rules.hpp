@@ -33,11 +33,8 @@ class Problems {
   std::set<std::string> bad_;
 };
 
-/// A value as an error shows it: in quotes, control characters escaped, cut where it is long.
-std::string quoted(const std::string& text);
-
-/// Fills the model's numbers from its size (docs/method.md §1) and notes in `derived` where each came from;
-/// missing numbers of `custom` are problems.
+/// Fills the model's numbers from its size (docs/method.md §1) and notes in `derived` where each
+/// came from; missing numbers of `custom` are problems.
 void resolve_model(ModelConfig& model, const std::map<std::string, Origin>& origins,
                    std::map<std::string, std::string>& derived, Problems& problems);
 

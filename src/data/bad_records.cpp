@@ -8,6 +8,7 @@
 #include "data/corpus.hpp"
 #include "support/error.hpp"
 #include "support/log.hpp"
+#include "support/standard_streams.hpp"
 
 namespace polysketch {
 namespace {
@@ -61,11 +62,7 @@ void BadRecords::report(const std::string& file, uint64_t record, uint64_t offse
   if (!samples_path_.empty() && samples_ < kMaxSamples) {
     ++samples_;
     std::ofstream out(samples_path_, std::ios::app);
-    out << nlohmann::ordered_json{{"file", file},
-                                  {"record", record},
-                                  {"offset", offset},
-                                  {"cause", cause}}
-               .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
+    out << json_text({{"file", file}, {"record", record}, {"offset", offset}, {"cause", cause}}, -1)
         << '\n';
     if (!out.flush()) {
       log_warning(

@@ -141,9 +141,10 @@ std::vector<std::string> known_corpora() {
   std::set<std::string> names;
   for (const auto& folder : corpus_description_folders()) {
     std::error_code error;
-    for (const auto& entry : fs::directory_iterator(folder, error)) {
-      if (entry.path().extension() == ".yaml" && !is_hidden(entry.path().filename().string()))
-        names.insert(entry.path().stem().string());
+    fs::directory_iterator at(folder, error);
+    for (const fs::directory_iterator end; !error && at != end; at.increment(error)) {
+      if (at->path().extension() == ".yaml" && !is_hidden(at->path().filename().string()))
+        names.insert(at->path().stem().string());
     }
   }
   return {names.begin(), names.end()};

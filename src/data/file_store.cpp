@@ -17,7 +17,9 @@
 #include <set>
 
 #include "data/file_pattern.hpp"
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace fs = std::filesystem;
@@ -50,9 +52,7 @@ class LocalBytes final : public ByteSource {
     while (true) {
       const ssize_t got = ::read(file_.get(), data, size);
       if (got >= 0) return static_cast<size_t>(got);
-      if (errno != EINTR)
-        throw UserError(ExitCode::io,
-                        fmt::format("{}: reading failed: {}", path_, std::strerror(errno)));
+      if (errno != EINTR) throw_system_error(path_, "read", errno, ExitCode::io);
     }
   }
 
@@ -89,10 +89,11 @@ class LocalBytes final : public ByteSource {
       }
       throw UserError(
           ExitCode::missing_input,
-          fmt::format("{}: the file no longer exists: was the corpus changed while it was being read?", path));
+          fmt::format(
+              "{}: the file no longer exists: was the corpus changed while it was being read?",
+              path));
     default:
-      throw UserError(ExitCode::io,
-                      fmt::format("{}: cannot be opened: {}", path, std::strerror(error)));
+      throw_system_error(path, "open", error, exit_code_of_reading(error));
   }
 }
 

@@ -12,7 +12,9 @@
 #include "data/file_store.hpp"
 #include "data/record_reader.hpp"
 #include "data/split_files.hpp"
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace fs = std::filesystem;
@@ -145,12 +147,13 @@ LooseFiles find_loose_files(const std::vector<std::string>& paths,
                             const std::vector<std::string>& outputs) {
   LooseFileFinder finder(outputs);
   for (const auto& path : paths) {
+    const FileKind kind = kind_of_file(path);
     std::error_code error;
-    if (fs::is_regular_file(path, error)) {
+    if (kind == FileKind::regular) {
       finder.add_file(path);
-    } else if (fs::is_directory(path, error)) {
+    } else if (kind == FileKind::folder) {
       finder.add_folder(path);
-    } else if (fs::exists(path, error)) {
+    } else if (kind != FileKind::nothing) {
       throw UserError(ExitCode::bad_data,
                       fmt::format("{}: is a pipe, socket or device, not a regular file: write the "
                                   "text to a file first",

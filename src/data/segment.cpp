@@ -16,6 +16,7 @@
 
 #include "support/error.hpp"
 #include "support/hash.hpp"
+#include "support/system_error.hpp"
 #include "support/text.hpp"
 
 namespace polysketch {
@@ -65,11 +66,7 @@ const char* header_fault(const Header& header, const SegmentIdentity& identity, 
 }
 
 [[noreturn]] void throw_unreadable(const std::filesystem::path& path, int error) {
-  const auto code = error == ENOENT                     ? ExitCode::missing_input
-                    : error == EACCES || error == EPERM ? ExitCode::permission
-                                                        : ExitCode::io;
-  throw UserError(code, fmt::format("{}: cannot read the token cache: {}", path.string(),
-                                    std::strerror(error)));
+  throw_system_error(path, "read the token cache", error, exit_code_of_reading(error));
 }
 
 /// Largest id, so that one comparison covers all (the loop vectorises).

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "support/threads.hpp"
+
 namespace polysketch {
 
 int64_t tokeniser_threads(int64_t configured) {
@@ -17,8 +19,7 @@ int64_t tokeniser_threads(int64_t configured) {
 SegmentLoader::SegmentLoader(std::shared_ptr<SegmentSource> source, int64_t threads,
                              bool background)
     : source_(std::move(source)) {
-  for (int64_t i = 0; i < threads; ++i)
-    workers_.emplace_back([this, background] { work(background); });
+  start_threads(workers_, threads, [this, background] { work(background); });
 }
 
 SegmentLoader::~SegmentLoader() {

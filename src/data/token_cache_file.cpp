@@ -16,6 +16,8 @@
 #include "support/error.hpp"
 #include "support/hash.hpp"
 #include "support/log.hpp"
+#include "support/standard_streams.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace fs = std::filesystem;
@@ -180,8 +182,8 @@ void TokenCache::File::discard(int64_t number) {
   std::error_code error;
   fs::remove(path(number), error);
   if (error)
-    throw UserError(ExitCode::permission, fmt::format("{}: cannot remove the damaged file: {}",
-                                                      path(number).string(), error.message()));
+    throw_system_error(path(number), "remove the damaged file", error.value(),
+                       ExitCode::permission);
   fs::remove(folder_ / "index.json", error);
   summaries_.erase(number);
   indexed_ = false;
@@ -192,7 +194,10 @@ void TokenCache::File::discard(int64_t number) {
 void TokenCache::File::remove_leftovers() {
   std::error_code ignored;
   std::vector<fs::path> leftovers;
-  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+  fs::directory_iterator at(folder_, ignored);
+  const fs::directory_iterator end;
+  for (std::error_code step; !step && at != end; at.increment(step)) {
+    const fs::directory_entry& entry = *at;
     const bool temporary = entry.path().filename().string().find(".tmp-") != std::string::npos;
     if (temporary &&
         fs::file_time_type::clock::now() - entry.last_write_time(ignored) > kLeftoverAge)
@@ -219,9 +224,9 @@ bool TokenCache::File::take_folder(int64_t number) {
       const int fd = ::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
       if (fd < 0) {
         throw UserError(
-            errno == EACCES || errno == EROFS ? ExitCode::permission : ExitCode::cannot_create,
+            exit_code_of(errno, ExitCode::cannot_create),
             fmt::format("{}: cannot create: {}: set data.cache to a folder that can be written",
-                        name.string(), std::strerror(errno)));
+                        name.string(), reason_of(errno)));
       }
       const bool taken = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
       // A file system without flock (some network ones) costs double work at most.
@@ -393,9 +398,7 @@ void TokenCache::File::write_index_if_complete() {
                     total.words,  total.unknown,   total.skipped};
   index["segments"] = rows;
   index["crc32c"] = crc32c(body.data(), body.size());
-  // Names of files need not be UTF-8.
-  const auto replace = nlohmann::ordered_json::error_handler_t::replace;
-  write_file_durably(folder_ / "index.json", index.dump(-1, ' ', false, replace) + "\n");
+  write_file_durably(folder_ / "index.json", json_text(index, -1) + "\n");
   indexed_ = true;
   if (*segments_ == 0) log_warning(fmt::format("{}: contains no documents", input_.name));
 }

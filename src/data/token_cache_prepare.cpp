@@ -9,6 +9,7 @@
 #include "data/order_mixing.hpp"
 #include "support/error.hpp"
 #include "support/stop_signal.hpp"
+#include "support/threads.hpp"
 
 namespace polysketch {
 namespace {
@@ -22,7 +23,7 @@ class Preparation {
 
   void run(int64_t threads) {
     std::vector<std::thread> workers;
-    for (int64_t i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
+    start_threads(workers, threads, [this] { work(); });
     for (auto& worker : workers) worker.join();
     if (error_) std::rethrow_exception(error_);
   }
@@ -40,8 +41,9 @@ class Preparation {
       try {
         if (StopSignal::requested()) {
           throw UserError(ExitCode::stopped,
-                          "stopped on request; what is tokenised stays in the cache: start the "
-                          "same command again");
+                          "stopped on request (" + signal_name(StopSignal::number()) +
+                              "); what is tokenised stays in the cache: start the same command "
+                              "again");
         }
         exists = cache_.load(ref) != nullptr;
       } catch (const Cancelled&) {

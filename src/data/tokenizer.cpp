@@ -219,6 +219,10 @@ Tokenizer::Tokenizer(const std::string& path) {
   state_ = std::make_shared<const State>(path, read_file(path, kMaxModelBytes));
 }
 
+Tokenizer Tokenizer::from_bytes(const std::string& serialized, const std::string& name) {
+  return Tokenizer(std::make_shared<const State>(name, serialized));
+}
+
 void Tokenizer::encode(std::string_view text, std::vector<int32_t>& ids) const {
   thread_local std::string normalized;
   thread_local std::vector<int> part;

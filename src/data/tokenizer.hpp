@@ -20,6 +20,8 @@ class Tokenizer {
  public:
   /// Throws UserError 66 (missing) or 65 (not a usable SentencePiece model, and why).
   explicit Tokenizer(const std::string& path);
+  /// The same for what would be in a file; name: for messages.
+  static Tokenizer from_bytes(const std::string& serialized, const std::string& name);
 
   /// Appends the ids of a whole document (no BOS, no EOS). Never call it on pieces of a document
   /// and join the results: SentencePiece puts its dummy prefix before every call. Long texts are
@@ -64,6 +66,7 @@ class Tokenizer {
 
  private:
   struct State;
+  explicit Tokenizer(std::shared_ptr<const State> state) : state_(std::move(state)) {}
   std::shared_ptr<const State> state_;
 };
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,11 +17,14 @@
 #include <cstring>
 
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
 
 [[noreturn]] void run_child(int out, const std::function<std::string()>& work) {
+  // A model that keeps SentencePiece busy for ever must not outlive who tries it.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   // The program's own handlers (stop signals, crash reports) are not for this child.
   for (int number = 1; number < NSIG; ++number) std::signal(number, SIG_DFL);
   sigset_t none_blocked;
@@ -64,14 +68,14 @@ bool read_message(int in, std::chrono::steady_clock::time_point end, std::string
 std::string probe_in_child(const std::function<std::string()>& work, int seconds) {
   std::array<int, 2> pipe{};
   if (pipe2(pipe.data(), O_CLOEXEC) != 0)
-    throw UserError(ExitCode::io,
-                    fmt::format("no pipe for the process that tries a model: {}", std::strerror(errno)));
+    throw UserError(ExitCode::io, fmt::format("no pipe to a probe process: {}", reason_of(errno)));
   const pid_t child = fork();
   if (child < 0) {
     const int error = errno;
     ::close(pipe[0]);
     ::close(pipe[1]);
-    throw UserError(ExitCode::io, fmt::format("no process to try a model: {}", std::strerror(error)));
+    throw UserError(exit_code_of(error, ExitCode::io),
+                    fmt::format("no probe process: {}", reason_of(error)));
   }
   if (child == 0) run_child(pipe[1], work);
   ::close(pipe[1]);

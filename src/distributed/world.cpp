@@ -23,7 +23,9 @@
 #include "model/device.hpp"
 #include "support/build_info.hpp"
 #include "support/cuda_module.hpp"
+#include "support/durable_file.hpp"
 #include "support/log.hpp"
+#include "support/standard_streams.hpp"
 
 namespace polysketch {
 
@@ -168,7 +170,7 @@ void World::State::stuck(const std::string& text) {
   if (failed.exchange(true)) return;  // the other thread has noticed by itself
   const std::string line = describe_failure("an exchange", text);
   watch->announce_end(ExitCode::distributed, line);
-  std::fflush(stdout);
+  remove_temporary_files();
   std::fprintf(stderr, "ERROR %d: %s\n", static_cast<int>(ExitCode::distributed), line.c_str());
   std::_Exit(static_cast<int>(ExitCode::distributed));
 }
@@ -284,9 +286,10 @@ void World::announce_end(ExitCode code, const std::string& reason) {
 
 void World::require_alike(const std::vector<std::pair<std::string, std::string>>& facts) {
   if (size() == 1) return;
-  const nlohmann::json own(facts);
+  const nlohmann::ordered_json own(facts);
   std::vector<std::vector<std::pair<std::string, std::string>>> all;
-  for (const std::string& text : collectives().all_gather_text(own.dump(), "what must be alike"))
+  for (const std::string& text :
+       collectives().all_gather_text(json_text(own, -1), "what must be alike"))
     all.push_back(nlohmann::json::parse(text));
   std::string problems;
   for (size_t i = 0; i < facts.size(); ++i) {

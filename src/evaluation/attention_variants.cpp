@@ -8,9 +8,9 @@
 #include <sstream>
 
 #include "config/keys.hpp"
+#include "support/checked_numbers.hpp"
 #include "support/error.hpp"
 #include "support/text.hpp"
-#include "support/units.hpp"
 
 namespace polysketch {
 
@@ -120,21 +120,11 @@ std::vector<AttentionVariant> parse_attention_variants(const std::string& text,
 }
 
 std::vector<int64_t> parse_lengths(const std::string& text, const std::string& option) {
-  std::vector<int64_t> lengths;
-  for (const std::string& word : split(text, ',')) {
-    const auto length = parse_count(word);
-    if (!length || *length < 1 || *length > longest) {
-      throw UserError(
-          ExitCode::usage,
-          fmt::format(
-              "{}: got '{}', want whole numbers from 1 to {} with commas between, like 512,4Ki",
-              option, word, longest));
-    }
-    if (std::find(lengths.begin(), lengths.end(), *length) != lengths.end())
-      throw UserError(ExitCode::usage, fmt::format("{}: {} stands there twice", option, *length));
-    lengths.push_back(*length);
-  }
+  std::vector<int64_t> lengths = checked_counts(option, text, 1, longest);
   std::sort(lengths.begin(), lengths.end());
+  const auto twice = std::adjacent_find(lengths.begin(), lengths.end());
+  if (twice != lengths.end())
+    throw UserError(ExitCode::usage, fmt::format("{}: {} stands there twice", option, *twice));
   return lengths;
 }
 

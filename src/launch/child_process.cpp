@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -25,10 +26,7 @@ struct Pipe {
   Pipe() {
     std::array<int, 2> ends{};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-      throw UserError(
-          ExitCode::io,
-          fmt::format("no pipe for a process ({}): raise the limit of open files (ulimit -n)",
-                      std::strerror(errno)));
+      throw UserError(ExitCode::io, fmt::format("no pipe for a process: {}", reason_of(errno)));
     }
     read = ends[0];
     write = ends[1];
@@ -70,7 +68,8 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);  // it died before the line above
-  for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+  // What this program itself ignores; handlers do not outlive exec.
+  for (const int number : {SIGPIPE, SIGXFSZ}) ::signal(number, SIG_DFL);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -94,16 +93,16 @@ int read_failure(int descriptor) {
 }
 
 ExitCode code_of(int number) {
-  if (number == ENOENT || number == ENOTDIR) return ExitCode::missing_input;
-  return number == EACCES || number == EPERM || number == ENOEXEC ? ExitCode::permission
-                                                                  : ExitCode::io;
+  return number == ENOEXEC ? ExitCode::permission : exit_code_of_reading(number);
 }
 
 std::vector<pid_t> children() {
   std::vector<pid_t> all;
-  std::error_code ignored;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
-    std::ifstream file(task.path() / "children");
+  std::error_code error;
+  std::filesystem::directory_iterator task("/proc/self/task", error);
+  for (const std::filesystem::directory_iterator end; !error && task != end;
+       task.increment(error)) {
+    std::ifstream file(task->path() / "children");
     for (pid_t child = 0; file >> child;) all.push_back(child);
   }
   return all;
@@ -123,7 +122,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command,
            parent, out, err, failure.write);
   if (id_ < 0) {
     throw UserError(
-        ExitCode::io,
+        exit_code_of(errno, ExitCode::io),
         fmt::format("cannot start a process ({}): raise the limit of processes or of memory",
                     std::strerror(errno)));
   }
@@ -132,7 +131,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& command,
   if (const int number = read_failure(failure.read); number != 0) {
     while (::waitpid(id_, nullptr, 0) < 0 && errno == EINTR) continue;
     throw UserError(code_of(number),
-                    fmt::format("{}: cannot be started: {}", command[0], std::strerror(number)));
+                    fmt::format("{}: cannot be started: {}", command[0], reason_of(number)));
   }
   out_ = std::exchange(out.read, -1);
   err_ = std::exchange(err.read, -1);

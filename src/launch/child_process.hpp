@@ -16,10 +16,10 @@ namespace polysketch {
 class ChildProcess {
  public:
   /// command: path of the program (as execvp looks for it) and its words. environment: on top of
-  /// this process's; an empty value removes the variable. Signals have their usual effect in the
-  /// child whatever they have here.
+  /// this process's; an empty value removes the variable. Signals have the effect in the child that
+  /// they had in this program when it started: one that was ignored then (nohup) stays ignored.
   /// Throws UserError: 66 if there is no such program, 77 if it may not be run, 74 if the system
-  /// has no process left.
+  /// has no descriptor left, 71 if it has no process left.
   ChildProcess(const std::vector<std::string>& command,
                const std::map<std::string, std::string>& environment);
   ~ChildProcess();

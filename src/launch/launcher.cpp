@@ -5,10 +5,10 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
-#include <string.h>  // NOLINT: strsignal is POSIX's
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <optional>
 
@@ -17,7 +17,10 @@
 #include "launch/reserved_port.hpp"
 #include "launch/signal_inbox.hpp"
 #include "support/build_info.hpp"
+#include "support/durable_file.hpp"
 #include "support/error.hpp"
+#include "support/stop_signal.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -29,15 +32,9 @@ Clock::duration to_duration(double seconds) {
   return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
-/// The name of a signal as people type it.
-std::string signal_name(int number) {
-  const char* short_name = ::sigabbrev_np(number);
-  return short_name != nullptr ? fmt::format("SIG{}", short_name)
-                               : fmt::format("signal {}", number);
-}
-
-/// Descriptors 0 to 2 must not become those of a pipe.
-void open_standard_descriptors() {
+/// Descriptors 0 to 2 must not become those of a pipe. What was closed swallows what is written,
+/// for ranks go on whoever listens.
+void fill_standard_descriptors() {
   int descriptor = 0;
   do descriptor = ::open("/dev/null", O_RDWR);
   while (descriptor >= 0 && descriptor <= STDERR_FILENO);
@@ -66,17 +63,20 @@ void check(const LaunchOptions& options) {
 class Launcher {
  public:
   explicit Launcher(const LaunchOptions& options)
-      : options_(options), machine_(host_name()), screen_(options.nodes * options.local_world) {
+      : options_(options),
+        machine_(host_name()),
+        screen_(options.nodes * options.local_world, options.document) {
     adopt_orphans();
     if (options.log_folder.empty()) return;
-    std::error_code error;
-    std::filesystem::create_directories(options.log_folder, error);
-    if (error || ::access(options.log_folder.c_str(), W_OK) != 0) {
-      throw UserError(ExitCode::cannot_create,
-                      fmt::format("--log-dir {}: cannot create or write the folder: {}",
-                                  options.log_folder.string(),
-                                  error ? error.message() : std::string("no permission")));
+    try {
+      polysketch::create_directories(options.log_folder);
+    } catch (const UserError& error) {
+      throw UserError(error.code(), fmt::format("--log-dir: {}", error.what()));
     }
+    if (::access(options.log_folder.c_str(), W_OK) != 0)
+      throw UserError(exit_code_of(errno, ExitCode::cannot_create),
+                      fmt::format("--log-dir: {}: cannot write into the folder: {}",
+                                  options.log_folder.string(), reason_of(errno)));
   }
 
   int run() {
@@ -97,6 +97,7 @@ class Launcher {
           options_.restart_pause *
           std::min<double>(30, static_cast<double>(int64_t{1} << std::min<int64_t>(attempt_, 5)));
       say(fmt::format("restart {} of {} in {:.3g} s", attempt_ + 1, options_.max_restarts, pause));
+      screen_.give_document_up();
       if (!wait_quietly(pause)) {
         say("stopped on request between two attempts; the same command goes on from the last "
             "checkpoint");
@@ -189,6 +190,8 @@ class Launcher {
   /// The first signal is passed on, the second kills. group: none between two attempts.
   void take_signals(RankGroup* group) {
     while (const int number = inbox_.take()) {
+      const bool second = insisted_ && insists(number);
+      insisted_ = insisted_ || insists(number);
       if (stop_signal_ == 0) {
         stop_signal_ = number;
         screen_.never_wait();
@@ -201,6 +204,8 @@ class Launcher {
             options_.stop_grace));
         group->send(passed_on);
         end_within(options_.stop_grace);
+      } else if (!second) {
+        continue;  // one request that came in two ways, or again by itself
       } else if (killed_by_ == 0) {
         killed_by_ = number;
         say(fmt::format("{}, the second signal: all ranks are killed", signal_name(number)));
@@ -261,6 +266,7 @@ class Launcher {
   /// long once somebody wants an end.
   int finish(int code) {
     const TimePoint until = Clock::now() + std::chrono::seconds(killed_by_ != 0 ? 0 : 5);
+    screen_.end_document();
     screen_.write_some();
     while (!screen_.empty() && (stop_signal_ == 0 || Clock::now() < until)) {
       wait(nullptr, stop_signal_ == 0 ? std::nullopt : std::optional(until));
@@ -275,6 +281,7 @@ class Launcher {
   Screen screen_;
   int64_t attempt_ = 0;
   int stop_signal_ = 0, killed_by_ = 0;
+  bool insisted_ = false;              ///< a signal came whose second one kills
   bool ending_others_ = false;         ///< a rank has failed
   std::optional<TimePoint> deadline_;  ///< who has not ended by then is killed
 };
@@ -283,7 +290,7 @@ class Launcher {
 
 int launch(const LaunchOptions& options) {
   check(options);
-  open_standard_descriptors();
+  fill_standard_descriptors();
   return Launcher(options).run();
 }
 

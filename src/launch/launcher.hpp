@@ -28,6 +28,9 @@ struct LaunchOptions {
       1;  ///< seconds before the first restart; doubled for each further one, at most 30 times this
   /// every rank's output also goes to rank-N.log there, appended; empty: no
   std::filesystem::path log_folder;
+  /// The command prints one document (--json): standard output is that of rank 0, byte for byte, of
+  /// the attempt that was the last; what else comes goes to standard error.
+  bool document = false;
 };
 
 /// Starts `local_world` processes of the command with the variables of torchrun (see find_place),
@@ -36,8 +39,8 @@ struct LaunchOptions {
 ///
 /// * Every line of their standard output and error comes out of this process's own, whole, behind
 ///   `[rank] `.
-/// * SIGTERM, SIGINT and SIGUSR1 are passed on once (SIGHUP as SIGTERM): the ranks finish the step
-///   and save. A second signal kills them.
+/// * Every signal that asks for an end (stop_signals()) is passed on once, SIGHUP as SIGTERM: the
+///   ranks finish the step and save. A second one that insists() kills them.
 /// * When one rank fails the others are ended (SIGTERM, after `grace` SIGKILL) and the group is
 ///   started anew, up to `max_restarts` times,
 /// if

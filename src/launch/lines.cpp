@@ -42,7 +42,9 @@ LineQueue::LineQueue(int descriptor) : terminal_(::isatty(descriptor) == 1) {
   // all who share it, so it is opened anew.
   struct stat status {};
   if (::fstat(descriptor, &status) != 0) return;
-  if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) {
+  // One that stands for a descriptor that was closed must not become writable by that.
+  const bool writable = (::fcntl(descriptor, F_GETFL) & O_ACCMODE) != O_RDONLY;
+  if (writable && (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode))) {
     descriptor_ = ::open(fmt::format("/proc/self/fd/{}", descriptor).c_str(),
                          O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   }

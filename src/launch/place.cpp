@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cstdlib>
 #include <numeric>
 #include <string_view>
@@ -11,6 +10,7 @@
 
 #include "launch/slurm_lists.hpp"
 #include "support/error.hpp"
+#include "support/units.hpp"
 
 namespace polysketch {
 namespace {
@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kMostProcesses = 1 << 20;
 constexpr int64_t kUsualPort = 29500;
 /// Slurm's ids of batch shells, interactive shells and the like
-constexpr uint64_t kFirstSpecialStep = 0xFFFFFFF0;
+constexpr int64_t kFirstSpecialStep = 0xFFFFFFF0;
 
 struct Variable {
   const char* name;
@@ -59,12 +59,11 @@ class Variables {
   }
   static int64_t to_number(const Variable& variable, int64_t least, int64_t most,
                            const std::string& wanted) {
-    int64_t value = 0;
-    const char* end = variable.value.data() + variable.value.size();
-    const auto [rest, error] = std::from_chars(variable.value.data(), end, value);
-    if (error != std::errc() || rest != end || value < least || value > most)
-      fail(variable, wanted);
-    return value;
+    // Programs write them, so without units.
+    const bool plain = variable.value.find_first_not_of("0123456789") == std::string::npos;
+    const auto value = plain ? parse_count(variable.value) : std::nullopt;
+    if (!value || *value < least || *value > most) fail(variable, wanted);
+    return *value;
   }
 
  private:
@@ -166,11 +165,7 @@ bool is_slurm_task(const Variables& variables) {
   if (!variables.has("SLURM_PROCID")) return false;
   const auto step = variables.find_first({"SLURM_STEP_ID", "SLURM_STEPID"});
   if (!step) return variables.has("SLURM_STEP_NUM_TASKS") || variables.has("SLURM_STEP_NODELIST");
-  uint64_t id = 0;
-  const char* end = step->value.data() + step->value.size();
-  if (std::from_chars(step->value.data(), end, id).ptr != end)
-    fail(*step, "the number of a job step");
-  return id < kFirstSpecialStep;
+  return Variables::to_number(*step, 0, INT64_MAX, "the number of a job step") < kFirstSpecialStep;
 }
 
 std::optional<Variable> slurm_size(const Variables& variables) {
@@ -331,6 +326,13 @@ Place find_place(const Environment& environment) {
   } else if (is_slurm_task(variables)) {
     read_slurm(variables, place);
   }
+  // torchrun's agent says who it is; our launcher counts its attempts.
+  place.launcher =
+      place.source == "slurm" ? "Slurm"
+      : place.source == "mpi" ? "MPI"
+      : variables.has("POLYSKETCH_ATTEMPT") && !variables.has("TORCHELASTIC_RESTART_COUNT")
+          ? "polysketch launch"
+          : "torchrun";
   compare_with_world_size(variables, place);
   read_store(variables, place);
   if (place.source == "torchrun" && place.world > 1) require_meeting_point(variables, place);
@@ -376,9 +378,7 @@ std::string describe(const Place& place) {
     if (place.agent_store) text += ", where torchrun's agent serves";
   }
   if (place.attempt > 0) text += fmt::format(", restart {}", place.attempt);
-  return text + fmt::format(", by {} variables", place.source == "slurm" ? "Slurm's"
-                                                 : place.source == "mpi" ? "MPI's"
-                                                                         : "torchrun's");
+  return text + fmt::format(", by {}'s variables", place.launcher);
 }
 
 }  // namespace polysketch

@@ -22,6 +22,9 @@ struct Place {
       false;  ///< the launcher serves the store (torchrun's agent): no process of the run does
   int64_t attempt = 0;          ///< how often the launcher has started the group anew
   std::string source = "none";  ///< whose variables said so: none, torchrun, slurm, mpi, file
+  /// who set them, as people call it: polysketch launch, which sets torchrun's, torchrun, Slurm,
+  /// MPI
+  std::string launcher;
   std::string note;  ///< something the user should be told before a long run; empty: nothing
 };
 

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "support/error.hpp"
+#include "support/stop_signal.hpp"
 
 namespace polysketch {
 namespace {
@@ -35,6 +36,8 @@ const char* meaning(int code) {
       return "input missing";
     case ExitCode::internal:
       return "defect of the program";
+    case ExitCode::resources:
+      return "out of memory or threads";
     case ExitCode::cannot_create:
       return "cannot create output";
     case ExitCode::io:
@@ -105,7 +108,8 @@ GroupEnd judge(std::span<const RankEnd> ends) {
 
 bool RestartRule::allows(const RankEnd& end) const {
   const int by = signal_behind(end);
-  if (by == SIGTERM || by == SIGINT || by == SIGHUP || by == SIGUSR1) return false;
+  if (std::find(stop_signals().begin(), stop_signals().end(), by) != stop_signals().end())
+    return false;
   return by != 0 ? signals : codes.contains(end.code);
 }
 

@@ -47,8 +47,8 @@ struct GroupEnd {
 /// else 0.
 GroupEnd judge(std::span<const RankEnd> ends);
 
-/// After which ends a group is worth starting again. A signal that asks for an end (SIGTERM,
-/// SIGINT, SIGHUP, SIGUSR1) is none of them, whoever sent it.
+/// After which ends a group is worth starting again. A signal that asks for an end (stop_signals())
+/// is none of them, whoever sent it.
 struct RestartRule {
   bool signals = true;  ///< killed by a signal: memory, a crash, a machine's operator
   /// defect (devices and drivers show like that), input or output, another process gone

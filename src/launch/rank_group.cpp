@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -28,8 +29,9 @@ class RankLog {
   explicit RankLog(const std::filesystem::path& path) : path_(path) {
     descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (descriptor_ < 0) {
-      throw UserError(ExitCode::cannot_create, fmt::format("--log-dir: cannot open {}: {}",
-                                                           path.string(), std::strerror(errno)));
+      throw UserError(
+          exit_code_of(errno, ExitCode::cannot_create),
+          fmt::format("--log-dir: cannot open {}: {}", path.string(), reason_of(errno)));
     }
   }
   ~RankLog() {
@@ -181,7 +183,11 @@ void RankGroup::read(Rank& rank, bool error) {
     continue;
   if (got > 0) {
     const std::string_view bytes(buffer.data(), static_cast<size_t>(got));
-    rank.lines[error].feed(bytes, sink);
+    if (screen_.is_document(rank.number, error)) {
+      screen_.add_to_document(bytes);
+    } else {
+      rank.lines[error].feed(bytes, sink);
+    }
     const std::string problem = rank.log ? rank.log->write(bytes) : "";
     if (!problem.empty()) screen_.add_message(problem);
     if (rank.drained_by) rank.read_since_end[error] += got;

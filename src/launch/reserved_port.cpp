@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -32,16 +32,19 @@ int64_t bind_any(int socket, int family) {
 
 ReservedPort::ReservedPort() {
   // An IPv6 socket stands for both families where there is IPv6.
+  int error = 0;
   for (const int family : {AF_INET6, AF_INET}) {
     socket_ = ::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    error = errno;
     if (socket_ < 0) continue;
     port_ = bind_any(socket_, family);
     if (port_ != 0) return;
+    error = errno;
     ::close(socket_);
     socket_ = -1;
   }
-  throw UserError(ExitCode::distributed,
-                  fmt::format("no free TCP port ({}): give one by --port", std::strerror(errno)));
+  throw UserError(exit_code_of(error, ExitCode::distributed),
+                  fmt::format("no free TCP port ({}): give one by --port", reason_of(error)));
 }
 
 ReservedPort::~ReservedPort() { ::close(socket_); }

@@ -17,10 +17,17 @@ namespace polysketch {
 /// go. If both are the same terminal, pipe or file they share one queue, so that lines stay whole.
 class Screen {
  public:
-  explicit Screen(int64_t world);
+  /// document: standard output is what rank 0 writes there, as it is and not before all is there.
+  Screen(int64_t world, bool document);
 
   /// behind `[rank] `, in colour on a terminal
   void add_line(int64_t rank, bool error, std::string_view line);
+  /// Whether what the rank writes is (a part of) the document.
+  bool is_document(int64_t rank, bool error) const { return document_ && rank == 0 && !error; }
+  void add_to_document(std::string_view bytes) { text_.append(bytes); }
+  void
+  give_document_up();   ///< another attempt will write it anew: this one's goes to standard error
+  void end_document();  ///< it is whole: on its way to standard output
   void add_message(const std::string& text);  ///< to standard error
   /// Ranks must wait with more. Never after never_wait(), from when on lines that find no room are
   /// dropped: a rank that is to save and end must not be kept from it by a reader that does not
@@ -39,7 +46,8 @@ class Screen {
   const LineQueue& queue(bool error) const { return error && !same_ ? err_ : out_; }
 
   LineQueue out_, err_;
-  bool same_, colour_, warned_ = false, waits_ = true;
+  bool same_, colour_, document_, warned_ = false, waits_ = true;
+  std::string text_;  // of the document
   size_t digits_;
 };
 

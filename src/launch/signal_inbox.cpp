@@ -7,16 +7,19 @@
 #include <cerrno>
 
 #include "support/error.hpp"
+#include "support/stop_signal.hpp"
 
 namespace polysketch {
 
 SignalInbox::SignalInbox() {
   sigset_t asked;
   ::sigemptyset(&asked);
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1, SIGCHLD}) ::sigaddset(&asked, number);
-  struct sigaction hang_up {};
-  ::sigaction(SIGHUP, nullptr, &hang_up);
-  if (hang_up.sa_handler != SIG_IGN) ::sigaddset(&asked, SIGHUP);
+  ::sigaddset(&asked, SIGCHLD);
+  for (const int number : stop_signals()) {
+    struct sigaction now {};
+    if (::sigaction(number, nullptr, &now) == 0 && now.sa_handler == SIG_DFL)
+      ::sigaddset(&asked, number);
+  }
   descriptor_ = ::signalfd(-1, &asked, SFD_NONBLOCK | SFD_CLOEXEC);
   if (descriptor_ < 0)
     throw UserError(ExitCode::io,

@@ -5,8 +5,9 @@
 
 namespace polysketch {
 
-/// SIGTERM, SIGINT, SIGUSR1, SIGHUP (unless it was ignored: nohup) and SIGCHLD become readable on a
-/// descriptor instead of interrupting anything. SIGPIPE is ignored meanwhile. The destructor brings
+/// The signals that ask for an end (stop_signals(), but for those that were ignored: nohup) and
+/// SIGCHLD become readable on a descriptor instead of interrupting anything. SIGPIPE is ignored
+/// meanwhile. The destructor brings
 /// back what was before.
 class SignalInbox {
  public:

@@ -10,9 +10,9 @@
 #include <fmt/format.h>
 #include <malloc.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -22,6 +22,7 @@
 #include "model/accelerator.hpp"
 #include "support/build_info.hpp"
 #include "support/error.hpp"
+#include "support/units.hpp"
 
 namespace polysketch {
 namespace {
@@ -30,10 +31,9 @@ namespace {
 // linked to it, so a run on the CPU starts without it. Returns what went wrong, or an empty text.
 std::string load_cuda() {
   static const std::string problem = []() -> std::string {
-    if (!std::filesystem::exists("/proc/driver/nvidia/version") &&
-        !std::filesystem::exists("/dev/nvidiactl") && !std::filesystem::exists("/dev/dxg")) {
+    const auto exists = [](const char* path) { return ::access(path, F_OK) == 0; };
+    if (!exists("/proc/driver/nvidia/version") && !exists("/dev/nvidiactl") && !exists("/dev/dxg"))
       return "there is no NVIDIA driver";
-    }
     if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) return dlerror();
     if (!at::globalContext().hasCUDA())
       return "LibTorch's CUDA library is loaded but finds no device";
@@ -53,10 +53,10 @@ void set_up_cpu(int64_t threads) {
 }
 
 std::string first_gpu_model() {
-  std::error_code ignored;
-  for (const auto& entry :
-       std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", ignored)) {
-    std::ifstream file(entry.path() / "information");
+  std::error_code error;
+  std::filesystem::directory_iterator gpu("/proc/driver/nvidia/gpus", error);
+  for (const std::filesystem::directory_iterator end; !error && gpu != end; gpu.increment(error)) {
+    std::ifstream file(gpu->path() / "information");
     for (std::string line; std::getline(file, line);) {
       if (!line.starts_with("Model:")) continue;
       const size_t start = line.find_first_not_of(" \t", 6);
@@ -76,26 +76,25 @@ at::Device open_device(const std::string& specification, int64_t threads) {
     if (!problem.empty() || device_count() == 0) return at::kCPU;
     return open_device("cuda:0", threads);  // with the settings of products below
   }
-  int64_t index = 0;
+  std::optional<int64_t> index = 0;
   const auto fail = [&](const std::string& reason) {
     throw UserError(ExitCode::config,
                     fmt::format("training.device: {} cannot be used: {}: use cpu or auto",
                                 specification, reason));
   };
-  if (!problem.empty()) fail(problem);
   if (specification.starts_with("cuda:")) {
-    const char* end = specification.data() + specification.size();
-    if (std::from_chars(specification.data() + 5, end, index).ptr != end)
-      fail("want cuda:N with a number N");
+    index = parse_count(specification.substr(5));
+    if (!index) fail("want cuda:N with a number N");
   } else if (specification != "cuda") {
     fail("want cpu, cuda, cuda:N or auto");
   }
-  if (index >= device_count()) fail(fmt::format("there are {} devices", device_count()));
+  if (!problem.empty()) fail(problem);
+  if (*index >= device_count()) fail(fmt::format("there are {} devices", device_count()));
   at::globalContext().setAllowTF32CuBLAS(false);
   at::globalContext().setAllowBF16ReductionCuBLAS(false);
   // the allocator knows no device before, and refuses to be asked about one
   at::globalContext().lazyInitDevice(at::kCUDA);
-  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(*index));
 }
 
 int64_t peak_memory_bytes(const at::Device& device) {

@@ -7,12 +7,12 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
 #include "support/log.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 
@@ -22,14 +22,14 @@ AppendFile::AppendFile(std::string path, std::string what)
   const auto folder = std::filesystem::path(path_).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail(std::strerror(errno));
+  if (fd_ < 0) fail(reason_of(errno));
 }
 
 AppendFile::~AppendFile() {
   if (fd_ >= 0 && ::close(fd_) != 0) {
     const int error = errno;
     fd_ = -1;
-    fail(std::strerror(error));
+    fail(reason_of(error));
   }
 }
 
@@ -45,14 +45,14 @@ void AppendFile::append(std::string_view bytes) {
       struct stat status {};
       if (done > 0 && ::fstat(fd_, &status) == 0)
         (void)!::ftruncate(fd_, status.st_size - static_cast<off_t>(done));
-      fail(std::strerror(error));
+      fail(reason_of(error));
     }
   }
 }
 
 void AppendFile::sync() {
   // EINVAL: a pipe or a device such as /dev/stdout, where nothing can be made durable.
-  if (fd_ >= 0 && ::fdatasync(fd_) != 0 && errno != EINVAL) fail(std::strerror(errno));
+  if (fd_ >= 0 && ::fdatasync(fd_) != 0 && errno != EINVAL) fail(reason_of(errno));
 }
 
 void AppendFile::fail(const std::string& reason) {

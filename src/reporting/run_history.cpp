@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
 #include <limits>
 #include <system_error>
 
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -69,8 +71,8 @@ std::string trimmed(std::string text) {
 }
 
 std::string read_if_there(const fs::path& path) {
-  std::error_code error;
-  return fs::is_regular_file(path, error) ? read_file(path, uint64_t{16} << 20) : std::string();
+  return kind_of_file(path) == FileKind::regular ? read_file(path, uint64_t{16} << 20)
+                                                 : std::string();
 }
 
 }  // namespace
@@ -117,14 +119,17 @@ RunHistory read_run(const fs::path& folder) {
   RunHistory run;
   run.folder = fs::path(folder / "").lexically_normal().parent_path();
   const fs::path metrics = run.folder / "metrics.jsonl";
-  std::ifstream file(metrics, std::ios::binary);
-  if (!file)
+  if (kind_of_file(metrics) != FileKind::regular)
     throw UserError(
         ExitCode::missing_input,
-        fmt::format("{}: cannot be read; give the folder of a training run", metrics.string()));
+        fmt::format("{}: no such file; give the folder of a training run", metrics.string()));
+  errno = 0;
+  std::ifstream file(metrics, std::ios::binary);
+  if (!file) throw_system_error(metrics, "read", errno, exit_code_of_reading(errno));
   for (std::string row; std::getline(file, row);) {
     if (!row.empty()) add_row(run, row);
   }
+  if (file.bad()) throw_system_error(metrics, "read", errno, ExitCode::io);
   if (run.steps.empty() && run.validations.empty()) {
     throw UserError(ExitCode::bad_data,
                     fmt::format("{}: has no rows of steps or validations; nothing to report yet",
@@ -141,10 +146,12 @@ RunHistory read_run(const fs::path& folder) {
   run.config_text = read_if_there(run.folder / "config.yaml");
   run.config = flatten_config(run.config_text);
   const auto name = run.config.find("run.name");
-  run.name = name != run.config.end() ? name->second : fs::absolute(run.folder).filename().string();
+  std::error_code error;
+  run.name =
+      name != run.config.end() ? name->second : fs::absolute(run.folder, error).filename().string();
   run.about = nlohmann::ordered_json::parse(read_if_there(run.folder / "run.json"), nullptr, false);
   if (!run.about.is_object()) run.about = nullptr;
-  if (fs::exists(run.folder / "samples.txt"))
+  if (kind_of_file(run.folder / "samples.txt") != FileKind::nothing)
     run.samples = read_if_there(run.folder / "samples.txt");
   return run;
 }

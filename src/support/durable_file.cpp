@@ -10,28 +10,18 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
-#include <cstring>
+#include <mutex>
+#include <set>
 
 #include "support/error.hpp"
+#include "support/system_error.hpp"
 #include "support/units.hpp"
 
 namespace polysketch {
 namespace fs = std::filesystem;
 namespace {
-
-// Refusals get 77; what else keeps a file from being made gets `otherwise`.
-ExitCode code_for(int error, ExitCode otherwise) {
-  if (error == EACCES || error == EPERM) return ExitCode::permission;
-  if (error == ENOSPC || error == EDQUOT || error == EIO) return ExitCode::io;
-  return otherwise;
-}
-
-[[noreturn]] void throw_errno(const fs::path& path, const char* action, int error,
-                              ExitCode otherwise) {
-  throw UserError(code_for(error, otherwise),
-                  fmt::format("{}: cannot {}: {}", path.string(), action, std::strerror(error)));
-}
 
 fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
@@ -39,21 +29,68 @@ fs::path folder_of(const fs::path& path) {
 
 fs::path temporary_name(const fs::path& final_path) {
   static std::atomic<uint64_t> counter{0};
-  return final_path.string() + fmt::format(".tmp-{}-{}", getpid(), counter.fetch_add(1));
+  const std::string suffix = fmt::format(".tmp-{}-{}", getpid(), counter.fetch_add(1));
+  // A name that is as long as names may be must leave room for it.
+  const std::string name = final_path.filename().string();
+  return final_path.parent_path() / (name.substr(0, NAME_MAX - suffix.size()) + suffix);
+}
+
+/// The temporary files that exist now. Never destroyed: a thread may still write while the process
+/// ends.
+struct Temporaries {
+  std::mutex mutex;
+  std::set<std::string> paths;
+};
+Temporaries& temporaries() {
+  static Temporaries* const all = new Temporaries;
+  return *all;
+}
+
+/// The descriptor, or -1 with errno. Under the lock, so that a file either is on the list or is not
+/// made.
+int begin_temporary(const fs::path& path, unsigned permissions) {
+  const std::lock_guard guard(temporaries().mutex);
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions);
+  if (fd >= 0) temporaries().paths.insert(path.string());
+  return fd;
+}
+
+void forget_temporary(const fs::path& path) {
+  const std::lock_guard guard(temporaries().mutex);
+  temporaries().paths.erase(path.string());
+}
+
+void remove_temporary(const fs::path& path) {
+  unlink(path.c_str());
+  forget_temporary(path);
 }
 
 }  // namespace
 
-DurableFile::DurableFile(fs::path final_path)
+void remove_temporary_files() {
+  temporaries().mutex.lock();  // for good
+  for (const std::string& path : temporaries().paths) unlink(path.c_str());
+}
+
+int DurableFile::refusal(const fs::path& final_path) {
+  const fs::path temporary = temporary_name(final_path);
+  const int fd = begin_temporary(temporary, 0600);
+  if (fd < 0) return errno;
+  close(fd);
+  remove_temporary(temporary);
+  return 0;
+}
+
+DurableFile::DurableFile(fs::path final_path, unsigned permissions)
     : final_path_(std::move(final_path)), temporary_path_(temporary_name(final_path_)) {
-  fd_ = open(temporary_path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd_ < 0) throw_errno(final_path_, "create", errno, ExitCode::cannot_create);
+  fd_ = begin_temporary(temporary_path_, permissions);
+  if (fd_ < 0) throw_system_error(final_path_, "create", errno, ExitCode::cannot_create);
 }
 
 DurableFile::~DurableFile() {
   if (fd_ < 0) return;
   close(fd_);
-  unlink(temporary_path_.c_str());
+  remove_temporary(temporary_path_);
 }
 
 // Gives the file up: what was written may be lost in part, and no later call could find out which
@@ -61,7 +98,7 @@ DurableFile::~DurableFile() {
 void DurableFile::fail(const char* action, int error, uint64_t needed) {
   if (fd_ >= 0) close(fd_);
   fd_ = -1;
-  unlink(temporary_path_.c_str());
+  remove_temporary(temporary_path_);
   std::string space;
   struct statvfs volume {};
   if ((error == ENOSPC || error == EDQUOT) &&
@@ -70,8 +107,9 @@ void DurableFile::fail(const char* action, int error, uint64_t needed) {
     space = fmt::format(": {} needed, {} free", format_bytes(static_cast<int64_t>(needed)),
                         format_bytes(available));
   }
-  throw UserError(ExitCode::io, fmt::format("{}: cannot {}: {}{}", final_path_.string(), action,
-                                            std::strerror(error), space));
+  throw UserError(
+      exit_code_of(error, ExitCode::io),
+      fmt::format("{}: cannot {}: {}{}", final_path_.string(), action, reason_of(error), space));
 }
 
 void DurableFile::reserve(uint64_t bytes) {
@@ -103,7 +141,22 @@ void DurableFile::write(const void* data, size_t size) {
   }
 }
 
+void DurableFile::keep_attributes() {
+  require(fd_ >= 0, "DurableFile::keep_attributes on a closed file");
+  struct stat status {};
+  if (stat(final_path_.c_str(), &status) != 0) return;
+  // Only the superuser may give files away. Bits that lend the owner's rights go with the owner.
+  const bool same_owner = fchown(fd_, status.st_uid, status.st_gid) == 0;
+  if (fchmod(fd_, status.st_mode & (same_owner ? 07777 : 0777)) != 0)
+    fail("set the permissions", errno);
+}
+
 void DurableFile::commit() {
+  if (!commit_unless_busy())
+    throw_system_error(final_path_, "rename into place", EBUSY, ExitCode::cannot_create);
+}
+
+bool DurableFile::commit_unless_busy() {
   require(fd_ >= 0, "DurableFile::commit on a closed file");
   // gives back what was not used
   if (reserved_ > written_ && ftruncate(fd_, static_cast<off_t>(written_)) != 0)
@@ -114,10 +167,13 @@ void DurableFile::commit() {
   if (closed != 0) fail("close", errno, written_);
   if (rename(temporary_path_.c_str(), final_path_.c_str()) != 0) {
     const int error = errno;
-    unlink(temporary_path_.c_str());
-    throw_errno(final_path_, "rename into place", error, ExitCode::cannot_create);
+    remove_temporary(temporary_path_);
+    if (error == EBUSY) return false;
+    throw_system_error(final_path_, "rename into place", error, ExitCode::cannot_create);
   }
+  forget_temporary(temporary_path_);
   fsync_directory(folder_of(final_path_));
+  return true;
 }
 
 void write_file_durably(const fs::path& path, std::string_view content) {
@@ -128,26 +184,38 @@ void write_file_durably(const fs::path& path, std::string_view content) {
 
 void fsync_directory(const fs::path& directory) {
   const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) throw_errno(directory, "open the folder", errno, ExitCode::io);
+  if (fd < 0) throw_system_error(directory, "open the folder", errno, ExitCode::io);
   const int result = fsync(fd);
   const int error = errno;
   close(fd);
   // Some network file systems have no fsync for folders; there a rename is as durable as it gets.
   if (result != 0 && error != EINVAL)
-    throw_errno(directory, "fsync the folder", error, ExitCode::io);
+    throw_system_error(directory, "fsync the folder", error, ExitCode::io);
 }
 
 void rename_durably(const fs::path& from, const fs::path& to) {
   if (rename(from.c_str(), to.c_str()) != 0) {
     const int error = errno;
-    if (error == ENOENT && !fs::exists(from))
+    if (error == ENOENT && kind_of_file(from) == FileKind::nothing)
       throw UserError(ExitCode::missing_input,
                       from.string() + ": cannot rename: it does not exist");
-    throw_errno(to, fmt::format("rename from {}", from.string()).c_str(), error,
-                ExitCode::cannot_create);
+    throw_system_error(to, fmt::format("rename from {}", from.string()).c_str(), error,
+                       ExitCode::cannot_create);
   }
   fsync_directory(folder_of(to));
   if (folder_of(from) != folder_of(to)) fsync_directory(folder_of(from));
+}
+
+FileKind kind_of_file(const fs::path& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) {
+    const int error = errno;
+    if (error == ENOENT || error == ENOTDIR) return FileKind::nothing;
+    throw_system_error(path, "open", error, exit_code_of_reading(error));
+  }
+  return S_ISREG(status.st_mode)   ? FileKind::regular
+         : S_ISDIR(status.st_mode) ? FileKind::folder
+                                   : FileKind::other;
 }
 
 std::string read_file(const fs::path& path, uint64_t limit) {
@@ -157,14 +225,14 @@ std::string read_file(const fs::path& path, uint64_t limit) {
     const int error = errno;
     if (error == ENOENT || error == ENOTDIR)
       throw UserError(ExitCode::missing_input, path.string() + ": no such file");
-    throw_errno(path, "open", error, ExitCode::io);
+    throw_system_error(path, "open", error, exit_code_of_reading(error));
   }
   struct Closer {
     int fd;
     ~Closer() { close(fd); }
   } closer{fd};
   struct stat status {};
-  if (fstat(fd, &status) != 0) throw_errno(path, "read", errno, ExitCode::io);
+  if (fstat(fd, &status) != 0) throw_system_error(path, "read", errno, ExitCode::io);
   // its writer may take its time; without one, reading ends at once
   if (S_ISFIFO(status.st_mode)) fcntl(fd, F_SETFL, 0);
   if (S_ISDIR(status.st_mode))
@@ -185,7 +253,7 @@ std::string read_file(const fs::path& path, uint64_t limit) {
     if (n == 0) break;
     if (n < 0) {
       if (errno == EINTR) continue;
-      throw_errno(path, "read", errno, ExitCode::io);
+      throw_system_error(path, "read", errno, ExitCode::io);
     }
     size += static_cast<size_t>(n);
     if (size > limit) throw too_large();
@@ -197,8 +265,8 @@ std::string read_file(const fs::path& path, uint64_t limit) {
 void create_directories(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) throw_errno(path, "create the folder", error.value(), ExitCode::cannot_create);
-  if (!fs::is_directory(path))
+  if (error) throw_system_error(path, "create the folder", error.value(), ExitCode::cannot_create);
+  if (kind_of_file(path) != FileKind::folder)
     throw UserError(ExitCode::cannot_create,
                     path.string() + ": cannot create the folder: a file has this name");
 }

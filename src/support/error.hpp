@@ -14,6 +14,7 @@ enum class ExitCode : int {
   bad_data = 65,       ///< data or tokenizer cannot be used
   missing_input = 66,  ///< a file that should be read does not exist
   internal = 70,       ///< a defect of this program
+  resources = 71,      ///< memory, processes or threads ran out
   /// an output file or folder cannot be made, or another process owns the run folder
   cannot_create = 73,
   io = 74,           ///< reading or writing failed

@@ -12,6 +12,7 @@
 
 #include "support/error.hpp"
 #include "support/hash_kernels.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 
@@ -87,9 +88,7 @@ std::string sha256_file(const std::filesystem::path& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     const int error = errno;
-    const ExitCode code =
-        error == ENOENT || error == ENOTDIR ? ExitCode::missing_input : ExitCode::io;
-    throw UserError(code, path.string() + ": cannot open: " + std::strerror(error));
+    throw_system_error(path, "open", error, exit_code_of_reading(error));
   }
   Sha256 hash;
   std::vector<uint8_t> buffer(1 << 20);
@@ -100,7 +99,7 @@ std::string sha256_file(const std::filesystem::path& path) {
       const int error = errno;
       if (error == EINTR) continue;
       close(fd);
-      throw UserError(ExitCode::io, path.string() + ": cannot read: " + std::strerror(error));
+      throw_system_error(path, "read", error, ExitCode::io);
     }
     hash.update(buffer.data(), static_cast<size_t>(n));
   }

@@ -34,6 +34,8 @@ void append_utf8(uint32_t c, std::string& text);
 
 /// Lower case of the letters A to Z; everything else as it is.
 std::string ascii_lower(std::string_view text);
+/// A value as an error shows it: in quotes, control characters escaped, cut where it is long.
+std::string quoted(const std::string& text);
 
 /// Words as `split on white space` counts them (ASCII white space and the Unicode spaces that
 /// Python's str.split knows).

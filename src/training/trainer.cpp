@@ -13,6 +13,7 @@
 #include "model/device.hpp"
 #include "support/log.hpp"
 #include "support/stop_signal.hpp"
+#include "support/system_error.hpp"
 #include "training/diagnostics.hpp"
 #include "training/learning_rate.hpp"
 #include "training/run_checkpoint.hpp"
@@ -123,8 +124,7 @@ ExitCode Trainer::finish(bool stopped) {
     const int number = StopSignal::number();
     log_info(fmt::format(
         "stopped after step {} by {}, everything saved: the same command continues the run",
-        state_.step,
-        number > 0 ? fmt::format("signal {}", number) : "a signal to another process"));
+        state_.step, number > 0 ? signal_name(number) : "a signal to another process"));
   }
   return ExitCode::stopped;
 }
@@ -140,11 +140,9 @@ ExitCode Trainer::run() {
   };
   try {
     return train();
-  } catch (const UserError& error) {
-    end(error.code(), error.what());
-    throw;
   } catch (const std::exception& error) {
-    end(ExitCode::internal, error.what());
+    const ErrorReport found = report_of(error);
+    end(found.code, found.text.c_str());
     throw;
   }
 }
@@ -169,10 +167,9 @@ void Trainer::end_together(const std::exception_ptr& own) {
   if (own) {
     try {
       std::rethrow_exception(own);
-    } catch (const UserError& error) {
-      said = fmt::format("{} {}", static_cast<int>(error.code()), error.what());
     } catch (const std::exception& error) {
-      said = fmt::format("{} {}", static_cast<int>(ExitCode::internal), error.what());
+      const ErrorReport found = report_of(error);
+      said = fmt::format("{} {}", static_cast<int>(found.code), found.text);
     }
   }
   const auto all = world_->collectives().all_gather_text(said, "an error");

@@ -18,6 +18,7 @@
 #include "support/durable_file.hpp"
 #include "support/hash.hpp"
 #include "support/log.hpp"
+#include "support/system_error.hpp"
 #include "support/units.hpp"
 #include "training/run_checkpoint.hpp"
 #include "training/trainer.hpp"
@@ -61,8 +62,9 @@ Trainer::Trainer(const ResolvedConfig& resolved, const Options& options)
   device_ = world_->device();
   try {
     set_up(resolved, options);
-  } catch (const UserError& error) {
-    world_->announce_end(error.code(), error.what());
+  } catch (const std::exception& error) {
+    const ErrorReport found = report_of(error);
+    world_->announce_end(found.code, found.text);
     throw;
   }
 }

@@ -152,7 +152,7 @@ TEST(Bench, AttentionNeedsNoConfiguration) {
   EXPECT_THAT(table.out, HasSubstr("polysketch:random-local:8"));
 
   TemporaryFolder folder;
-  const std::string svg = (folder / "plots/crossover.svg").string();
+  const std::string svg = (folder / "crossover.svg").string();
   const Row crossover = json_of(with(with({"bench", "crossover", "--svg", svg}, shape),
                                      {"--kinds", "performer", "--lengths", "64,128"}));
   EXPECT_EQ(crossover["figures"].size(), 4u) << "softmax comes on its own";

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,15 @@
 
 namespace polysketch::test {
 namespace fs = std::filesystem;
+namespace {
+
+// Whoever starts the tests in the background or under nohup ignores signals that they send.
+[[maybe_unused]] const bool signals_have_their_usual_effect = [] {
+  for (const int number : {SIGHUP, SIGINT, SIGQUIT}) signal(number, SIG_DFL);
+  return true;
+}();
+
+}  // namespace
 
 TemporaryFolder::TemporaryFolder() {
   std::string name = (fs::temp_directory_path() / "polysketch-test-XXXXXX").string();

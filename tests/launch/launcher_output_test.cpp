@@ -69,6 +69,54 @@ TEST_F(Launcher, KeepsLinesWholeInOnePipe) {
   close(ends[0]);
 }
 
+TEST_F(Launcher, ADocumentIsThatOfRankZeroAlone) {
+  LaunchOptions options =
+      sh(3,
+         "printf '{\"rank\":'; echo note $RANK >&2; sleep 0.02; printf ' '; printf "
+         "'%s,\\n\\n\"long\": \"' $RANK; head -c 200000 /dev/zero | tr '\\0' x; printf "
+         "'\"}'");
+  options.document = true;
+  Launched launched(options);
+  EXPECT_EQ(launched.wait(), 0);
+  EXPECT_EQ(launched.out(), "{\"rank\": 0,\n\n\"long\": \"" + std::string(200'000, 'x') + "\"}");
+  EXPECT_THAT(launched.err_lines(),
+              AllOf(Contains("[0] note 0"), Contains("[2] note 2"), Contains("[1] {\"rank\": 1,")));
+}
+
+TEST_F(Launcher, ADocumentIsThatOfTheLastAttempt) {
+  LaunchOptions options =
+      sh(2,
+         "echo \"{$RANK$POLYSKETCH_ATTEMPT}\"; [ $RANK$POLYSKETCH_ATTEMPT = 10 ] && "
+         "{ sleep 0.2; exit 74; }; exit 0");
+  options.document = true;
+  options.max_restarts = 1;
+  Launched launched(options);
+  EXPECT_EQ(launched.wait(), 0);
+  EXPECT_EQ(launched.out(), "{01}\n");
+  EXPECT_THAT(launched.err_lines(), AllOf(Contains("[0] {00}"), Contains("[1] {11}")));
+  // One that fails has printed what it has found, as a check of files does.
+  options = sh(1, "echo '[]'; exit 81");
+  options.document = true;
+  Launched failed(options);
+  EXPECT_EQ(failed.wait(), 81);
+  EXPECT_EQ(failed.out(), "[]\n");
+}
+
+TEST_F(Launcher, ADocumentThatNobodyReadsIsNoFailureButALostOneIs) {
+  LaunchOptions options = sh(2, "echo '{}'");
+  options.document = true;
+  Launched gone(options, [] {
+    int ends[2];
+    if (pipe(ends) == 0) dup2(ends[1], STDOUT_FILENO);
+    close(ends[0]);
+    close(ends[1]);
+  });
+  EXPECT_EQ(gone.wait(), 0);
+  EXPECT_THAT(gone.err(), testing::Not(HasSubstr("lost")));
+  Launched full(options, [] { dup2(open("/dev/full", O_WRONLY), STDOUT_FILENO); });
+  EXPECT_EQ(full.wait(), 74);
+}
+
 TEST_F(Launcher, FlushesALineWithoutEnd) {
   Launched launched(sh(1, "printf 'first\\n\\nlast'; printf warning >&2"));
   EXPECT_EQ(launched.wait(), 0);

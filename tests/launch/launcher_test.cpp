@@ -194,6 +194,48 @@ TEST_F(Launcher, PassesASignalOnOnce) {
   }
 }
 
+TEST_F(Launcher, PassesOnWhateverAsksForAnEnd) {
+  for (const int number :
+       {SIGQUIT, SIGUSR2, SIGALRM, SIGXCPU, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGRTMIN + 2}) {
+    SCOPED_TRACE(number);
+    LaunchOptions options = sh(2, fmt::format("trap 'stop=1' {}\n", number) +
+                                      "echo $$ > $D/ready$RANK; while [ -z $stop ]; do sleep 0.02; "
+                                      "done; rm $D/ready$RANK; exit 75");
+    Launched launched(options);
+    ASSERT_TRUE(eventually([&] { return all_exist("ready", 2); }));
+    launched.signal(number);
+    EXPECT_EQ(launched.wait(), 75) << launched.err();
+  }
+}
+
+/// When a terminal goes away the shell and the kernel both say so, then the session's end follows.
+TEST_F(Launcher, AHangUpMayComeTwice) {
+  Launched launched(sh(2,
+                       "trap 'stop=1' TERM\n"
+                       "echo $$ > $D/ready$RANK; while [ -z $stop ]; do sleep 0.02; done\n"
+                       "while [ ! -e $D/go ]; do sleep 0.02; done; exit 75"));
+  ASSERT_TRUE(eventually([&] { return all_exist("ready", 2); }));
+  for (int i = 0; i < 3; ++i) {
+    launched.signal(SIGHUP);
+    ASSERT_TRUE(eventually([&] { return launched.err().find("passed on") != std::string::npos; }));
+  }
+  launched.signal(SIGTERM);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  write_text(folder_ / "go", "");
+  EXPECT_EQ(launched.wait(), 75) << launched.err();
+}
+
+TEST_F(Launcher, ASignalThatWasIgnoredStaysIgnoredForAll) {
+  Launched launched(sh(2, "trap 'exit 75' TERM\nkill -HUP $$\n" + wait_for_ever),
+                    [] { signal(SIGHUP, SIG_IGN); });
+  ASSERT_TRUE(eventually([&] { return all_exist("ready", 2); })) << launched.err();
+  launched.signal(SIGHUP);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_THAT(launched.err(), Not(HasSubstr("passed on")));
+  launched.signal(SIGTERM);
+  EXPECT_EQ(launched.wait(), 75) << launched.err();
+}
+
 TEST_F(Launcher, ASecondSignalKills) {
   Launched launched(sh(2, "trap '' TERM INT\n" + wait_for_ever));
   ASSERT_TRUE(eventually([&] { return all_exist("ready", 2); }));

@@ -339,6 +339,9 @@ TEST(Place, AttemptsAreToldApartWhereTheStoreOutlivesThem) {
 
 TEST(Place, IsDescribedInOneLine) {
   EXPECT_EQ(describe(Place{}), "alone: no launcher's variables are set");
+  EXPECT_THAT(describe(find_place(
+                  environment({{"RANK", "0"}, {"WORLD_SIZE", "1"}, {"POLYSKETCH_ATTEMPT", "0"}}))),
+              testing::EndsWith("by polysketch launch's variables"));
   EXPECT_EQ(describe(find_place(environment(torchrun))),
             "rank 5 of 8 (1 of 4 on this machine), meeting at node-a:29400, where torchrun's agent "
             "serves, restart 2, by torchrun's variables");

@@ -7,11 +7,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <functional>
 #include <thread>
 
 #include "helpers/test_helpers.hpp"
 #include "support/build_info.hpp"
 #include "support/crash_report.hpp"
+#include "support/durable_file.hpp"
 #include "support/log.hpp"
 #include "support/stop_signal.hpp"
 
@@ -25,8 +30,148 @@ void wait_for_request() {
   while (!StopSignal::requested()) std::this_thread::yield();
 }
 
+/// Two of one number that wait to be taken become one.
+void wait_until_taken(int number) {
+  for (sigset_t waiting; sigpending(&waiting) == 0 && sigismember(&waiting, number) == 1;)
+    std::this_thread::yield();
+}
+
+void send_to_itself(int number) {
+  kill(getpid(), number);
+  wait_until_taken(number);
+}
+
+/// A process of its own; its exit code, or 128 + n if signal n ended it.
+int in_child(const std::function<void()>& body) {
+  const pid_t child = fork();
+  if (child == 0) {
+    body();
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+TEST(StopSignal, EverySignalThatWouldEndAProgramAsks) {
+  const std::vector<int>& all = stop_signals();
+  for (const int number : {SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGQUIT, SIGUSR2, SIGALRM, SIGVTALRM,
+                           SIGPROF, SIGIO, SIGPWR, SIGXCPU, SIGSTKFLT, SIGRTMIN, SIGRTMAX})
+    EXPECT_TRUE(std::find(all.begin(), all.end(), number) != all.end()) << number;
+  for (const int number : {SIGKILL, SIGSTOP, SIGSEGV, SIGABRT, SIGPIPE, SIGXFSZ, SIGCHLD, SIGCONT})
+    EXPECT_TRUE(std::find(all.begin(), all.end(), number) == all.end()) << number;
+  for (const int number : all) {
+    EXPECT_EQ(in_child([number] {
+                StopSignal::install();
+                kill(getpid(), number);
+                wait_for_request();
+                _exit(StopSignal::number() == number ? 0 : 1);
+              }),
+              0)
+        << number;
+  }
+}
+
+TEST(StopSignal, WhatWasIgnoredStaysIgnored) {
+  EXPECT_EQ(in_child([] {
+              signal(SIGHUP, SIG_IGN);
+              StopSignal::install();
+              kill(getpid(), SIGHUP);
+              kill(getpid(), SIGUSR1);  // delivered after the one before it
+              wait_for_request();
+              _exit(StopSignal::number() == SIGUSR1 ? 0 : 1);
+            }),
+            0);
+}
+
+/// A terminal that goes away sends SIGHUP by two ways, and the session's end SIGTERM behind it; a
+/// limit of time sends SIGXCPU every second.
+TEST(StopSignal, WhatComesTwiceByItselfOnlyAsks) {
+  for (const int number : {SIGHUP, SIGXCPU, SIGALRM, SIGIO, SIGPWR, SIGRTMIN}) {
+    EXPECT_EQ(in_child([number] {
+                StopSignal::install();
+                for (int i = 0; i < 3; ++i) send_to_itself(number);
+                send_to_itself(SIGTERM);  // the first of its kind
+                send_to_itself(number);
+                _exit(StopSignal::number() == number ? 0 : 1);
+              }),
+              0)
+        << number;
+  }
+}
+
+/// A manager of services signals the launcher and its processes; then the launcher's own comes.
+TEST(StopSignal, WhatALauncherPassesOnIsNoSecondOne) {
+  for (const bool launcher_first : {false, true}) {
+    int up[2], down[2];
+    ASSERT_EQ(pipe(up), 0);
+    ASSERT_EQ(pipe(down), 0);
+    const auto tell = [](const int* pipe) { ASSERT_EQ(write(pipe[1], "x", 1), 1); };
+    const auto hear = [](const int* pipe) {
+      char byte = 0;
+      ASSERT_EQ(read(pipe[0], &byte, 1), 1);
+    };
+    const pid_t child = fork();
+    if (child == 0) {
+      setenv("POLYSKETCH_ATTEMPT", "0", 1);
+      StopSignal::install();
+      if (!launcher_first) send_to_itself(SIGTERM);
+      tell(up);
+      hear(down);
+      wait_until_taken(SIGTERM);
+      wait_until_taken(SIGINT);
+      if (launcher_first) send_to_itself(SIGTERM);
+      wait_for_request();
+      tell(up);  // it is still here
+      send_to_itself(SIGTERM);
+      sleep(60);
+      _exit(0);
+    }
+    close(up[1]);
+    hear(up);
+    kill(child, SIGTERM);
+    kill(child, SIGINT);
+    tell(down);
+    hear(up);
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 128 + SIGTERM) << "another's second one";
+    for (const int end : {up[0], down[0], down[1]}) close(end);
+  }
+}
+
+TEST(StopSignal, EndsAtOnceAndTakesTemporaryFilesAway) {
+  for (const bool asked_first : {false, true}) {
+    const test::TemporaryFolder folder;
+    for (const int number : {SIGTERM, SIGINT, SIGUSR2}) {
+      EXPECT_EQ(in_child([&] {
+                  asked_first ? StopSignal::install() : StopSignal::install_to_end();
+                  DurableFile file(folder / "big");
+                  file.write("half", 4);
+                  const DurableFile other(folder / "small");
+                  kill(getpid(), number);
+                  if (asked_first) {
+                    wait_for_request();
+                    kill(getpid(), number);
+                  }
+                  for (;;) pause();
+                }),
+                128 + number);
+      EXPECT_TRUE(std::filesystem::is_empty(folder.path())) << number;
+    }
+  }
+}
+
+TEST(SignalName, IsAsPeopleTypeIt) {
+  EXPECT_EQ(signal_name(SIGTERM), "SIGTERM");
+  EXPECT_EQ(signal_name(SIGUSR1), "SIGUSR1");
+  EXPECT_EQ(signal_name(SIGRTMIN), "SIGRTMIN");
+  EXPECT_EQ(signal_name(SIGRTMIN + 3), "SIGRTMIN+3");
+}
+
 TEST(StopSignal, FirstAsksSecondEnds) {
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
+  for (const int number : {SIGTERM, SIGINT, SIGUSR1, SIGQUIT, SIGUSR2}) {
     const pid_t child = fork();
     if (child == 0) {
       StopSignal::install();
@@ -71,8 +216,8 @@ TEST(StopSignal, NeverInterruptsAThreadThatComputes) {
     sigset_t mask;
     sigemptyset(&mask);
     pthread_sigmask(SIG_SETMASK, nullptr, &mask);
-    return sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGINT) == 1 &&
-           sigismember(&mask, SIGUSR1) == 1;
+    return std::all_of(stop_signals().begin(), stop_signals().end(),
+                       [&](int number) { return sigismember(&mask, number) == 1; });
   };
   StopSignal::install();
   EXPECT_TRUE(blocked());
