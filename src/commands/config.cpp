@@ -51,6 +51,8 @@ std::string check_data(const Config& config) {
     try {
       look();
     } catch (const UserError& error) {
+      // The machine's trouble, not the configuration's: it would only be told again.
+      if (error.code() == ExitCode::io || error.code() == ExitCode::resources) throw;
       if (!code) code = error.code();
       problems += (problems.empty() ? "" : "\n") + std::string(error.what());
     }

@@ -53,7 +53,7 @@ class BatchStream final : public BatchSource {
   void wait_until_ready();
 
   double seconds_waited() const override;
-  int64_t epoch() const;          ///< of the last batch returned
+  int64_t epoch() const;  ///< of the last batch returned
   /// 0 while it is not yet known (first epoch over files never tokenised before)
   int64_t sequences_per_epoch() const;
 

@@ -85,11 +85,9 @@ std::string read_all(ByteSource& source) {
 Corpus Corpus::open(const DataConfig& config) {
   CorpusDescription description = load_corpus_description(config.corpus);
   if (config.cleaning != Cleaning::none && !description.wiki_markup) {
-    throw UserError(
-        ExitCode::config,
-        fmt::format(
-            "data.cleaning: is for Wiki-40B's markup, which corpus '{}' does not have: set it to none",
-            description.name));
+    throw UserError(ExitCode::config, fmt::format("data.cleaning: is for Wiki-40B's markup, which "
+                                                  "corpus '{}' does not have: set it to none",
+                                                  description.name));
   }
   Corpus corpus;
   corpus.state_ = std::make_shared<State>(config, std::move(description));
@@ -188,8 +186,8 @@ std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
   if (layout == nullptr) {
     throw UserError(
         ExitCode::bad_data,
-        fmt::format("{}: no pattern of corpus '{}' matches this name: list the files again", file.name,
-                    name()));
+        fmt::format("{}: no pattern of corpus '{}' matches this name: list the files again",
+                    file.name, name()));
   }
   RecordLimits limits;
   limits.max_line_bytes = static_cast<uint64_t>(state_->config.max_line_bytes);

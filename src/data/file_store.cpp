@@ -68,13 +68,15 @@ class LocalBytes final : public ByteSource {
   struct stat info {};
   switch (error) {
     case ELOOP:
+      if (::stat(path.c_str(), &info) == 0) {
+        throw UserError(ExitCode::bad_data,
+                        fmt::format("{}: a symbolic link into /proc, to a file that a process "
+                                    "holds open: make it lead to the file itself",
+                                    path));
+      }
       throw UserError(
-          ExitCode::bad_data,
-          ::stat(path.c_str(), &info) == 0
-              ? fmt::format("{}: a symbolic link into /proc, to a file that a process holds open: "
-                            "make it lead to the file itself",
-                            path)
-              : fmt::format("{}: symbolic links that lead round in a circle: remove them", path));
+          ExitCode::missing_input,
+          fmt::format("{}: symbolic links that lead round in a circle: remove them", path));
     case EACCES:
     case EPERM:
       throw UserError(ExitCode::permission,

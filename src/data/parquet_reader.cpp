@@ -130,8 +130,8 @@ class ParquetTextReader final : public RecordReader {
     throw UserError(
         ExitCode::bad_data,
         fmt::format(
-            "{}: row {}: the Parquet file is damaged or truncated: {}: download the file again", name_,
-            index_, cause));
+            "{}: row {}: the Parquet file is damaged or truncated: {}: download the file again",
+            name_, index_, cause));
   }
   template <class Action>
   void guarded(const Action& action) const {

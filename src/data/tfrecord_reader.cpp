@@ -140,8 +140,8 @@ class TfRecordReader final : public RecordReader {
   }
   [[noreturn]] void fail(uint64_t offset, const std::string& cause) const {
     throw UserError(ExitCode::bad_data,
-                    fmt::format("{}: record {}, byte {}: {}: download the file again", name_, index_,
-                                offset, cause));
+                    fmt::format("{}: record {}, byte {}: {}: download the file again", name_,
+                                index_, offset, cause));
   }
 
   BufferedBytes bytes_;

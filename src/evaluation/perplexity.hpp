@@ -62,8 +62,8 @@ ForwardSize largest_forward(const DataConfig& data, const Corpus& corpus,
                             const Tokenizer& tokenizer, const PerplexityOptions& options);
 
 /// Windows of N + 1 ids with stride N over all documents joined by EOS; every token but the very
-/// first is scored once; the last window is as short as what is left. Nothing if `stop` asked for an
-/// end. An error of one process ends it on all: there as it is, FailedElsewhere on the others.
+/// first is scored once; the last window is as short as what is left. Nothing if `stop` asked for
+/// an end. An error of one process ends it on all: there as it is, FailedElsewhere on the others.
 std::optional<Perplexity> measure_perplexity(Transformer& model, const DataConfig& data,
                                              const Corpus& corpus, const Tokenizer& tokenizer,
                                              const PerplexityOptions& options);

@@ -263,7 +263,7 @@ TEST(PlanForManyGpus, SaysWhatIsWrong) {
   check({"--mfu", "0.3", "--tokens-per-second", "10k"}, 64, "--mfu");
   const std::string file = (folder / "x.json").string();
   for (const char* option : {"--collectives", "--step"}) {
-    check({option, file}, 66, "x.json: cannot be read");
+    check({option, file}, 66, "x.json: no such file");
   }
   const auto wrong = [&](const std::string& text, const std::string& part) {
     write_text(file, text);
