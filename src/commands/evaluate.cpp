@@ -5,9 +5,11 @@
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/evaluation_log.hpp"
 #include "data/corpus.hpp"
 #include "distributed/world.hpp"
 #include "evaluation/perplexity.hpp"
@@ -15,7 +17,6 @@
 #include "model/memory.hpp"
 #include "reporting/progress_bar.hpp"
 #include "support/exit.hpp"
-#include "support/hash.hpp"
 #include "support/stop_signal.hpp"
 #include "support/units.hpp"
 
@@ -27,6 +28,7 @@ struct Arguments {
   std::string split = "test";
   std::string context, stride, tokens;
   bool json = false;
+  bool no_record = false;
 };
 
 int64_t count_argument(const char* option, const std::string& text, int64_t fallback) {
@@ -94,12 +96,27 @@ void print(const Perplexity& p, const Config& config, const PerplexityOptions& o
       p.seconds);
 }
 
-/// What tells one checkpoint from another: the hashes of its files.
-std::string checkpoint_identity(const CheckpointStore::Loaded& checkpoint) {
-  Sha256 hash;
-  for (const FileRecord& file : checkpoint.manifest.files)
-    hash.update(file.sha256.data(), file.sha256.size());
-  return fmt::format("step {} {}", checkpoint.step, hash.hex().substr(0, 16));
+void keep(const Perplexity& p, const PerplexityOptions& options, const Arguments& arguments,
+          const LoadedModel& loaded) {
+  const DataConfig& data = loaded.config.data;
+  nlohmann::ordered_json measured{{"corpus", data.corpus}, {"split", arguments.split}};
+  if (p.complete) {
+    measured["bytes"] = p.counts.bytes;  // the same text, wherever it lies
+    measured["documents"] = p.counts.documents;
+  } else {
+    measured["first_tokens"] = options.max_tokens;
+  }
+  measured["window"] = options.context;
+  measured["stride"] = options.stride == 0 ? options.context : options.stride;
+  if (data.mask_documents) measured["protocol"] = "documents masked";
+  nlohmann::ordered_json figures{{"perplexity", p.per_token()},
+                                 {"nats_per_token", p.nats_per_token()}};
+  if (p.complete && loaded.tokenizer->lossless()) {
+    figures["bits_per_byte"] = p.bits_per_byte();
+    figures["perplexity_per_word"] = p.per_word();
+  }
+  figures["tokens_scored"] = p.counts.scored;
+  keep_result(loaded, "perplexity", std::move(measured), std::move(figures));
 }
 
 void run_perplexity(const Arguments& arguments) {
@@ -144,6 +161,7 @@ void run_perplexity(const Arguments& arguments) {
   }
   if (!world->leads()) return;
   bar.reset();
+  if (!arguments.no_record) keep(*measured, options, arguments, loaded);
   print(*measured, config, options, *loaded.tokenizer, arguments, loaded.checkpoint);
 }
 
@@ -175,6 +193,8 @@ void add_evaluate(CLI::App& app) {
   perplexity->add_option("--tokens", arguments->tokens, "score only the first so many tokens")
       ->type_name("N");
   perplexity->add_flag("--json", arguments->json, "print one JSON object");
+  perplexity->add_flag("--no-record", arguments->no_record,
+                       "do not keep the result in the run's evaluations.jsonl");
   perplexity->callback([arguments] { run_perplexity(*arguments); });
 }
 
