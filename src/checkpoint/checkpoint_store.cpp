@@ -94,7 +94,7 @@ void CheckpointStore::apply_retention(int64_t newest) {
   const size_t surplus = known.size() > last ? known.size() - last : 0;
   for (size_t i = 0; i < surplus; ++i) {
     const int64_t step = known[i];
-    if (step == newest || step == loaded_from_ ||
+    if (step == newest || step == loaded_from_ || (config_.keep_best && step == best_) ||
         (config_.keep_every > 0 && step % config_.keep_every == 0))
       continue;
     delete_if_possible(root_, path_of(step), step);

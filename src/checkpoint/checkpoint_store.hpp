@@ -76,6 +76,10 @@ class CheckpointStore {
 
   const Peers& peers() const { return peers_; }
 
+  /// The step whose model is the best so far: with `checkpoint.keep_best` its checkpoint, if there
+  /// is one, stays until another step is named.
+  void set_best(int64_t step) { best_ = step; }
+
   /// The newest checkpoint whose files all match their manifest (sizes, then SHA-256), the same on
   /// all processes, each of which verifies its share of the files. Each bad one on the way is named
   /// in a warning (of rank 0) with its defect and the step used instead. Nothing if there are no
@@ -91,6 +95,7 @@ class CheckpointStore {
   std::filesystem::path root_;
   CheckpointConfig config_;
   Peers peers_;
+  int64_t best_ = -1;
   mutable std::optional<int64_t> loaded_from_;  ///< retention spares it; newest_valid() sets it
 };
 

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
+#include "commands/evaluation_log.hpp"
 #include "commands/number_options.hpp"
 #include "data/corpus.hpp"
 #include "data/corpus_description.hpp"
@@ -18,7 +20,6 @@
 #include "reporting/number_text.hpp"
 #include "reporting/progress_bar.hpp"
 #include "support/exit.hpp"
-#include "support/hash.hpp"
 #include "support/log.hpp"
 #include "support/standard_streams.hpp"
 #include "support/stop_signal.hpp"
@@ -32,6 +33,7 @@ struct Arguments {
   std::string split;  ///< empty: test, or validation where there is no test split
   int64_t context = 0, stride = 0, tokens = 0;  ///< 0: the run's, the window, the whole split
   bool json = false;
+  bool no_record = false;
 };
 
 /// Perplexities are compared by four digits at most.
@@ -94,12 +96,26 @@ void print_figures(const Perplexity& p, const Config& config, const PerplexityOp
                            tokenizer.sha256().substr(0, 12), p.seconds));
 }
 
-/// What tells one checkpoint from another: the hashes of its files.
-std::string checkpoint_identity(const CheckpointStore::Loaded& checkpoint) {
-  Sha256 hash;
-  for (const FileRecord& file : checkpoint.manifest.files)
-    hash.update(file.sha256.data(), file.sha256.size());
-  return fmt::format("step {} {}", checkpoint.step, hash.hex().substr(0, 16));
+void keep(const Perplexity& p, const PerplexityOptions& options, const LoadedModel& loaded) {
+  const DataConfig& data = loaded.config.data;
+  nlohmann::ordered_json measured{{"corpus", data.corpus}, {"split", split_name(options.split)}};
+  if (p.complete) {
+    measured["bytes"] = p.counts.bytes;  // the same text, wherever it lies
+    measured["documents"] = p.counts.documents;
+  } else {
+    measured["first_tokens"] = options.max_tokens;
+  }
+  measured["window"] = options.context;
+  measured["stride"] = options.stride == 0 ? options.context : options.stride;
+  if (data.mask_documents) measured["protocol"] = "documents masked";
+  nlohmann::ordered_json figures{{"perplexity", p.per_token()},
+                                 {"nats_per_token", p.nats_per_token()}};
+  if (p.complete && loaded.tokenizer->lossless()) {
+    figures["bits_per_byte"] = p.bits_per_byte();
+    figures["perplexity_per_word"] = p.per_word();
+  }
+  figures["tokens_scored"] = p.counts.scored;
+  keep_result(loaded, "perplexity", std::move(measured), std::move(figures));
 }
 
 /// The test split, or what comes nearest to it. A corpus with neither test nor validation has no
@@ -153,6 +169,7 @@ void measure(const Arguments& arguments, const ModelArguments& model, World& wor
   }
   if (!world.leads()) return;
   bar.reset();
+  if (!arguments.no_record) keep(*measured, options, loaded);
   print_figures(*measured, config, options, *loaded.tokenizer, arguments, loaded.checkpoint);
 }
 
@@ -202,6 +219,8 @@ void add_evaluate(CLI::App& app) {
                 arguments->tokens = text == "all" ? 0 : checked_count("--tokens", text, 1);
               });
   perplexity->add_flag("--json", arguments->json, "print one JSON object");
+  perplexity->add_flag("--no-record", arguments->no_record,
+                       "do not keep the result in the run's evaluations.jsonl");
   perplexity->callback([arguments] { run_perplexity(*arguments); });
 }
 

@@ -128,7 +128,8 @@ enum class Split { train, validation, test };
 struct EvaluationConfig {
   int64_t every = 2500;  ///< steps; 0: never
   Split split = Split::validation;
-  int64_t tokens = 0;  ///< tokens scored; 0 (`all`): the whole split
+  int64_t tokens = 0;   ///< tokens scored; 0 (`all`): the whole split
+  int64_t samples = 0;  ///< texts written after each validation
 };
 
 struct CheckpointConfig {
@@ -136,6 +137,7 @@ struct CheckpointConfig {
   int64_t minutes = 0;   ///< also after so many minutes since the last; 0: no
   int64_t keep_last = 3;
   int64_t keep_every = 0;  ///< also keep every checkpoint at a multiple of this step; 0: none
+  bool keep_best = true;   ///< also keep the one of the lowest validation loss so far
 };
 
 struct LoggingConfig {

@@ -267,6 +267,10 @@ void list_evaluation(FieldList& keys, EvaluationConfig& evaluation) {
   keys.count("evaluation.tokens", evaluation.tokens, "tokens", 0,
              "Tokens scored each time; `all` (0): the whole split.")
       .words = {{"all", 0}};
+  keys.count("evaluation.samples", evaluation.samples, "samples", 0,
+             "Texts of 128 tokens that the model writes after each validation, into the run's "
+             "`samples.txt`; 0: none.")
+      .most = 1000;
 }
 
 void list_checkpoint(FieldList& keys, CheckpointConfig& checkpoint) {
@@ -280,6 +284,9 @@ void list_checkpoint(FieldList& keys, CheckpointConfig& checkpoint) {
              "How many of the newest checkpoints stay.");
   keys.count("checkpoint.keep_every", checkpoint.keep_every, "steps", 0,
              "Checkpoints at multiples of this step stay for good; 0: none do.");
+  keys.flag("checkpoint.keep_best", checkpoint.keep_best,
+            "The checkpoint of the step with the lowest validation loss so far stays too, if one "
+            "was saved at that step.");
 }
 
 void list_logging(FieldList& keys, LoggingConfig& logging) {

@@ -20,6 +20,7 @@
 #include <thread>
 
 #include "model/accelerator.hpp"
+#include "model/cpu_peak.hpp"
 #include "support/build_info.hpp"
 #include "support/error.hpp"
 #include "support/units.hpp"
@@ -141,7 +142,7 @@ int64_t available_host_bytes(const std::filesystem::path& root) {
 }
 
 double peak_flops(const at::Device& device, at::ScalarType compute) {
-  if (!device.is_cuda()) return 0;
+  if (!device.is_cuda()) return measured_cpu_flops(compute);
   const Accelerator* known = find_accelerator(device_name(device));
   if (known == nullptr) return 0;
   return compute == at::kBFloat16 ? known->bf16_flops : known->fp32_flops;
@@ -163,7 +164,8 @@ std::string device_name(const at::Device& device) {
       break;
     }
   }
-  return fmt::format("{}, {} threads", cpu, at::get_num_threads());
+  const int threads = at::get_num_threads();
+  return fmt::format("{}, {} {}", cpu, threads, threads == 1 ? "thread" : "threads");
 }
 
 }  // namespace polysketch

@@ -28,8 +28,8 @@ int64_t available_memory_bytes(const at::Device& device);
 /// nothing can be read.
 int64_t available_host_bytes(const std::filesystem::path& root = "/");
 
-/// Dense FLOP/s of matrix products in bf16 (or fp32) where the model of the device is known, else
-/// 0.
+/// Dense FLOP/s of matrix products in bf16 (or fp32): of a GPU by its data sheet, 0 where its model
+/// is not known; of the CPU as measured (cpu_peak.hpp).
 double peak_flops(const at::Device& device, at::ScalarType compute);
 
 /// Waits until the device has done what it was given.

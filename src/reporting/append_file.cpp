@@ -3,11 +3,13 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
@@ -16,8 +18,19 @@
 
 namespace polysketch {
 
-AppendFile::AppendFile(std::string path, std::string what)
-    : path_(std::move(path)), what_(std::move(what)) {
+namespace {
+
+bool ends_within_a_line(const std::string& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file || file.tellg() <= 0) return false;
+  file.seekg(-1, std::ios::end);
+  return file.get() != '\n';
+}
+
+}  // namespace
+
+AppendFile::AppendFile(std::string path, std::string consequence)
+    : path_(std::move(path)), consequence_(std::move(consequence)) {
   std::error_code error;
   const auto folder = std::filesystem::path(path_).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
@@ -50,6 +63,14 @@ void AppendFile::append(std::string_view bytes) {
   }
 }
 
+void AppendFile::append_shared_line(std::string_view line) {
+  if (fd_ < 0) return;
+  // On a file system without locks one write a line still keeps the lines whole.
+  const bool locked = ::flock(fd_, LOCK_EX) == 0;
+  append((ends_within_a_line(path_) ? "\n" : "") + std::string(line) + "\n");
+  if (locked && fd_ >= 0) ::flock(fd_, LOCK_UN);
+}
+
 void AppendFile::sync() {
   // EINVAL: a pipe or a device such as /dev/stdout, where nothing can be made durable.
   if (fd_ >= 0 && ::fdatasync(fd_) != 0 && errno != EINVAL) fail(reason_of(errno));
@@ -58,8 +79,7 @@ void AppendFile::sync() {
 void AppendFile::fail(const std::string& reason) {
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
-  log_warning(fmt::format("{}: cannot be written: {}; {} from here on is missing, the run goes on",
-                          path_, reason, what_));
+  log_warning(fmt::format("{}: cannot be written: {}; {}", path_, reason, consequence_));
 }
 
 }  // namespace polysketch

@@ -11,20 +11,23 @@ namespace polysketch {
 /// none and tears none.
 class AppendFile {
  public:
-  /// Opens or makes the file and its folder. `what` names it in the warning ("metrics.jsonl",
-  /// "TensorBoard events").
-  AppendFile(std::string path, std::string what);
+  /// Opens or makes the file and its folder. `consequence` ends the warning: what it means that
+  /// nothing can be written ("metrics.jsonl from here on is missing, the run goes on").
+  AppendFile(std::string path, std::string consequence);
   AppendFile(const AppendFile&) = delete;
   AppendFile& operator=(const AppendFile&) = delete;
   ~AppendFile();
 
   void append(std::string_view bytes);
+  /// A line of a file to which several processes may append: it waits for the others, and begins a
+  /// new line if one of them died within its own.
+  void append_shared_line(std::string_view line);
   /// Makes what was appended durable.
   void sync();
 
  private:
   void fail(const std::string& reason);
-  std::string path_, what_;
+  std::string path_, consequence_;
   int fd_ = -1;
 };
 

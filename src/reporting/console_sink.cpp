@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
+#include <ctime>
 #include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "reporting/metric_sink.hpp"
 #include "reporting/number_text.hpp"
 #include "reporting/progress_bar.hpp"
 #include "support/log.hpp"
+#include "support/median.hpp"
 #include "support/units.hpp"
 
 namespace polysketch {
@@ -69,10 +74,55 @@ class Interval {
   double seconds_ = 0, tokens_ = 0, waited_ = 0, used_ = 0;
 };
 
+/// "Wed 14:20"; with the date where a weekday could be taken for another.
+std::string moment_after(double seconds) {
+  constexpr double week = 6 * 24 * 3600;
+  const std::time_t at = std::time(nullptr) + static_cast<std::time_t>(seconds);
+  std::tm local{};
+  if (::localtime_r(&at, &local) == nullptr) return {};
+  return seconds < week ? fmt::format("{:%a %H:%M}", local)
+                        : fmt::format("{:%Y-%m-%d %H:%M}", local);
+}
+
+/// How long the rest of a run will take, said once when a few steps have been measured.
+class Forecast {
+ public:
+  explicit Forecast(int64_t total_steps) : total_steps_(total_steps) {}
+
+  /// Empty but for the step after which there is something to say.
+  std::string after(const MetricRecord& record) {
+    const double seconds = number(record, "seconds_per_step").value_or(0);
+    // the first step allocates and warms up
+    if (done_ || !(seconds > 0) || !std::exchange(warm_, true)) return {};
+    seconds_.push_back(seconds);
+    tokens_.push_back(seconds * number(record, "tokens_per_second").value_or(0));
+    if (seconds_.size() < wanted) return {};
+    done_ = true;
+    const int64_t left = total_steps_ - record.step;
+    const double step = median(seconds_), all = step * static_cast<double>(left);
+    if (all < shortest) return {};
+    return fmt::format(
+        "forecast: {} more steps at {} tok/s: {}, done about {}; validation and checkpoints come "
+        "on "
+        "top",
+        group_digits(left), short_rate(median(tokens_) / step), format_duration(all),
+        moment_after(all));
+  }
+
+ private:
+  static constexpr size_t wanted = 5;
+  static constexpr double shortest = 60;  // seconds; of less the ETA of each line says enough
+  int64_t total_steps_;
+  bool warm_ = false, done_ = false;
+  std::vector<double> seconds_, tokens_;
+};
+
 class ConsoleSink : public MetricSink {
  public:
   explicit ConsoleSink(const ConsoleOptions& options)
-      : options_(options), step_width_(group_digits(options.total_steps).size()) {
+      : options_(options),
+        step_width_(group_digits(options.total_steps).size()),
+        forecast_(options.total_steps) {
     if (options_.progress && ::isatty(STDERR_FILENO) == 1)
       bar_ = std::make_unique<ProgressBar>("training", options_.total_steps, "steps");
     if (bar_) bar_->update(options_.start_step);
@@ -105,6 +155,7 @@ class ConsoleSink : public MetricSink {
       log_info(step_line(record));
       interval_ = Interval();
     }
+    if (const std::string line = forecast_.after(record); !line.empty()) log_info(line);
     if (bar_) bar_->update(record.step, loss_text(record));
   }
 
@@ -204,6 +255,7 @@ class ConsoleSink : public MetricSink {
 
   ConsoleOptions options_;
   size_t step_width_;
+  Forecast forecast_;
   Interval interval_;
   double seconds_per_step_ = 0;
   int64_t timed_steps_ = 0;
@@ -215,6 +267,25 @@ class ConsoleSink : public MetricSink {
 
 std::unique_ptr<MetricSink> make_console_sink(const ConsoleOptions& options) {
   return std::make_unique<ConsoleSink>(options);
+}
+
+std::string next_steps(const std::string& run_folder) {
+  // as a shell takes it
+  const auto plain = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '/' || c == '.' || c == '_' || c == '-' || c == '+' ||
+           c == '=' || c == '@' || c >= 0x80;
+  };
+  std::string run = run_folder;
+  if (!std::all_of(run.begin(), run.end(), plain)) {
+    run = "'";
+    for (const char c : run_folder) run += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    run += "'";
+  }
+  return fmt::format(
+      "next: polysketch evaluate perplexity {0}; polysketch generate {0} --prompt 'Once'; "
+      "polysketch "
+      "report {0}",
+      run);
 }
 
 }  // namespace polysketch

@@ -7,46 +7,26 @@
 #include <array>
 #include <set>
 
+#include "reporting/number_text.hpp"
 #include "reporting/report_curves.hpp"
+#include "reporting/report_evaluations.hpp"
 #include "reporting/report_style.hpp"
+#include "reporting/report_table.hpp"
 #include "reporting/run_figures.hpp"
+#include "reporting/run_overview.hpp"
+#include "reporting/sample_file.hpp"
 #include "reporting/svg_plot.hpp"
 
 namespace polysketch {
 namespace {
 
-/// A table with a column for each run. Rows that no run fills are left out; rows in which runs
-/// differ stand out if asked for.
-std::string table(const std::vector<RunHistory>& runs,
-                  const std::vector<std::vector<std::pair<std::string, std::string>>>& columns,
-                  bool mark) {
-  std::string html = "<div class=\"scroll\"><table>\n";
-  if (runs.size() > 1) {
-    html += "<thead><tr><th></th>";
-    for (const RunHistory& run : runs) html += "<th>" + escape_html(run.name) + "</th>";
-    html += "</tr></thead>\n";
-  }
-  html += "<tbody>\n";
-  for (size_t row = 0; row < columns[0].size(); ++row) {
-    std::set<std::string> values;
-    std::string cells;
-    for (const auto& column : columns) {
-      values.insert(column[row].second);
-      cells += "<td>" + escape_html(column[row].second) + "</td>";
-    }
-    if (values == std::set<std::string>{""}) continue;
-    html += fmt::format("<tr{}><th scope=\"row\">{}</th>{}</tr>\n",
-                        mark && values.size() > 1 ? " class=\"differs\"" : "",
-                        escape_html(columns[0][row].first), cells);
-  }
-  return html + "</tbody></table></div>\n";
-}
-
-std::string figures(const std::vector<RunHistory>& runs) {
-  std::vector<std::vector<std::pair<std::string, std::string>>> columns;
+std::string table_of(const std::vector<RunHistory>& runs, const char* title,
+                     TableColumn (*column)(const RunHistory&)) {
+  std::vector<TableColumn> columns;
   columns.reserve(runs.size());
-  for (const RunHistory& run : runs) columns.push_back(run_figures(run));
-  return "<h2>Figures</h2>\n" + table(runs, columns, false);
+  for (const RunHistory& run : runs) columns.push_back(column(run));
+  return fmt::format("<section><h2>{}</h2>\n{}</section>\n", title,
+                     run_table(runs, columns, false));
 }
 
 std::string settings(const std::vector<RunHistory>& runs) {
@@ -92,12 +72,12 @@ std::string settings(const std::vector<RunHistory>& runs) {
         std::find(keys.begin(), keys.end(), key) == keys.end())
       keys.push_back(key);
   }
-  std::vector<std::vector<std::pair<std::string, std::string>>> columns;
+  std::vector<TableColumn> columns;
   for (const RunHistory& run : runs) {
     auto& column = columns.emplace_back();
     for (const std::string& key : keys) column.emplace_back(key, value_of(run, key));
   }
-  std::string html = "<h2>Settings</h2>\n" + table(runs, columns, runs.size() > 1);
+  std::string html = "<h2>Settings</h2>\n" + run_table(runs, columns, runs.size() > 1);
   for (const RunHistory& run : runs) {
     if (!run.config_text.empty()) {
       html += fmt::format(
@@ -122,7 +102,7 @@ std::string machine(const std::vector<RunHistory>& runs) {
     }
   }
   if (keys.empty()) return {};
-  std::vector<std::vector<std::pair<std::string, std::string>>> columns;
+  std::vector<TableColumn> columns;
   for (const RunHistory& run : runs) {
     auto& column = columns.emplace_back();
     for (const std::string& path : keys) {
@@ -137,7 +117,30 @@ std::string machine(const std::vector<RunHistory>& runs) {
       column.emplace_back(path.substr(slash + 1), value);
     }
   }
-  return "<h2>Machine and versions</h2>\n" + table(runs, columns, runs.size() > 1);
+  return "<h2>Machine and versions</h2>\n" + run_table(runs, columns, runs.size() > 1);
+}
+
+/// The last step's open, those before it folded away.
+std::string samples_of(const std::string& file) {
+  const std::vector<SampleSection> sections = split_samples(file);
+  const auto text = [](const SampleSection& section) {
+    const size_t begin = section.text.find_first_not_of('\n'),
+                 end = section.text.find_last_not_of('\n');
+    const std::string inner =
+        begin == std::string::npos ? "" : section.text.substr(begin, end - begin + 1);
+    return "<pre>" + escape_html(inner) + "</pre>\n";
+  };
+  const auto title = [](const SampleSection& section) {
+    return section.step ? "step " + group_digits(*section.step) : std::string("before");
+  };
+  if (sections.empty()) return {};
+  std::string html;
+  if (sections.back().step) html += "<h3>" + title(sections.back()) + "</h3>\n";
+  html += text(sections.back());
+  for (size_t i = sections.size() - 1; i-- > 0;)
+    html += "<details><summary>" + title(sections[i]) + "</summary>" + text(sections[i]) +
+            "</details>\n";
+  return html;
 }
 
 std::string samples(const std::vector<RunHistory>& runs) {
@@ -146,7 +149,7 @@ std::string samples(const std::vector<RunHistory>& runs) {
     if (!run.samples) continue;
     html += runs.size() > 1 ? fmt::format("<h2>Samples of {}</h2>\n", escape_html(run.name))
                             : "<h2>Samples</h2>\n";
-    html += "<pre>" + escape_html(*run.samples) + "</pre>\n";
+    html += samples_of(*run.samples);
   }
   return html;
 }
@@ -167,7 +170,10 @@ std::string html_report(const std::vector<RunHistory>& runs) {
                       escape_html(names), report_style, plot_style, escape_html(names));
   html += fmt::format("<p class=\"lead\">{}, reported by polysketch</p>\n",
                       runs.size() == 1 ? "training run" : "training runs");
-  html += figures(runs) + report_curves(runs) + samples(runs) + settings(runs) + machine(runs);
+  html += fmt::format("<div class=\"{}\">\n", runs.size() == 1 ? "beside" : "below") +
+          table_of(runs, "Overview", run_overview) + table_of(runs, "Loss", run_figures) +
+          "</div>\n" + report_evaluations(runs) + report_curves(runs) + samples(runs) +
+          settings(runs) + machine(runs);
   return html + "</body>\n</html>\n";
 }
 

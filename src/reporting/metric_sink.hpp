@@ -11,8 +11,8 @@
 namespace polysketch {
 
 /// One row of metrics.jsonl. `event`: "start", "step", "diagnostics", "validation", "checkpoint",
-/// "stop", "end". `fields` are written in their order after event, step, tokens and time; numbers
-/// stay numbers, a non-finite number becomes null.
+/// "error", "stop", "end". `fields` are written in their order after event, step, tokens and time;
+/// numbers stay numbers, a non-finite number becomes null.
 struct MetricRecord {
   std::string event;
   int64_t step = 0;
@@ -39,7 +39,8 @@ std::unique_ptr<MetricSink> make_jsonl_sink(const std::string& path, int64_t res
 std::unique_ptr<MetricSink> make_tensorboard_sink(const std::string& directory);
 
 /// The console: one readable line every `every` steps, one for each validation, diagnostics,
-/// checkpoint and stop, under a progress bar with ETA if standard error is a terminal and
+/// checkpoint and stop, after the first few steps a forecast of the whole run if it takes more than
+/// a minute, all under a progress bar with ETA if standard error is a terminal and
 /// `progress` is set.
 struct ConsoleOptions {
   int64_t total_steps = 0;
@@ -48,5 +49,8 @@ struct ConsoleOptions {
   bool progress = true;
 };
 std::unique_ptr<MetricSink> make_console_sink(const ConsoleOptions& options);
+
+/// What a user can do with a finished run, as one line of commands.
+std::string next_steps(const std::string& run_folder);
 
 }  // namespace polysketch

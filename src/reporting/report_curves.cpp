@@ -7,6 +7,8 @@
 #include <array>
 #include <cmath>
 
+#include "reporting/number_text.hpp"
+#include "reporting/report_evaluations.hpp"
 #include "reporting/svg_plot.hpp"
 
 namespace polysketch {
@@ -56,6 +58,35 @@ std::string label(const RunHistory& run, size_t runs, const char* what) {
   return runs == 1 ? what : run.name + ", " + what;
 }
 
+/// What `evaluate perplexity` found, where it looked at the corpus that the run learns.
+std::vector<PlotSeries> evaluation_series(const RunHistory& run, size_t index, size_t runs) {
+  const auto corpus = run.config.find("data.corpus");
+  std::vector<PlotSeries> found;
+  for (const EvaluationRecord& record : run.evaluations) {
+    const auto nats = record.figures.find("nats_per_token");
+    const auto measured = record.measured.find("corpus");
+    if (nats == record.figures.end() || !nats->is_number() || record.tokens <= 0) continue;
+    if (corpus != run.config.end() && measured != record.measured.end() &&
+        *measured != corpus->second)
+      continue;
+    found.push_back({label(run, runs, measured_in_words(record).c_str()),
+                     runs == 1 ? 2 : static_cast<int>(index) % colors,
+                     PlotStyle::diamonds,
+                     {{static_cast<double>(record.tokens), nats->get<double>()}}});
+  }
+  return found;
+}
+
+void add_resumptions(Plot& plot, const std::vector<RunHistory>& runs) {
+  for (size_t i = 0; i < runs.size(); ++i) {
+    for (const Resumption& resumption : runs[i].resumptions)
+      plot.marks.push_back(
+          {resumption.tokens, static_cast<int>(i) % colors,
+           fmt::format("{}resumed after step {}", runs.size() == 1 ? "" : runs[i].name + " ",
+                       group_digits(resumption.step))});
+  }
+}
+
 Plot loss_plot(const std::vector<RunHistory>& runs) {
   Plot plot;
   plot.x_label = "tokens";
@@ -74,8 +105,26 @@ Plot loss_plot(const std::vector<RunHistory>& runs) {
                              validation_color(i, runs.size()), PlotStyle::markers,
                              validation_curve(runs[i])});
     }
+    for (PlotSeries& series : evaluation_series(runs[i], i, runs.size()))
+      plot.series.push_back(std::move(series));
   }
+  add_resumptions(plot, runs);
   return plot;
+}
+
+/// Whether the whole run holds more than a twentieth of its range outside of the detail.
+bool adds_something(const Plot& detail) {
+  double low = INFINITY, high = -INFINITY;
+  for (const PlotSeries& series : detail.series) {
+    for (const auto& [x, y] : series.points) {
+      if (!std::isfinite(y)) continue;
+      low = std::min(low, y);
+      high = std::max(high, y);
+    }
+  }
+  const double outside = std::max(0.0, high - detail.y_high.value_or(high)) +
+                         std::max(0.0, detail.y_low.value_or(low) - low);
+  return outside > 0.05 * (high - low);
 }
 
 /// The range in which runs are compared: from the lowest loss up to where the curves have been
@@ -111,6 +160,7 @@ Plot step_plot(const std::vector<RunHistory>& runs, const char* title, const cha
     plot.series.push_back({runs[i].name + (smooth ? ", smoothed" : ""), color, PlotStyle::line,
                            smooth ? smoothed(points) : std::move(points)});
   }
+  add_resumptions(plot, runs);
   return plot;
 }
 
@@ -130,24 +180,52 @@ void tame(Plot& plot, bool from_zero) {
   if (from_zero) plot.y_low = 0;
 }
 
-/// Small plots go without a key: the large ones above them have it.
-std::string figure(const Plot& plot, const std::vector<RunHistory>& runs, bool with_validation) {
-  const std::string svg = to_svg(plot);
-  if (svg.empty()) return {};
-  std::string keys;
-  const auto key = [&](int color, const char* mark, const std::string& text) {
-    keys += fmt::format("<span class=\"key c{}\"><i class=\"{}\"></i>{}</span>", color, mark,
-                        escape_html(text));
+std::string key(int color, const char* mark, const std::string& text) {
+  return fmt::format("<span class=\"key c{}\"><i class=\"{}\"></i>{}</span>", color, mark,
+                     escape_html(text));
+}
+
+/// What the lines and marks of the large plots are.
+std::string keys_of(const Plot& plot, const std::vector<RunHistory>& runs) {
+  const auto any = [&](const auto& holds) {
+    return std::any_of(plot.series.begin(), plot.series.end(),
+                       [&](const PlotSeries& series) { return holds(series.style); });
   };
-  for (size_t i = 0; i < runs.size(); ++i) {
-    if (runs.size() > 1 && !plot.small) key(static_cast<int>(i) % colors, "", runs[i].name);
-    if (runs.size() == 1 && with_validation && !runs[i].steps.empty()) key(0, "", "training");
-    if (runs.size() == 1 && with_validation && !runs[i].validations.empty())
-      key(1, "dot", "validation");
+  const bool evaluated = any([](PlotStyle style) { return style == PlotStyle::diamonds; });
+  std::string keys;
+  if (runs.size() == 1) {
+    if (!runs[0].steps.empty()) keys += key(0, "", "training");
+    if (!runs[0].validations.empty()) keys += key(1, "dot", "validation");
+    if (evaluated) keys += key(2, "diamond", "evaluation");
+    if (!plot.marks.empty()) keys += key(0, "mark", "resumed");
+    return keys;
   }
-  if (runs.size() > 1 && with_validation) keys += "<span class=\"key\">dots: validation</span>";
+  for (size_t i = 0; i < runs.size(); ++i)
+    keys += key(static_cast<int>(i) % colors, "", runs[i].name);
+  std::string others;
+  const auto add = [&](bool shown, const char* text) {
+    if (shown) others += (others.empty() ? "" : ", ") + std::string(text);
+  };
+  add(any([](PlotStyle style) { return style == PlotStyle::markers; }), "dots: validation");
+  add(evaluated, "diamonds: evaluation");
+  add(!plot.marks.empty(), "upright lines: resumed");
+  if (!others.empty()) keys += "<span class=\"key\">" + others + "</span>";
+  return keys;
+}
+
+/// Small plots go without a key: the large ones above them have it. A large plot is drawn a second
+/// time for narrow screens, where its text would shrink with it.
+std::string figure(const Plot& plot, const std::vector<RunHistory>& runs) {
+  std::string picture = to_svg(plot);
+  if (picture.empty()) return {};
+  if (!plot.small) {
+    Plot narrow = plot;
+    narrow.small = true;
+    picture = fmt::format("<div class=\"wide\">\n{}</div>\n<div class=\"narrow\">\n{}</div>\n",
+                          picture, to_svg(narrow));
+  }
   return fmt::format("<figure><figcaption><b>{}</b>{}</figcaption>\n{}</figure>\n",
-                     escape_html(plot.title), keys, svg);
+                     escape_html(plot.title), plot.small ? "" : keys_of(plot, runs), picture);
 }
 
 std::string plots(const std::vector<RunHistory>& runs) {
@@ -162,11 +240,12 @@ std::string plots(const std::vector<RunHistory>& runs) {
   tame(norm, true);
   Plot speed = step_plot(runs, "Speed", "tokens per second", &StepRow::tokens_per_second, true);
   tame(speed, true);
-  return "<h2>Curves</h2>\n<div class=\"plots\">\n" + figure(detail, runs, true) +
-         figure(overview, runs, true) + "</div>\n<div class=\"plots three\">\n" +
+  return "<h2>Curves</h2>\n<div class=\"plots\">\n" + figure(detail, runs) +
+         (adds_something(detail) ? figure(overview, runs) : "") +
+         "</div>\n<div class=\"plots three\">\n" +
          figure(step_plot(runs, "Learning rate", "learning rate", &StepRow::learning_rate, false),
-                runs, false) +
-         figure(norm, runs, false) + figure(speed, runs, false) + "</div>\n";
+                runs) +
+         figure(norm, runs) + figure(speed, runs) + "</div>\n";
 }
 
 /// What was seen of the attention weights, where a run looked at them (`logging.diagnostics`);
@@ -198,7 +277,7 @@ std::string diagnostics_plots(const std::vector<RunHistory>& runs) {
         series.points.emplace_back(row.tokens, row.*wanted.value);
       plot.series.push_back(std::move(series));
     }
-    html += figure(plot, runs, false);
+    html += figure(plot, runs);
   }
   return html.empty()
              ? html

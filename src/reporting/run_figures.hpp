@@ -9,8 +9,8 @@
 
 namespace polysketch {
 
-/// What a run came to, as (name, text) pairs, always the same names in the same order; an empty
-/// text where the run does not tell.
+/// The losses that a run came to, as (name, text) pairs, always the same names in the same order;
+/// an empty text where the run does not tell.
 std::vector<std::pair<std::string, std::string>> run_figures(const RunHistory& run);
 
 /// The average over the last steps of a run that a reader means by "final training loss": of the

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <fstream>
 #include <limits>
 #include <system_error>
+#include <utility>
 
+#include "reporting/sample_file.hpp"
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/system_error.hpp"
@@ -39,8 +42,8 @@ StepRow step_row(const json& row) {
 }
 
 ValidationRow validation_row(const json& row) {
-  return {row["step"].get<int64_t>(), number(row, "tokens"), number(row, "loss"),
-          number(row, "perplexity"), number(row, "bits_per_byte")};
+  return {row["step"].get<int64_t>(), number(row, "tokens"),        number(row, "loss"),
+          number(row, "perplexity"),  number(row, "bits_per_byte"), number(row, "seconds")};
 }
 
 DiagnosticsRow diagnostics_row(const json& row) {
@@ -50,19 +53,68 @@ DiagnosticsRow diagnostics_row(const json& row) {
           number(row, "effective_rank")};
 }
 
-void add_row(RunHistory& run, const std::string& text) {
-  const json row = json::parse(text, nullptr, false);
-  if (!row.is_object() || !row.contains("event") || !row["event"].is_string() ||
-      !row.contains("step") || !row["step"].is_number_integer()) {
-    ++run.damaged_rows;
-    return;
-  }
-  run.last_event = row["event"].get<std::string>();
-  if (run.last_event == "start") ++run.starts;
-  if (run.last_event == "step") run.steps.push_back(step_row(row));
-  if (run.last_event == "validation") run.validations.push_back(validation_row(row));
-  if (run.last_event == "diagnostics") run.diagnostics.push_back(diagnostics_row(row));
+std::string text_of(const json& row, const char* key) {
+  const auto found = row.find(key);
+  return found != row.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
+
+/// Puts the rows of metrics.jsonl into a history, in the order in which they were written.
+class RowReader {
+ public:
+  explicit RowReader(RunHistory& run) : run_(run) {}
+
+  void add(const std::string& text) {
+    const json row = json::parse(text, nullptr, false);
+    if (!row.is_object() || text_of(row, "event").empty() || !row.contains("step") ||
+        !row["step"].is_number_integer()) {
+      ++run_.damaged_rows;
+      return;
+    }
+    if (std::isnan(first_time_)) first_time_ = number(row, "time");
+    const auto event = row["event"].get<std::string>();
+    if (event == "start") return start(row);
+    confirm_start();
+    // A checkpoint may follow an error: what was done until then is saved.
+    if (event != "checkpoint") {
+      run_.state = event == "end"     ? RunState::finished
+                   : event == "stop"  ? RunState::stopped
+                   : event == "error" ? RunState::failed
+                                      : RunState::open;
+    }
+    if (event == "error") run_.error = text_of(row, "message");
+    if (event == "step") run_.steps.push_back(step_row(row));
+    if (event == "validation") run_.validations.push_back(validation_row(row));
+    if (event == "diagnostics") run_.diagnostics.push_back(diagnostics_row(row));
+    if (const double seconds = number(row, "seconds"); event == "checkpoint" && seconds > 0)
+      run_.checkpoint_seconds += seconds;
+  }
+
+  /// NaN if no row tells.
+  double first_time() const { return first_time_; }
+
+ private:
+  void start(const json& row) {
+    const StartRow fields{number(row, "parameters"), number(row, "flops_per_token"),
+                          text_of(row, "device"), text_of(row, "commit")};
+    const Resumption resumption{row["step"].get<int64_t>(), number(row, "tokens")};
+    if (run_.state != RunState::finished) run_.state = RunState::open;
+    // A finished run that was started once more may have had nothing to do: only what follows tells
+    // that it went on.
+    unconfirmed_ = std::make_pair(fields, resumption);
+    if (run_.state != RunState::finished) confirm_start();
+  }
+  void confirm_start() {
+    if (!unconfirmed_) return;
+    ++run_.starts;
+    run_.start = unconfirmed_->first;
+    if (unconfirmed_->second.step > 0) run_.resumptions.push_back(unconfirmed_->second);
+    unconfirmed_.reset();
+  }
+
+  RunHistory& run_;
+  std::optional<std::pair<StartRow, Resumption>> unconfirmed_;
+  double first_time_ = std::numeric_limits<double>::quiet_NaN();
+};
 
 std::string trimmed(std::string text) {
   text.erase(0, std::min(text.find_first_not_of(" \t\r"), text.size()));
@@ -126,8 +178,9 @@ RunHistory read_run(const fs::path& folder) {
   errno = 0;
   std::ifstream file(metrics, std::ios::binary);
   if (!file) throw_system_error(metrics, "read", errno, exit_code_of_reading(errno));
+  RowReader rows(run);
   for (std::string row; std::getline(file, row);) {
-    if (!row.empty()) add_row(run, row);
+    if (!row.empty()) rows.add(row);
   }
   if (file.bad()) throw_system_error(metrics, "read", errno, ExitCode::io);
   if (run.steps.empty() && run.validations.empty()) {
@@ -143,6 +196,13 @@ RunHistory read_run(const fs::path& folder) {
       run.diagnostics.begin(), run.diagnostics.end(),
       [](const DiagnosticsRow& a, const DiagnosticsRow& b) { return a.step < b.step; });
 
+  KeptEvaluations kept = read_evaluations(run.folder);
+  std::erase_if(kept.records, [&](const EvaluationRecord& record) {
+    return record.time > 0 && record.time < rows.first_time();
+  });
+  run.evaluations = std::move(kept.records);
+  run.damaged_evaluations = kept.damaged_rows;
+
   run.config_text = read_if_there(run.folder / "config.yaml");
   run.config = flatten_config(run.config_text);
   const auto name = run.config.find("run.name");
@@ -152,7 +212,7 @@ RunHistory read_run(const fs::path& folder) {
   run.about = nlohmann::ordered_json::parse(read_if_there(run.folder / "run.json"), nullptr, false);
   if (!run.about.is_object()) run.about = nullptr;
   if (kind_of_file(run.folder / "samples.txt") != FileKind::nothing)
-    run.samples = read_if_there(run.folder / "samples.txt");
+    run.samples = read_samples(run.folder);
   return run;
 }
 

@@ -44,7 +44,7 @@ std::string svg_file(const Plot& plot, const std::string& note) {
   if (picture.empty()) return {};
   size_t longest = 0;
   for (const PlotSeries& series : plot.series) longest = std::max(longest, series.label.size());
-  constexpr double plot_width = 560, plot_height = 300, top = 40, row = 19, letter = 6.6, left = 58;
+  constexpr double top = 40, row = 19, letter = 7.2, left = 58;
   std::vector<std::string> notes;
   size_t longest_note = 0;
   std::istringstream stream(note);

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "reporting/plot_axis.hpp"
 
@@ -18,9 +19,12 @@ struct Frame {
   double width, height, left, right, top, bottom;
 };
 
-Frame frame_of(const Plot& plot) {
-  const double width = plot.small ? 380 : 560, height = plot.small ? 250 : 300;
-  return {width, height, 58, width - 12, 14, height - 48};
+/// `widest`: letters of the longest text beside the upright axis.
+Frame frame_of(const Plot& plot, size_t widest) {
+  // the label's line, then the ticks' texts of 7.4 units a letter
+  const double left = 34 + 7.4 * static_cast<double>(std::max<size_t>(widest, 3));
+  const double width = plot.small ? 340 : plot_width, height = plot.small ? 250 : plot_height;
+  return {width, height, left, width - 12, 14, height - 48};
 }
 
 /// Far outside the picture is as good as further: huge numbers upset renderers.
@@ -115,6 +119,48 @@ std::string draw_markers(const PlotSeries& series, const PlotAxis& x, const Plot
          drawn;
 }
 
+std::string draw_diamonds(const PlotSeries& series, const PlotAxis& x, const PlotAxis& y) {
+  std::string drawn;
+  for (const auto& point : series.points) {
+    if (!drawable(x, y, point) || !y.covers(point.second)) continue;
+    drawn += fmt::format(
+        "<path class=\"marker diamond c{}\" d=\"M{:.1f} {:.1f}l5 5l-5 5l-5 -5z\"><title>{}: {:.4g} "
+        "at "
+        "{}</title></path>\n",
+        series.color, x.pixel(point.first), y.pixel(point.second) - 5, escape_html(series.label),
+        point.second, axis_text(point.first));
+  }
+  return drawn;
+}
+
+std::string draw_series(const PlotSeries& series, const PlotAxis& x, const PlotAxis& y) {
+  switch (series.style) {
+    case PlotStyle::markers:
+    case PlotStyle::marked:
+      return draw_markers(series, x, y);
+    case PlotStyle::diamonds:
+      return draw_diamonds(series, x, y);
+    default:
+      return draw_line(series, x, y);
+  }
+}
+
+/// One line for each column of pixels, however often something happened there.
+std::string draw_marks(const Plot& plot, const Frame& frame, const PlotAxis& x) {
+  std::string drawn;
+  std::set<std::pair<int, double>> taken;
+  for (const PlotMark& mark : plot.marks) {
+    if (!x.covers(mark.x)) continue;
+    const double at = std::round(x.pixel(mark.x));
+    if (!taken.emplace(mark.color, at).second) continue;
+    drawn += fmt::format(
+        "<line class=\"mark c{}\" x1=\"{}\" x2=\"{}\" y1=\"{}\" "
+        "y2=\"{}\"><title>{}</title></line>\n",
+        mark.color, at, at, frame.top, frame.bottom, escape_html(mark.label));
+  }
+  return drawn;
+}
+
 std::string draw_axes(const Plot& plot, const Frame& frame, const PlotAxis& x, const PlotAxis& y) {
   std::string drawn;
   for (const auto& tick : y.ticks(plot.small ? 5 : 6)) {
@@ -192,7 +238,12 @@ std::string to_svg(const Plot& plot) {
   const double factor = plot.logarithmic_y ? std::pow(y_high / y_low, 0.04) : 1;
   const double padded_low =
       !plot.logarithmic_y && y_low >= 0 && y_low - room < 0 ? 0 : (y_low - room) / factor;
-  const Frame frame = frame_of(plot);
+  // The frame's place depends on the texts of the ticks, which do not depend on it.
+  const PlotAxis upright(padded_low, (y_high + room) * factor, plot.logarithmic_y, 1, 0);
+  size_t widest = 0;
+  for (const auto& tick : upright.ticks(plot.small ? 5 : 6))
+    widest = std::max(widest, tick.text.size());
+  const Frame frame = frame_of(plot, widest);
   // A linear axis that nearly reaches zero begins there.
   if (!plot.logarithmic_x && across.low > 0 && across.low < 0.1 * across.high) across.low = 0;
   const PlotAxis x(across.low, across.high, plot.logarithmic_x, frame.left, frame.right);
@@ -210,10 +261,8 @@ std::string to_svg(const Plot& plot) {
       id, frame.left, frame.top - 4, frame.right - frame.left + 4, frame.bottom - frame.top + 4);
   svg += draw_axes(plot, frame, x, y);
   svg += fmt::format("<g clip-path=\"url(#clip{})\">\n", id);
-  for (const PlotSeries& series : plot.series)
-    svg += series.style == PlotStyle::markers || series.style == PlotStyle::marked
-               ? draw_markers(series, x, y)
-               : draw_line(series, x, y);
+  svg += draw_marks(plot, frame, x);
+  for (const PlotSeries& series : plot.series) svg += draw_series(series, x, y);
   return svg + "</g>\n</svg>\n";
 }
 

@@ -87,7 +87,8 @@ std::string event_file_name() {
 class TensorboardSink : public MetricSink {
  public:
   explicit TensorboardSink(const std::string& directory)
-      : file_(directory + "/" + event_file_name(), "the TensorBoard event file") {
+      : file_(directory + "/" + event_file_name(),
+              "the TensorBoard event file from here on is missing, the run goes on") {
     std::string first = event(0);
     put_bytes(first, 3, "brain.Event:2");
     file_.append(framed(first));

@@ -10,6 +10,7 @@
 
 #include "distributed/replica_check.hpp"
 #include "evaluation/perplexity.hpp"
+#include "evaluation/samples.hpp"
 #include "model/device.hpp"
 #include "support/log.hpp"
 #include "support/stop_signal.hpp"
@@ -110,8 +111,29 @@ bool Trainer::evaluate() {
     progress.note(state_.step, result->value);
     result->fields["best_loss"] = progress.best_value;
     record(evaluator->event(), std::move(result->fields));
+    if (config_.evaluation.samples > 0 && evaluator->event() == "validation") write_samples();
   }
   return true;
+}
+
+void Trainer::write_samples() {
+  world_->be_patient(true);  // the others wait for the first
+  if (world_->leads()) {
+    try {
+      const auto samples = draw_samples(*model_, *tokenizer_,
+                                        {.prompt = {},
+                                         .count = config_.evaluation.samples,
+                                         .context = config_.data.context,
+                                         .stop = [] { return StopSignal::requested(); }});
+      const std::string before = read_samples(run_folder_).value_or("");
+      keep_samples(run_folder_,
+                   add_samples(without_later_samples(before, state_.step), state_.step, samples));
+    } catch (const UserError& error) {  // texts are worth less than the run
+      log_warning(fmt::format("step {}: no samples: {}", state_.step, error.what()));
+    }
+  }
+  if (!alone()) world_->collectives().all_gather_text("", "samples");
+  world_->be_patient(false);
 }
 
 ExitCode Trainer::finish(bool stopped) {
@@ -119,7 +141,10 @@ ExitCode Trainer::finish(bool stopped) {
   while (saved_step_ != state_.step) save();
   record(stopped ? "stop" : "end", {{"token_digest", digest_text(state_.digest)}});
   for (const auto& sink : sinks_) sink->flush();
-  if (!stopped) return ExitCode::done;
+  if (!stopped) {
+    if (world_->leads()) log_info(next_steps(run_folder_));
+    return ExitCode::done;
+  }
   if (world_->leads()) {
     const int number = StopSignal::number();
     log_info(fmt::format(

@@ -81,6 +81,7 @@ class Trainer {
   void record_step(const StepResult& result, double seconds, double rate);
   void after_update(const StepResult& result);
   bool evaluate();  ///< what is due; false: interrupted by a stop
+  void write_samples();
   /// saved_step_ tells whether it succeeded; throws UserError 74 when two in a row fail
   void save();
   ExitCode finish(bool stopped);

@@ -219,12 +219,14 @@ void Trainer::require_space() const {
                                 "choose another run.directory",
                                 run_folder_, format_bytes(one), format_bytes(available)));
   }
-  const int64_t most = config_.checkpoint.keep_last + 1;  // while the newest is being written
+  const bool best = config_.checkpoint.keep_best && config_.evaluation.every > 0;
+  // the best and the newest, while that is being written
+  const int64_t most = config_.checkpoint.keep_last + (best ? 2 : 1);
   if (available / most < one) {
     log_warning(
         fmt::format("{}: {} free, but {} checkpoints of {} will be there at a time "
-                    "(checkpoint.keep_last + 1): make room, or keep fewer",
-                    run_folder_, format_bytes(available), most, format_bytes(one)));
+                    "(checkpoint.keep_last + {}): make room, or keep fewer",
+                    run_folder_, format_bytes(available), most, format_bytes(one), best ? 2 : 1));
   }
 }
 
@@ -327,6 +329,9 @@ void Trainer::save() {
   training_files_.note(corpus_->known_hashes());
   const Stopwatch watch;
   world_->be_patient(true);
+  if (const auto measured = state_.evaluations.find("perplexity");
+      measured != state_.evaluations.end())
+    checkpoints_->set_best(measured->second.best_step);
   const std::vector<TensorGroup> groups =
       training_tensors(model_->parameters(), *optimizer_, world_->collectives(), peers());
   const nlohmann::json state = checkpoint_state(state_, config_,
@@ -362,13 +367,14 @@ void Trainer::announce() const {
   log_info(fmt::format("device: {}, {}", device_name(device_),
                        config_.training.precision == Precision::bf16 ? "bf16" : "fp32"));
   if (world_->place().source != "none") {
-    log_info(fmt::format(
-        "processes: {} on {} machines (found by {}), over {}; {} buckets of gradients{}{}",
-        world_->size(),
-        std::set<std::string>(world_->hosts().begin(), world_->hosts().end()).size(),
-        world_->place().source, world_->collectives().transport(),
-        model_->parameters().buckets().size(), canonical() ? ", canonical order" : "",
-        optimizer_->sharded() ? ", optimiser sharded" : ""));
+    const size_t machines =
+        std::set<std::string>(world_->hosts().begin(), world_->hosts().end()).size();
+    log_info(
+        fmt::format("processes: {} on {} {} (found by {}), over {}; {} buckets of gradients{}{}",
+                    world_->size(), machines, machines == 1 ? "machine" : "machines",
+                    world_->place().source, world_->collectives().transport(),
+                    model_->parameters().buckets().size(), canonical() ? ", canonical order" : "",
+                    optimizer_->sharded() ? ", optimiser sharded" : ""));
   }
 }
 

@@ -147,7 +147,7 @@ TEST(Bench, AttentionNeedsNoConfiguration) {
   const ProcessResult table =
       polysketch(with(with({"bench", "attention", workplace().config().string()}, shape), kinds));
   EXPECT_EQ(table.exit_code, 0) << table.err;
-  EXPECT_THAT(table.out, HasSubstr(", 1 threads")) << "training.threads of the configuration";
+  EXPECT_THAT(table.out, HasSubstr(", 1 thread")) << "training.threads of the configuration";
   EXPECT_THAT(table.out, HasSubstr(bench["softmax_backend"].get<std::string>()));
   EXPECT_THAT(table.out, HasSubstr("polysketch:random-local:8"));
 
@@ -432,12 +432,113 @@ TEST(Checkpoint, ListAndVerify) {
   EXPECT_EQ(polysketch({"checkpoint", "verify", trained().string()}).exit_code, 0);
 }
 
+std::vector<Row> kept_results(const fs::path& run) {
+  std::vector<Row> rows;
+  if (!fs::exists(run / "evaluations.jsonl")) return rows;
+  std::istringstream lines(read_text(run / "evaluations.jsonl"));
+  for (std::string line; std::getline(lines, line);) rows.push_back(Row::parse(line));
+  return rows;
+}
+
+TEST(Evaluate, KeepsItsResultInTheRun) {
+  const fs::path run = workplace().run("measured");
+  fs::copy(trained(), run, fs::copy_options::recursive);
+  fs::remove(run / "evaluations.jsonl");
+  const Row whole = json_of({"evaluate", "perplexity", run.string()});
+  json_of({"evaluate", "perplexity", checkpoint_path(run, 10).string(), "--tokens", "300",
+           "--stride", "16", "--set", "attention.degree=2"});
+  json_of({"evaluate", "perplexity", run.string(), "--no-record"});
+  const auto rows = kept_results(run);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0]["task"], "perplexity");
+  EXPECT_EQ(rows[0]["step"], 20);
+  EXPECT_EQ(rows[0]["tokens"], 20 * 1024);
+  EXPECT_EQ(rows[0]["figures"]["perplexity"], whole["perplexity"]);
+  EXPECT_EQ(rows[0]["figures"]["nats_per_token"], whole["nats_per_token"]);
+  EXPECT_EQ(rows[0]["figures"]["bits_per_byte"], whole["bits_per_byte"]);
+  EXPECT_EQ(rows[0]["figures"]["tokens_scored"], whole["tokens_scored"]);
+  const Row measured{{"corpus", "text"},
+                     {"split", "test"},
+                     {"bytes", whole["bytes"]},
+                     {"documents", 1},
+                     {"window", 64},
+                     {"stride", 64},
+                     {"precision", "fp32"},
+                     {"tokenizer", whole["tokenizer_sha256"].get<std::string>().substr(0, 12)}};
+  EXPECT_EQ(rows[0]["measured"], measured);
+  for (const char* key : {"device", "program"})
+    EXPECT_NE(rows[0][key].get<std::string>(), "") << key;
+  EXPECT_EQ(rows[1]["step"], 10);
+  EXPECT_NE(rows[1]["checkpoint"], rows[0]["checkpoint"]);
+  EXPECT_EQ(rows[1]["measured"]["first_tokens"], 300);
+  EXPECT_EQ(rows[1]["measured"]["stride"], 16);
+  EXPECT_EQ(rows[1]["measured"]["changed"], Row({"attention.degree: 4 -> 2"}));
+  EXPECT_FALSE(rows[1]["figures"].contains("bits_per_byte")) << "only of a whole split";
+
+  const fs::path page = workplace().path() / "measured.html";
+  ASSERT_EQ(polysketch({"report", run.string(), "--output", page.string()}).exit_code, 0);
+  EXPECT_THAT(read_text(page),
+              testing::AllOf(HasSubstr("<h2>Evaluations</h2>"), HasSubstr("first 300 tokens"),
+                             HasSubstr("attention.degree: 4 -&gt; 2")));
+}
+
+TEST(Evaluate, NeedsNoPlaceForItsResult) {
+  const fs::path copy = workplace().path() / "copies" / "step-00000010";
+  fs::create_directories(copy.parent_path());
+  fs::copy(checkpoint_path(trained(), 10), copy, fs::copy_options::recursive);
+  ProcessResult result = polysketch({"evaluate", "perplexity", copy.string()});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_FALSE(fs::exists(workplace().path() / "evaluations.jsonl"));
+
+  const fs::path run = workplace().run("sealed");
+  fs::copy(trained(), run, fs::copy_options::recursive);
+  fs::remove(run / "evaluations.jsonl");
+  fs::create_directories(run / "evaluations.jsonl");  // root may write anywhere else
+  result = polysketch({"evaluate", "perplexity", run.string()});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, HasSubstr("perplexity"));
+  EXPECT_THAT(result.err, HasSubstr("the result is not kept in the run"));
+}
+
 TEST(Report, OnePageOfARun) {
   const fs::path page = workplace().path() / "report.html";
   const ProcessResult result =
       polysketch({"report", trained().string(), "--output", page.string()});
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(read_text(page), testing::AllOf(HasSubstr("<svg"), HasSubstr("polynomial")));
+  EXPECT_THAT(read_text(page),
+              testing::AllOf(HasSubstr("<svg"), HasSubstr("<td>polynomial, degree 4</td>"),
+                             HasSubstr("<td>2 layers x 32 wide, 2 heads of 16</td>"),
+                             HasSubstr("<td>finished</td>")));
+}
+
+TEST(Report, MakesSamples) {
+  const fs::path run = workplace().run("sampled"), page = workplace().path() / "sampled.html";
+  fs::copy(trained(), run, fs::copy_options::recursive);
+  const auto report = [&](const Words& more) {
+    return polysketch(with({"report", run.string(), "--output", page.string()}, more));
+  };
+  ASSERT_EQ(report({"--samples", "2"}).exit_code, 0);
+  const std::string first = read_text(run / "samples.txt");
+  EXPECT_THAT(first, testing::AllOf(testing::StartsWith("=== step 20\n\n--- start of a document "
+                                                        "(seed 1)\n"),
+                                    HasSubstr("\n--- start of a document (seed 2)\n")));
+  ASSERT_EQ(report({"--samples", "1", "--prompt", "The first <steamboat>"}).exit_code, 0);
+  const std::string second = read_text(run / "samples.txt");
+  EXPECT_THAT(second, testing::StartsWith(first)) << "what is there stays";
+  const Row generated = json_of({"generate", run.string(), "--prompt", "The first <steamboat>",
+                                 "--temperature", "0.8", "--top-p", "0.95", "--seed", "1"});
+  EXPECT_EQ(second.substr(first.size()), "--- The first <steamboat> (seed 1)\n" +
+                                             generated[0]["text"].get<std::string>() + "\n\n")
+      << "as generate writes it";
+  EXPECT_THAT(read_text(page), HasSubstr("--- The first &lt;steamboat&gt; (seed 1)"));
+  ASSERT_EQ(report({"--samples", "1"}).exit_code, 0);
+  EXPECT_EQ(read_text(run / "samples.txt"), second) << "the same again";
+
+  EXPECT_EQ(report({"--prompt", "x"}).exit_code, 64) << "--prompt is of --samples";
+  EXPECT_EQ(report({"--samples", "0"}).exit_code, 64);
+  const ProcessResult bad = report({"--samples", "1", "--prompt", "\xff"});
+  EXPECT_EQ(bad.exit_code, 65) << bad.err;
+  EXPECT_EQ(read_text(run / "samples.txt"), second);
 }
 
 }  // namespace

@@ -134,6 +134,34 @@ TEST(CheckpointStore, NeverDeletesTheOneItLoadedFrom) {
   EXPECT_THAT(store.steps(), ElementsAre(10, 40));
 }
 
+TEST(CheckpointStore, KeepsTheBestUntilAnotherIsBetter) {
+  const TemporaryFolder run;
+  CheckpointStore store(run.path(), keep(1));
+  const auto save = [&](int64_t step, int64_t best) {
+    store.set_best(best);
+    save_step(store, step);
+  };
+  save(10, -1);
+  save(20, 20);
+  save(30, 20);
+  save(40, 20);
+  EXPECT_THAT(store.steps(), ElementsAre(20, 40));
+  save(50, 50);
+  EXPECT_THAT(store.steps(), ElementsAre(50)) << "the former best goes like any other";
+  save(60, 55);  // a step at which nothing was saved
+  EXPECT_THAT(store.steps(), ElementsAre(60));
+}
+
+TEST(CheckpointStore, KeepsNoBestWhereItIsNotAskedTo) {
+  const TemporaryFolder run;
+  CheckpointConfig config = keep(1);
+  config.keep_best = false;
+  CheckpointStore store(run.path(), config);
+  store.set_best(20);
+  for (const int64_t step : {20, 30, 40}) save_step(store, step);
+  EXPECT_THAT(store.steps(), ElementsAre(40));
+}
+
 TEST(CheckpointStore, FallsBackPastDamagedOnesAndLaterReplacesThem) {
   const TemporaryFolder run;
   CheckpointStore store(run.path(), keep(2));

@@ -326,6 +326,41 @@ TEST(ConsoleSink, ForgetsTheSlowFirstStepInItsForecast) {
   EXPECT_THAT(console({.total_steps = 100, .every = 40}, records), HasSubstr("eta 0:30\n"));
 }
 
+std::vector<std::string> lines_with(const std::string& text, const std::string& part) {
+  std::vector<std::string> found;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find(part) != std::string::npos) found.push_back(line);
+  }
+  return found;
+}
+
+TEST(ConsoleSink, ForecastsALongRunOnceSomeStepsAreMeasured) {
+  std::vector<MetricRecord> records;
+  for (int64_t step = 101; step <= 140; ++step) records.push_back(step_record(step));
+  records[0].fields["seconds_per_step"] = 300.0;  // the first step of a start
+  records[3].fields["seconds_per_step"] = 30.0;   // one that was held up
+  const ConsoleOptions options{.total_steps = 10'106, .start_step = 100, .every = 1000};
+  const auto lines = lines_with(console(options, records), "forecast");
+  ASSERT_EQ(lines.size(), 1U);
+  EXPECT_THAT(lines[0], testing::MatchesRegex(
+                            "forecast: 10,000 more steps at 1\\.21k tok/s: 1:23:20, done about "
+                            "[^ ]+ [0-9][0-9]:[0-9][0-9]; validation and checkpoints come on top"));
+}
+
+TEST(ConsoleSink, ForecastsNothingOfAShortRun) {
+  std::vector<MetricRecord> records;
+  for (int64_t step = 1; step <= 20; ++step) records.push_back(step_record(step));
+  EXPECT_THAT(console({.total_steps = 100}, records), Not(HasSubstr("forecast")));
+}
+
+TEST(NextSteps, AreCommandsThatAShellTakes) {
+  EXPECT_EQ(next_steps("runs/demo-1"),
+            "next: polysketch evaluate perplexity runs/demo-1; polysketch generate runs/demo-1 "
+            "--prompt 'Once'; polysketch report runs/demo-1");
+  EXPECT_THAT(next_steps("my runs/a'b"), HasSubstr("polysketch report 'my runs/a'\\''b'"));
+}
+
 TEST(ConsoleSink, SaysThatALossIsNotFinite) {
   MetricRecord record = step_record(10);
   record.fields["loss"] = std::nan("");

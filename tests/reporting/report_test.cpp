@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "helpers/test_helpers.hpp"
+#include "reporting/example_run.hpp"
 #include "reporting/html_report.hpp"
 #include "reporting/metric_sink.hpp"
 #include "reporting/plot_axis.hpp"
@@ -24,38 +25,12 @@ namespace polysketch {
 namespace {
 
 namespace fs = std::filesystem;
+using test::append_rows;
 using test::TemporaryFolder;
+using test::write_run;
 using test::write_text;
 using testing::HasSubstr;
 using testing::Not;
-
-void write_run(const fs::path& folder, int64_t steps, const std::string& name) {
-  fs::create_directories(folder);
-  const auto sink = make_jsonl_sink((folder / "metrics.jsonl").string(), 0);
-  sink->record({"start", 0, 0, {}});
-  for (int64_t step = 1; step <= steps; ++step) {
-    const double loss = step == 7 ? std::nan("") : 3 + 7 / std::sqrt(static_cast<double>(step));
-    sink->record({"step",
-                  step,
-                  step * 1000,
-                  {{"loss", loss},
-                   {"learning_rate", 7e-4},
-                   {"gradient_norm", 1.0},
-                   {"tokens_per_second", 500.0},
-                   {"seconds_per_step", 2.0}}});
-    if (step % 10 == 0)
-      sink->record({"validation",
-                    step,
-                    step * 1000,
-                    {{"loss", loss + 0.1}, {"perplexity", std::exp(loss + 0.1)}}});
-  }
-  sink->record({"end", steps, steps * 1000, {}});
-  write_text(folder / "config.yaml",
-             fmt::format("run:\n  name: {}\ntraining:\n  steps: {}\nschedule:\n  peak: 0.0007\n",
-                         name, steps));
-  write_text(folder / "run.json",
-             R"({"machine": {"cpu": "a <fast> one"}, "build": {"polysketch": "0.1.0"}})");
-}
 
 /// What a run adds that looked at its attention weights.
 void add_diagnostics(const fs::path& folder, int64_t steps) {
@@ -65,6 +40,12 @@ void add_diagnostics(const fs::path& folder, int64_t steps) {
                   step,
                   step * 1000,
                   {{"sketch_error", 1.0 / static_cast<double>(step)}, {"effective_rank", 5.0}}});
+}
+
+int occurrences(const std::string& text, const std::string& part) {
+  int count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
 }
 
 std::map<std::string, std::string> figures_of(const RunHistory& run) {
@@ -85,13 +66,8 @@ TEST(RunHistory, ReadsWhatTheSinkWrote) {
   EXPECT_TRUE(std::isnan(run.steps[0].mfu));
 
   const auto figures = figures_of(run);
-  EXPECT_EQ(figures.at("state"), "finished");
-  EXPECT_EQ(figures.at("steps"), "40 of 40");
-  EXPECT_EQ(figures.at("tokens"), "40.0k");
   EXPECT_EQ(figures.at("validation loss, best"),
             fmt::format("{:.4f} at step 40", 3.1 + 7 / std::sqrt(40)));
-  EXPECT_EQ(figures.at("time in steps"), "1:20");
-  EXPECT_EQ(figures.at("tokens per second, median"), "500");
   EXPECT_EQ(figures.at("steps without a finite loss"), "1");
   double sum = 0;
   for (int step = 31; step <= 40; ++step) sum += 3 + 7 / std::sqrt(step);
@@ -190,6 +166,75 @@ TEST(RunHistory, TellsRunsOfOneNameApart) {
   EXPECT_EQ(runs[0].name, "same (runs/a)");
   EXPECT_EQ(runs[1].name, "other");
   EXPECT_EQ(runs[2].name, "same (runs/b)");
+}
+
+/// Losses 5, 4.9, 4.8 … lie within the range that the first picture shows.
+TEST(HtmlReport, ShowsNoPictureTwice) {
+  const TemporaryFolder folder;
+  std::string rows;
+  for (int step = 1; step <= 10; ++step)
+    rows += fmt::format("{{\"event\":\"step\",\"step\":{},\"tokens\":{},\"loss\":{}}}\n", step,
+                        step * 100, 5.1 - 0.1 * step);
+  write_text(folder / "metrics.jsonl", rows);
+  const std::string html = html_report({read_run(folder.path())});
+  EXPECT_THAT(html, HasSubstr("<b>Loss</b>"));
+  EXPECT_THAT(html, Not(HasSubstr("Loss, whole run")));
+}
+
+TEST(HtmlReport, MarksWhereARunWentOn) {
+  const TemporaryFolder folder;
+  write_run(folder / "run", 20, "first");
+  append_rows(
+      folder / "run",
+      "{\"event\":\"start\",\"step\":20,\"tokens\":20000}\n"
+      "{\"event\":\"step\",\"step\":21,\"tokens\":21000,\"loss\":4.5,\"learning_rate\":1e-4,"
+      "\"gradient_norm\":1,\"tokens_per_second\":5}\n");
+  const RunHistory run = read_run(folder / "run");
+  ASSERT_EQ(run.resumptions.size(), 1U);
+  EXPECT_EQ(run.resumptions[0].tokens, 20000);
+  const std::string html = html_report({run});
+  EXPECT_THAT(html, HasSubstr("</i>resumed</span>"));
+  // the two large plots, each drawn twice, and the three small ones
+  EXPECT_EQ(occurrences(html, "<title>resumed after step 20</title>"), 7);
+  write_run(folder / "plain", 20, "second");
+  EXPECT_THAT(html_report({read_run(folder / "plain")}), Not(HasSubstr("resumed")));
+  EXPECT_THAT(html_report({run, read_run(folder / "plain")}),
+              HasSubstr("<title>first resumed after step 20</title>"));
+}
+
+/// On a phone 380 pixels wide the pictures are at least 336 pixels wide: what is shown there must
+/// not be drawn in so many units that its text shrinks below 11 pixels.
+TEST(HtmlReport, TextOfPicturesIsReadableOnAPhone) {
+  const TemporaryFolder folder;
+  write_run(folder / "run", 40, "first");
+  const std::string html = html_report({read_run(folder / "run")});
+  EXPECT_THAT(html, HasSubstr("svg text{font:12.5px"));
+  EXPECT_THAT(html,
+              HasSubstr("@media (max-width:560px){body{padding:1rem .8rem 2rem}figure{padding:"
+                        ".6rem .5rem .3rem}.wide{display:none}"));
+  int shown = 0;
+  for (size_t at = html.find("<svg"); at != std::string::npos; at = html.find("<svg", at + 1)) {
+    const bool wide = html.rfind("class=\"wide\"", at) != std::string::npos &&
+                      html.substr(html.rfind("<div", at), 20).find("wide") != std::string::npos;
+    const size_t box = html.find("viewBox=\"0 0 ", at) + 13;
+    const double width = std::stod(html.substr(box));
+    if (wide) continue;
+    EXPECT_GE(12.5 * 336 / width, 11.0);
+    ++shown;
+  }
+  EXPECT_EQ(shown, 5);
+}
+
+TEST(HtmlReport, ShowsTheLastSamplesAndFoldsTheOthers) {
+  const TemporaryFolder folder;
+  write_run(folder / "run", 40, "first");
+  write_text(folder / "run" / "samples.txt",
+             "=== step 20\n\n--- a (seed 1)\nearly words\n\n=== step 1040\n\n--- a (seed "
+             "1)\nlate words\n\n");
+  const std::string html = html_report({read_run(folder / "run")});
+  EXPECT_THAT(html, HasSubstr("<h3>step 1,040</h3>\n<pre>--- a (seed 1)\nlate words</pre>"));
+  EXPECT_THAT(html, HasSubstr("<details><summary>step 20</summary><pre>--- a (seed 1)\nearly "
+                              "words</pre>"));
 }
 
 TEST(HtmlReport, ManagesWithOneRowOnly) {
