@@ -93,6 +93,16 @@ add_library(polysketch_torch INTERFACE)
 target_include_directories(polysketch_torch SYSTEM INTERFACE ${LIBTORCH_DIR}/include ${LIBTORCH_DIR}/include/torch/csrc/api/include)
 target_compile_definitions(polysketch_torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
 target_link_libraries(polysketch_torch INTERFACE ${TORCH_CPU_LIBRARY} ${C10_LIBRARY})
+# at::parallel_for is a template that shares out work only in files compiled with OpenMP; without it our own kernels would run on one thread.
+# Its run-time library is the one that LibTorch brings and uses, so that there is one pool of threads.
+file(GLOB _gomp ${LIBTORCH_DIR}/lib/libgomp*.so*)
+if(_gomp)
+  list(GET _gomp 0 _gomp)
+else()
+  set(_gomp -fopenmp)
+endif()
+target_compile_options(polysketch_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+target_link_libraries(polysketch_torch INTERFACE ${_gomp})
 # libtorch_cpu's own needs (CUDA run time, CUPTI) are found through its RPATH at run time, not at link time.
 target_link_options(polysketch_torch INTERFACE -Wl,--allow-shlib-undefined)
 

@@ -98,7 +98,7 @@ struct TrainingConfig {
   int64_t steps = 125'000;
   Precision precision = Precision::bf16;
   std::string device = "auto";  ///< auto | cpu | cuda | cuda:N
-  int64_t threads = 0;          ///< compute threads on the CPU; 0: all cores
+  int64_t threads = 0;          ///< compute threads on the CPU; 0: all it may use
 };
 
 enum class OptimizerKind { adamw };

@@ -221,7 +221,7 @@ void list_training(FieldList& keys, TrainingConfig& training) {
   device.pattern = "auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?";
   device.form = "auto, cpu, cuda or cuda:N";
   keys.count("training.threads", training.threads, "threads", 0,
-             "Compute threads on the CPU; 0: all cores.")
+             "Compute threads on the CPU; 0: all cores that this process may use.")
       .most = 4096;
 }
 

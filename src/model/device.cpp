@@ -13,13 +13,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <optional>
 #include <thread>
 
+#include "launch/processors.hpp"
 #include "model/accelerator.hpp"
+#include "model/contention.hpp"
 #include "model/cpu_peak.hpp"
 #include "support/build_info.hpp"
 #include "support/error.hpp"
@@ -50,7 +53,11 @@ void set_up_cpu(int64_t threads) {
   // the system and faulting it in again.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  // LibTorch counts the processors of the machine; a container may be allowed less of them.
+  if (threads == 0 && std::getenv("OMP_NUM_THREADS") == nullptr)
+    threads = std::min<int64_t>(at::get_num_threads(), usable_processors());
   if (threads > 0) at::set_num_threads(static_cast<int>(threads));
+  watch_contention();
 }
 
 std::string first_gpu_model() {

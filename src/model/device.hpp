@@ -11,7 +11,8 @@ namespace polysketch {
 
 /// Makes the device of `training.device` usable: `cpu`, `cuda`, `cuda:N`, or `auto` (the first GPU
 /// if there is one, else the CPU). LibTorch's CUDA half is loaded only here, and only if a GPU is
-/// asked for. threads: of the CPU's compute pool, 0: all cores. Throws UserError 78 when a GPU is
+/// asked for. threads: of the CPU's compute pool, 0: all that this process may use; from here on
+/// they are watched (watch_contention). Throws UserError 78 when a GPU is
 /// asked for and there is none.
 at::Device open_device(const std::string& specification, int64_t threads);
 
