@@ -29,7 +29,8 @@ std::vector<Sample> draw_samples(Transformer& model, const Tokenizer& tokenizer,
   std::vector<Sample> samples;
   for (int64_t i = 0; i < options.count && wanted(); ++i) {
     sampling.seed = static_cast<uint64_t>(i + 1);
-    const auto added = generate(model, start, sampling, [&](int32_t) { return wanted(); });
+    const auto added =
+        generate(model, tokenizer.vocabulary(), start, sampling, [&](int32_t) { return wanted(); });
     if (!wanted()) break;
     std::vector<int32_t> whole(start.begin() + 1, start.end());
     whole.insert(whole.end(), added.begin(), added.end());

@@ -13,13 +13,13 @@
 namespace polysketch {
 
 struct SampleOptions {
-  std::string prompt;    ///< empty: the start of a document
+  std::string prompt{};  ///< empty: the start of a document
   int64_t count = 1;     ///< texts, with the seeds 1 to count
   int64_t tokens = 128;  ///< most tokens of a text
   double temperature = 0.8;
   double top_p = 0.95;
-  int64_t context = 1024;      ///< length of training
-  std::function<bool()> stop;  ///< polled at each token
+  int64_t context = 1024;        ///< length of training
+  std::function<bool()> stop{};  ///< polled at each token
 };
 
 /// Texts that show a reader what a model has learned. They depend on the model and the options

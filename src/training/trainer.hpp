@@ -72,6 +72,7 @@ class Trainer {
   void build_model();
   void restore(const CheckpointStore::Loaded& checkpoint);
   void announce() const;
+  std::string describe_data() const;
   void keep_folder(const ResolvedConfig& resolved);
   void write_description(const std::string& config_text) const;
 

@@ -11,6 +11,7 @@
 
 #include "config/keys.hpp"
 #include "config/rules.hpp"
+#include "data/token_cache.hpp"
 #include "launch/processors.hpp"
 #include "model/device.hpp"
 #include "model/memory.hpp"
@@ -351,6 +352,30 @@ void Trainer::save() {
                         {"seconds", watch.seconds()}});
 }
 
+std::string Trainer::describe_data() const {
+  const Corpus::SplitSummary text = corpus_->summary(Split::train);
+  std::string cached;
+  // where the files' hashes are known, so is what the cache has of them
+  if (static_cast<int64_t>(corpus_->known_hashes().size()) >= text.files) {
+    const auto cache = TokenCache::open(config_.data, *corpus_, Split::train, *tokenizer_);
+    int64_t whole = 0;
+    for (int64_t file = 0; file < text.files; ++file) {
+      if (cache->file_summary(file)) ++whole;
+    }
+    cached = whole == text.files ? " (has all of them)"
+             : whole == 0        ? " (they are tokenised while training)"
+                                 : fmt::format(
+                                       " (has {} of them; the others are tokenised while "
+                                              "training)",
+                                       whole);
+  }
+  return fmt::format("data: {}, {} ({}), {} of {}; tokenizer {} of {} pieces; token cache {}{}",
+                     text.corpus, text.format, text.patterns,
+                     text.files == 1 ? "1 file" : fmt::format("{} files", text.files),
+                     format_bytes(static_cast<int64_t>(text.bytes)), config_.data.tokenizer.path,
+                     tokenizer_->vocabulary(), token_cache_folder(config_.data).string(), cached);
+}
+
 void Trainer::announce() const {
   const auto& m = config_.model;
   log_info(fmt::format(
@@ -364,7 +389,8 @@ void Trainer::announce() const {
       format_count(config_.training.batch_tokens), sequences_per_step_, config_.data.context, rows_,
       config_.training.steps, format_count(config_.training.steps * config_.training.batch_tokens),
       cost_.flops_per_token / 1e9));
-  log_info(fmt::format("device: {}, {}", device_name(device_),
+  log_info(describe_data());
+  log_info(fmt::format("run: {}, on {}, {}", run_folder_, device_name(device_),
                        config_.training.precision == Precision::bf16 ? "bf16" : "fp32"));
   if (world_->place().source != "none") {
     const size_t machines =

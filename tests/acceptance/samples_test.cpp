@@ -80,7 +80,7 @@ TEST(SamplesOfProcesses, AreWrittenByTheFirst) {
   const Words settings{"training.steps=4", "evaluation.every=2", "evaluation.samples=1"};
   workplace().train("samples_alone", settings);
   ProcessGroup group(2, workplace().train_command("samples_together", settings));
-  EXPECT_EQ(group.codes(), std::vector<int>(2, 0)) << group.errors();
+  EXPECT_EQ(group.wait(), std::vector<int>(2, 0)) << group.errors();
   EXPECT_THAT(read_text(workplace().run("samples_together") / "samples.txt"),
               testing::AllOf(HasSubstr("=== step 2\n"), HasSubstr("=== step 4\n")));
 }

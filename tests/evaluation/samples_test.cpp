@@ -71,7 +71,7 @@ TEST_F(Samples, AreTextsOfTheirSeeds) {
     sampling.context = 8;
     sampling.seed = i + 1;
     sampling.stop = tokenizer_.eos();
-    const auto added = generate(model_, ids, sampling);
+    const auto added = generate(model_, tokenizer_.vocabulary(), ids, sampling);
     ids.erase(ids.begin());
     ids.insert(ids.end(), added.begin(), added.end());
     EXPECT_EQ(samples[i].text, tokenizer_.decode(ids));
