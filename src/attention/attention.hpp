@@ -88,7 +88,7 @@ class Attention {
   /// q, k, v: [B, H, T, D], after rotary embedding, any T >= 1; fp32, bf16 or fp64, all alike; any
   /// strides. documents: a query sees keys of its own document only.
   /// Returns [B, H, T, D], on the CPU laid out in memory as [B, T, H, D], so that joining the heads
-  /// needs no copy. Differentiable once. Memory O(B·H·T·D) (METHOD §3). Throws ShapeError if the
+  /// needs no copy. Differentiable once. Memory O(B·H·T·D) (method.md §3). Throws ShapeError if the
   /// shapes or types disagree.
   virtual at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const Documents& documents = {}) = 0;
@@ -110,7 +110,7 @@ class Attention {
 
   virtual Recurrence recurrence() const { return Recurrence::constant; }
 
-  /// Recurrent form (METHOD §3): the state before the first token. Throws UserError 78 where
+  /// Recurrent form (method.md §3): the state before the first token. Throws UserError 78 where
   /// recurrence() is none.
   virtual std::unique_ptr<AttentionState> initial_state() const = 0;
 

@@ -9,8 +9,8 @@
 
 namespace polysketch {
 
-/// Weights between blocks of a causal matrix product (METHOD §3; P §3.1, Figure 3): the rows of a
-/// document are cut into blocks of `block`, and   N_i = sum over j in earlier blocks of i's
+/// Weights between blocks of a causal matrix product (method.md §3; P §3.1, Figure 3): the rows of
+/// a document are cut into blocks of `block`, and   N_i = sum over j in earlier blocks of i's
 /// document of (a_i·b_j)^power·v_j,     z_i = the same sum without v_j,
 /// computed through the states sum_j phi(b_j) [v_j, 1]ᵀ with phi(x) = x for power 1 and x ⊗ x for
 /// power 2: linear in T. What lies inside a block is not part of it. Any T; the last block may be

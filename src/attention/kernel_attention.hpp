@@ -14,7 +14,7 @@ inline constexpr int64_t kFeatureBlock = 128;
 
 /// Attention whose weights are, for keys j of earlier blocks, (a_i·b_j)^power, and inside a block
 /// of `block` rows either the same or (q_i·k_j)^local_degree:   o_i = sum_j w_ij v_j / (one + sum_j
-/// w_ij)   (METHOD §2 and §3). All tensors [B, H, T, ·] of one type.
+/// w_ij)   (method.md §2 and §3). All tensors [B, H, T, ·] of one type.
 struct KernelAttention {
   at::Tensor a, b;           ///< [B, H, T, R]; undefined: nothing is seen outside the block
   at::Tensor q, k;           ///< [B, H, T, D]; undefined: inside the block as outside

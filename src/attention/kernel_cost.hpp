@@ -17,7 +17,7 @@ struct KernelCost {
   bool keep_features = true;  ///< whether a and b are kept for backward
 };
 
-/// One sequence, all heads (METHOD §3). In the blocks 2·(W + D) FLOPs a pair, W the width of the
+/// One sequence, all heads (method.md §3). In the blocks 2·(W + D) FLOPs a pair, W the width of the
 /// dot products; between them 2·F·(D + 1) to read and as much to write a token, F = R or R(R + 1)/2
 /// features that differ; features for queries and keys. Gradients cost twice as much. `full` counts
 /// whole blocks, `causal` the pairs of a block that exist.

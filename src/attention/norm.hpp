@@ -10,7 +10,7 @@
 namespace polysketch {
 
 /// Layer norm over the width of a head, learned in the wide type, shared by all heads: ε = 1e-5,
-/// biased variance (METHOD §1).
+/// biased variance (method.md §1).
 class HeadNorm {
  public:
   static constexpr double kEpsilon = 1e-5;

@@ -6,7 +6,7 @@
 
 namespace polysketch {
 
-/// Performer, FAVOR+ (Choromanski et al. 2020; METHOD §2): w_ij = φ(q_i)·φ(k_j), φ(x) =
+/// Performer, FAVOR+ (Choromanski et al. 2020; method.md §2): w_ij = φ(q_i)·φ(k_j), φ(x) =
 /// (exp(w·x/D^¼ − |x|²/(2√D) − m) + 1e-6)/√F over F rows w of orthogonal Gaussian blocks; o_i =
 /// sum_j w_ij v_j / sum_j w_ij. m keeps the exponents small: for a query its largest one, for keys
 ///   paper:  the largest of the whole sequence, later keys included: not causal bit for bit, and

@@ -17,7 +17,7 @@ namespace polysketch {
 ///
 /// Random sketches see q' and k' behind one layer norm, which the local part shares; learned ones
 /// see q and k as they are, since every level brings its own norm, and the local part has a norm
-/// for q and one for k (METHOD §2).
+/// for q and one for k (method.md §2).
 class PolysketchAttention : public Attention {
  public:
   /// Uses degree (2 or another power of two), sketch, sketch_size, sketch_scale, local and block.

@@ -12,7 +12,7 @@
 namespace polysketch {
 
 /// A sketch s: R^D -> R^R of degree n = p/2, a power of two, whose squared dot products stand for
-/// the p-th powers of those of its inputs: (s(x)·s(y))² for (x·y)^p (METHOD §2). Degree 1 is the
+/// the p-th powers of those of its inputs: (s(x)·s(y))² for (x·y)^p (method.md §2). Degree 1 is the
 /// input itself. Shared by heads, queries and keys.
 class Sketch {
  public:

@@ -7,8 +7,9 @@
 
 namespace polysketch {
 
-/// Some rows of the dense matrix of weights (METHOD §2) that an attention stands for without ever
-/// forming it: what diagnostics look at. One document a sequence, queries at `positions` of it.
+/// Some rows of the dense matrix of weights (method.md §2) that an attention stands for without
+/// ever forming it: what diagnostics look at. One document a sequence, queries at `positions` of
+/// it.
 struct WeightRows {
   at::Tensor positions;  ///< [n] int64 on the CPU, ascending: where the queries stand
   at::Tensor weights;    ///< [B, H, n, T] fp64, before normalising; 0 for keys that are not seen

@@ -7,8 +7,8 @@
 #include "kernels/element.hpp"
 #include "kernels/head_rows.hpp"
 
-// The part between blocks of a causal matrix product of degree 2 (METHOD §3; P §3.1, Figure 3), for
-// one head of one sequence, on raw pointers, for the CPU. Linear in the length. Nothing here
+// The part between blocks of a causal matrix product of degree 2 (method.md §3; P §3.1, Figure 3),
+// for one head of one sequence, on raw pointers, for the CPU. Linear in the length. Nothing here
 // allocates or starts threads.
 
 namespace polysketch::kernels {

@@ -7,8 +7,8 @@
 #include "kernels/element.hpp"
 #include "kernels/head_rows.hpp"
 
-// The learned sketch (METHOD §2; P §2.3, Algorithm 2) of rows of one head, on raw pointers, for the
-// CPU. Two networks of two levels each,
+// The learned sketch (method.md §2; P §2.3, Algorithm 2) of rows of one head, on raw pointers, for
+// the CPU. Two networks of two levels each,
 //   level(x) = gelu(LN(x)·upᵀ)·downᵀ,      f(x) = level1(level0(x)),
 //   s = √R·tanh(f_left(left) ∘ f_right(right) / √R),
 // with gelu in the tanh form and LN with epsilon 1e-5. Nothing here allocates or starts threads.

@@ -7,8 +7,8 @@
 #include "kernels/element.hpp"
 #include "kernels/head_rows.hpp"
 
-// Exact polynomial attention of one head of one sequence, on raw pointers, for the CPU: METHOD §2,
-// `polynomial`. Nothing here allocates or starts threads.
+// Exact polynomial attention of one head of one sequence, on raw pointers, for the CPU: method.md
+// §2, `polynomial`. Nothing here allocates or starts threads.
 
 namespace polysketch::kernels {
 

@@ -61,13 +61,12 @@ void install_handler() {
     taken.push_back(number);
     ::sigaddset(&asked, number);
   }
-  // The one thread that the signals reach. It blocks everything else.
-  std::thread([asked] {
-    sigset_t others;
-    ::sigfillset(&others);
-    for (const int number : stop_signals()) {
-      if (::sigismember(&asked, number) == 1) ::sigdelset(&others, number);
-    }
+  // The one thread that the signals reach. It blocks everything else, and lives longer than what
+  // ends with main(): it may use nothing that does.
+  sigset_t others;
+  ::sigfillset(&others);
+  for (const int number : taken) ::sigdelset(&others, number);
+  std::thread([others] {
     ::pthread_sigmask(SIG_SETMASK, &others, nullptr);
     for (;;) ::pause();
   }).detach();

@@ -117,7 +117,7 @@ TEST(BestCheckpoint, OfTheLowestValidationLossStays) {
 }
 
 TEST(NextSteps, AreToldAtTheEndOfARunAndWork) {
-  const ProcessResult result = workplace().train("next", {"training.steps=2"});
+  const ProcessResult result = workplace().train("next", {"training.steps=4"});
   const size_t at = result.err.find("next: ");
   ASSERT_NE(at, std::string::npos) << result.err;
   const std::string line = result.err.substr(at + 6, result.err.find('\n', at) - at - 6);
@@ -130,7 +130,7 @@ TEST(NextSteps, AreToldAtTheEndOfARunAndWork) {
 }
 
 TEST(Utilisation, IsKnownOnACpu) {
-  workplace().train("utilisation", {"training.steps=2"});
+  workplace().train("utilisation", {"training.steps=4"});
   const auto rows = metric_rows(workplace().run("utilisation"), "step");
   for (const Row& row : rows) {
     EXPECT_GT(row.at("mfu").get<double>(), 0);

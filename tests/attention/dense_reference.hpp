@@ -12,8 +12,8 @@
 #include "attention/documents.hpp"
 #include "support/philox.hpp"
 
-// Attention as METHOD §2 writes it: the whole T x T matrix of weights, in fp64, from LibTorch calls
-// with LibTorch's own gradients.
+// Attention as method.md §2 writes it: the whole T x T matrix of weights, in fp64, from LibTorch
+// calls with LibTorch's own gradients.
 
 namespace polysketch::test {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every mechanism against its dense form in fp64 (METHOD §2, §6).
+// Every mechanism against its dense form in fp64 (method.md §2, §6).
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

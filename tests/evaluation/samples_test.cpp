@@ -18,7 +18,7 @@ namespace {
 
 class Samples : public testing::Test {
  protected:
-  static constexpr int64_t vocabulary = 300;
+  static constexpr int64_t vocabulary = 400;
 
   Samples() : tokenizer_(trained()), model_(options()) {}
 

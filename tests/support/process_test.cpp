@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <thread>
@@ -25,15 +27,30 @@ namespace {
 
 using testing::HasSubstr;
 
+/// Lets others run until something holds. In the child of a process that has taken its signals
+/// already nobody takes them: that is a failure, not a test without an end.
+void yield_until(const std::function<bool()>& holds) {
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!holds()) {
+    if (std::chrono::steady_clock::now() > limit) {
+      std::fputs("waited for a signal for a minute\n", stderr);
+      std::_Exit(99);
+    }
+    std::this_thread::yield();
+  }
+}
+
 /// The request comes through another thread.
 void wait_for_request() {
-  while (!StopSignal::requested()) std::this_thread::yield();
+  yield_until([] { return StopSignal::requested(); });
 }
 
 /// Two of one number that wait to be taken become one.
 void wait_until_taken(int number) {
-  for (sigset_t waiting; sigpending(&waiting) == 0 && sigismember(&waiting, number) == 1;)
-    std::this_thread::yield();
+  yield_until([&] {
+    sigset_t waiting;
+    return sigpending(&waiting) != 0 || sigismember(&waiting, number) != 1;
+  });
 }
 
 void send_to_itself(int number) {
