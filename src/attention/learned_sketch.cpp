@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -222,14 +221,12 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
     const at::Tensor head = run(0, std::min(piece, count));
     out = at::empty({count, head.size(1)}, x.options());
     out.narrow(0, 0, head.size(0)).copy_(head);
-    const auto work = [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        const int64_t begin = i * piece, end = std::min(count, begin + piece);
-        out.narrow(0, begin, end - begin).copy_(run(begin, end));
-      }
-    };
-    const int64_t pieces = (count + piece - 1) / piece;
-    x.is_cpu() ? at::parallel_for(1, std::max<int64_t>(pieces, 1), 1, work) : work(1, pieces);
+    // One after another: the products in them have all threads to themselves, and their bits depend
+    // on that.
+    for (int64_t begin = piece; begin < count; begin += piece) {
+      const int64_t end = std::min(count, begin + piece);
+      out.narrow(0, begin, end - begin).copy_(run(begin, end));
+    }
     context->save_for_backward(std::move(kept));
     return out.view({x.size(0), x.size(1), x.size(2), -1});
   }
@@ -272,16 +269,12 @@ struct SketchFunction : public torch::autograd::Function<SketchFunction> {
         sum.size() <= i ? sum.push_back(wide) : static_cast<void>(sum[i].add_(wide));
       }
     };
-    const auto work = [&](int64_t first, int64_t last) {
-      for (int64_t s = first; s < last; ++s) {
-        for (int64_t begin = s * strip; begin < std::min(count, (s + 1) * strip); begin += piece) {
-          run(begin, std::min({count, (s + 1) * strip, begin + piece}),
-              sums[static_cast<size_t>(s)]);
-        }
-      }
-    };
     const auto strips = static_cast<int64_t>(sums.size());
-    x.is_cpu() ? at::parallel_for(0, strips, 1, work) : work(0, strips);
+    for (int64_t s = 0; s < strips; ++s) {
+      for (int64_t begin = s * strip; begin < std::min(count, (s + 1) * strip); begin += piece) {
+        run(begin, std::min({count, (s + 1) * strip, begin + piece}), sums[static_cast<size_t>(s)]);
+      }
+    }
     variable_list result{dx.view(x.sizes()), at::Tensor()};
     for (size_t i = 0; i < parameters.size(); ++i) {
       at::Tensor sum = sums[0][i];
