@@ -119,7 +119,7 @@ LoadedModel load_model(const ModelArguments& arguments,
       throw UserError(
           ExitCode::config,
           "--set " + difference +
-              ": the checkpoint holds another model than that: leave the key as it was");
+              ": the checkpoint was trained with a different model; keep the original value");
     }
     if (difference.starts_with("attention.")) log_info("not as in training: " + difference);
   }

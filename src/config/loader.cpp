@@ -85,8 +85,7 @@ void Loader::unknown_key(const std::string& position, const std::string& path,
   std::string list;
   for (const auto& sibling : siblings) list += (list.empty() ? "" : ", ") + sibling;
   const std::string shown = quoted(path);
-  problems_.add(position, shown.substr(1, shown.size() - 2), "an unknown key", "one of " + list,
-                hint, note);
+  problems_.add_unknown(position, shown.substr(1, shown.size() - 2), list, hint, note);
 }
 
 bool Loader::set(const std::string& path, const std::string& text, bool plain,

@@ -61,11 +61,23 @@ const char* size_name(ModelSize size) {
 
 void Problems::add(const std::string& position, const std::string& key, const std::string& got,
                    const std::string& want, const std::string& hint, const std::string& note) {
+  add_line(fmt::format("{}: {}: got {}, want {}", position, key, got, want), key, hint, note);
+}
+
+void Problems::add_unknown(const std::string& position, const std::string& key,
+                           const std::string& known, const std::string& hint,
+                           const std::string& note) {
+  add_line(fmt::format("{}: {}: unknown key; known keys: {}", position, key, known), key, hint,
+           note);
+}
+
+void Problems::add_line(const std::string& line, const std::string& key, const std::string& hint,
+                        const std::string& note) {
   bad_.insert(key);
   std::string question;
   if (!hint.empty())
     question = fmt::format("; did you mean '{}'{}?", hint, note.empty() ? "" : " (" + note + ")");
-  lines_.push_back(fmt::format("{}: {}: got {}, want {}{}", position, key, got, want, question));
+  lines_.push_back(line + question);
 }
 
 void Problems::throw_if_any() const {

@@ -23,12 +23,18 @@ class Problems {
   /// Adds `position: key: got X, want Y; did you mean 'Z' (note)?` (hint and note may be empty).
   void add(const std::string& position, const std::string& key, const std::string& got,
            const std::string& want, const std::string& hint = {}, const std::string& note = {});
+  /// Adds `position: key: unknown key; known keys: a, b; did you mean 'Z' (note)?`
+  void add_unknown(const std::string& position, const std::string& key, const std::string& known,
+                   const std::string& hint = {}, const std::string& note = {});
   /// The key's value is not to be trusted by later rules.
   bool is_bad(const std::string& key) const { return bad_.contains(key); }
   /// Throws UserError 78 with every line, if there is one.
   void throw_if_any() const;
 
  private:
+  void add_line(const std::string& line, const std::string& key, const std::string& hint,
+                const std::string& note);
+
   std::vector<std::string> lines_;
   std::set<std::string> bad_;
 };

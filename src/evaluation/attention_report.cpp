@@ -217,8 +217,7 @@ std::string attention_bench_table(const Figures& figures) {
   }
   return text +
          "both: forward and backward. GFLOP: of both, counting the pairs that exist. x softmax: "
-         "how many times as fast, of both and "
-         "forward\n";
+         "speed relative to softmax (forward and backward; forward)\n";
 }
 
 std::string crossover_table(const Figures& figures) {

@@ -75,7 +75,7 @@ AttentionVariant parse_variant(const std::string& name, const AttentionConfig& b
   const std::vector<std::string> parts = split(name, ':');
   Variant variant(name, base);
   if (const auto refusal = variant.set("kind", parts[0]))
-    refuse(name, fmt::format("no such kind, want one of {}", attention_variant_forms),
+    refuse(name, fmt::format("unknown kind; known kinds: {}", attention_variant_forms),
            refusal->hint);
   const AttentionKind kind = variant.config().kind;
   const bool sketched = kind == AttentionKind::polysketch;

@@ -11,7 +11,6 @@
 
 #include "config/keys.hpp"
 #include "config/rules.hpp"
-#include "data/token_cache.hpp"
 #include "launch/processors.hpp"
 #include "model/device.hpp"
 #include "model/memory.hpp"
@@ -350,58 +349,6 @@ void Trainer::save() {
   record("checkpoint", {{"path", checkpoints_->path_of(state_.step).string()},
                         {"bytes", bytes},
                         {"seconds", watch.seconds()}});
-}
-
-std::string Trainer::describe_data() const {
-  const Corpus::SplitSummary text = corpus_->summary(Split::train);
-  std::string cached;
-  // where the files' hashes are known, so is what the cache has of them
-  if (static_cast<int64_t>(corpus_->known_hashes().size()) >= text.files) {
-    const auto cache = TokenCache::open(config_.data, *corpus_, Split::train, *tokenizer_);
-    int64_t whole = 0;
-    for (int64_t file = 0; file < text.files; ++file) {
-      if (cache->file_summary(file)) ++whole;
-    }
-    cached = whole == text.files ? " (has all of them)"
-             : whole == 0        ? " (they are tokenised while training)"
-                                 : fmt::format(
-                                       " (has {} of them; the others are tokenised while "
-                                              "training)",
-                                       whole);
-  }
-  return fmt::format("data: {}, {} ({}), {} of {}; tokenizer {} of {} pieces; token cache {}{}",
-                     text.corpus, text.format, text.patterns,
-                     text.files == 1 ? "1 file" : fmt::format("{} files", text.files),
-                     format_bytes(static_cast<int64_t>(text.bytes)), config_.data.tokenizer.path,
-                     tokenizer_->vocabulary(), token_cache_folder(config_.data).string(), cached);
-}
-
-void Trainer::announce() const {
-  const auto& m = config_.model;
-  log_info(fmt::format(
-      "model: {} parameters ({} without embedding), {} layers x {} wide, {} heads of {}, "
-      "vocabulary {}",
-      format_count(cost_.parameters), format_count(cost_.parameters - cost_.embedding_parameters),
-      m.layers, m.width, m.heads, m.width / m.heads, m.vocabulary));
-  log_info(fmt::format(
-      "step: {} tokens = {} sequences of {}, in micro-batches of {}; {} steps, {} tokens in all; "
-      "{:.4g} GFLOP a token",
-      format_count(config_.training.batch_tokens), sequences_per_step_, config_.data.context, rows_,
-      config_.training.steps, format_count(config_.training.steps * config_.training.batch_tokens),
-      cost_.flops_per_token / 1e9));
-  log_info(describe_data());
-  log_info(fmt::format("run: {}, on {}, {}", run_folder_, device_name(device_),
-                       config_.training.precision == Precision::bf16 ? "bf16" : "fp32"));
-  if (world_->place().source != "none") {
-    const size_t machines =
-        std::set<std::string>(world_->hosts().begin(), world_->hosts().end()).size();
-    log_info(
-        fmt::format("processes: {} on {} {} (found by {}), over {}; {} buckets of gradients{}{}",
-                    world_->size(), machines, machines == 1 ? "machine" : "machines",
-                    world_->place().source, world_->collectives().transport(),
-                    model_->parameters().buckets().size(), canonical() ? ", canonical order" : "",
-                    optimizer_->sharded() ? ", optimiser sharded" : ""));
-  }
 }
 
 }  // namespace polysketch
