@@ -19,8 +19,8 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/instruction_set.hpp"
-#include "kernels/kernels.hpp"
+#include "kernels/cpu/instruction_set.hpp"
+#include "kernels/cpu/row_kernels.hpp"
 
 namespace polysketch::kernels {
 namespace {
@@ -197,7 +197,6 @@ template <class A, bool forward>
 void rotary_bench(benchmark::State& state) {
   auto qkv = values<A>(kRows * 3 * kWidth), q = values<A>(kRows * kWidth), k = q, v = q;
   auto cosine = values<float>(kRows * kHeadWidth / 2), sine = cosine;
-  const auto strides = HeadStrides::heads_first(kHeads, kRows, kHeadWidth);
   const int64_t bytes = kRows * kWidth * static_cast<int64_t>(6 * sizeof(A));
   measure(state, kRows, bytes, [&](int, int64_t begin, int64_t end) {
     if constexpr (forward) {
@@ -205,7 +204,6 @@ void rotary_bench(benchmark::State& state) {
                                       .q = q.data(),
                                       .k = k.data(),
                                       .v = v.data(),
-                                      .strides = strides,
                                       .cosine = cosine.data(),
                                       .sine = sine.data(),
                                       .length = kRows,
@@ -216,7 +214,6 @@ void rotary_bench(benchmark::State& state) {
       rotary_backward(RotaryBackward<A>{.dq = q.data(),
                                         .dk = k.data(),
                                         .dv = v.data(),
-                                        .strides = strides,
                                         .dqkv = qkv.data(),
                                         .cosine = cosine.data(),
                                         .sine = sine.data(),
@@ -240,14 +237,14 @@ void cross_entropy_bench(benchmark::State& state) {
     targets[r] = static_cast<int64_t>(r * 31 % kVocabulary);
   const int64_t bytes = kRows * kVocabulary * static_cast<int64_t>(sizeof(A)) * (gradient ? 2 : 1);
   measure(state, kRows, bytes, [&](int thread, int64_t begin, int64_t end) {
-    const CrossEntropy<A, int64_t> a{.logits = logits.data(),
-                                     .row_stride = kVocabulary,
-                                     .bias = bias.data(),
-                                     .targets = targets.data(),
-                                     .loss = loss.data(),
-                                     .dbias = dbias[static_cast<size_t>(thread)].data(),
-                                     .scale = 1,
-                                     .vocabulary = kVocabulary};
+    const CrossEntropy<A> a{.logits = logits.data(),
+                            .row_stride = kVocabulary,
+                            .bias = bias.data(),
+                            .targets = targets.data(),
+                            .loss = loss.data(),
+                            .dbias = dbias[static_cast<size_t>(thread)].data(),
+                            .scale = 1,
+                            .vocabulary = kVocabulary};
     if constexpr (gradient) {
       cross_entropy(a, begin, end);
     } else {
@@ -293,19 +290,12 @@ void accumulate_bench(benchmark::State& state) {
           [&](int, int64_t begin, int64_t end) { accumulate(x.data(), sum.data(), begin, end); });
 }
 
-void convert_bench(benchmark::State& state) {
-  const auto x = values<float>(kParameters);
-  std::vector<bf16> y(kParameters);
-  measure(state, kParameters, kParameters * 6,
-          [&](int, int64_t begin, int64_t end) { convert(x.data(), y.data(), begin, end); });
-}
-
 void embedding_backward_bench(benchmark::State& state) {
   std::vector<int64_t> ids(kRows);
   for (size_t r = 0; r < ids.size(); ++r) ids[r] = static_cast<int64_t>(r * 9973 % kVocabulary);
   const auto dx = values<float>(kRows * kWidth);
   std::vector<float> table(static_cast<size_t>(kVocabulary * kWidth));
-  const EmbeddingBackward<float, int64_t> a{
+  const EmbeddingBackward<float> a{
       .ids = ids.data(), .dx = dx.data(), .dtable = table.data(), .rows = kRows, .width = kWidth};
   measure(state, kWidth, kRows * kWidth * 12,
           [&](int, int64_t begin, int64_t end) { embedding_backward(a, begin, end); });
@@ -342,7 +332,6 @@ BENCHMARK(adamw_bench<false>)->UseRealTime();
 BENCHMARK(adamw_bench<true>)->UseRealTime();
 BENCHMARK(sum_of_squares_bench)->UseRealTime();
 BENCHMARK(accumulate_bench)->UseRealTime();
-BENCHMARK(convert_bench)->UseRealTime();
 
 }  // namespace
 }  // namespace polysketch::kernels

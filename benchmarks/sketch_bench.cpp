@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Time of the learned sketch of rows of 64 numbers on one thread; left and right are the same rows.
+// Time of the learned sketch of rows of 64 numbers on one thread.
 //
 // GFLOP/s counts two operations for each product of a number with a weight, and backward three
 // times as many: it computes the rows again. Beside it stands what a loop of nothing but products
@@ -10,7 +10,7 @@
 #include <new>
 #include <vector>
 
-#include "kernels/learned_sketch.hpp"
+#include "kernels/cpu/sketch_rows.hpp"
 #include "product_rate.hpp"
 #include "support/philox.hpp"
 
@@ -21,7 +21,7 @@ constexpr int64_t kCount = 4096, kWidth = 64;
 
 template <class T>
 void measure(const char* type, int64_t size) {
-  const LearnedSketchKernels<T>* kernel = learned_sketch_kernels<T>(kWidth, size);
+  const SketchKernels<T>* kernel = sketch_kernels<T>(kWidth, size);
   if (kernel == nullptr) {
     std::printf("%s: no kernel on this machine\n", type);
     return;
@@ -68,11 +68,11 @@ void measure(const char* type, int64_t size) {
   const double rate = product_rate(kernel->name);
   const HeadRows<const T> rows{x.data(), kWidth};
   const double forward = shortest([&] {
-    kernel->forward(packed, kWidth, size, rows, rows, kCount, {s.data(), size}, scratch);
+    kernel->forward(packed, kWidth, size, rows, kCount, {s.data(), size}, scratch);
   });
   const double backward = shortest([&] {
-    kernel->backward(packed, kWidth, size, rows, rows, kCount, {ds.data(), size},
-                     {dx.data(), kWidth}, {}, gradients.data(), scratch);
+    kernel->backward(packed, kWidth, size, rows, kCount, {ds.data(), size}, {dx.data(), kWidth},
+                     gradients.data(), scratch);
   });
   ::operator delete(scratch, line);
   ::operator delete(packed, line);

@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "attention/head_rows.hpp"
-#include "kernels/causal_blocks.hpp"
+#include "kernels/cpu/chunk_states_head.hpp"
 
 namespace polysketch {
 namespace {
@@ -19,9 +19,9 @@ HeadRows<T> from_row(HeadRows<T> rows, int64_t first) {
 
 /// One document of one head.
 template <class T>
-kernels::CausalHead<T> document_of(const CausalBlocks& call, int64_t head, int64_t begin,
-                                   int64_t rows) {
-  kernels::CausalHead<T> document;
+kernels::ChunkHead<T> document_of(const CausalBlocks& call, int64_t head, int64_t begin,
+                                  int64_t rows) {
+  kernels::ChunkHead<T> document;
   document.a = from_row(rows_of<T>(call.a, head), begin);
   document.b = from_row(rows_of<T>(call.b, head), begin);
   document.v = from_row(rows_of<T>(call.v, head), begin);
@@ -36,11 +36,11 @@ template <class T>
 void forward(const CausalBlocks& call, const CausalBlocksResult& result) {
   const int64_t heads = call.a.size(1), length = call.a.size(2), width = call.a.size(3),
                 values = call.v.size(3);
-  const auto& kernel = *kernels::causal_kernels<T>(width, values);
+  const auto& kernel = *kernels::chunk_state_kernels<T>(width, values);
   for_each_item(call.a.size(0) * heads, kernel.forward_scratch(width, values),
                 [&](int64_t head, void* scratch) {
                   for (const auto& [begin, rows] : long_documents(call, head / heads)) {
-                    kernels::CausalForward<T> job;
+                    kernels::ChunkForward<T> job;
                     job.head = document_of<T>(call, head, begin, rows);
                     job.sum = from_row(mutable_rows_of<float>(result.sum, head), begin);
                     job.row_sum = result.row_sum.mutable_data_ptr<float>() + head * length + begin;
@@ -54,11 +54,11 @@ void backward(const CausalBlocks& call, const at::Tensor& sum_gradient,
               const at::Tensor& row_sum_gradient, const CausalBlocksGradients& back) {
   const int64_t heads = call.a.size(1), length = call.a.size(2), width = call.a.size(3),
                 values = call.v.size(3);
-  const auto& kernel = *kernels::causal_kernels<T>(width, values);
+  const auto& kernel = *kernels::chunk_state_kernels<T>(width, values);
   for_each_item(call.a.size(0) * heads, kernel.backward_scratch(width, values),
                 [&](int64_t head, void* scratch) {
                   for (const auto& [begin, rows] : long_documents(call, head / heads)) {
-                    kernels::CausalBackward<T> job;
+                    kernels::ChunkBackward<T> job;
                     job.head = document_of<T>(call, head, begin, rows);
                     job.sum_gradient = from_row(rows_of<float>(sum_gradient, head), begin);
                     job.row_sum_gradient =
@@ -83,9 +83,9 @@ bool has_causal_kernels(const CausalBlocks& call) {
   if (!call.a.is_cpu() || call.power != 2 || call.log_scale.defined()) return false;
   const int64_t width = call.a.size(3), values = call.v.size(3);
   if (call.a.scalar_type() == at::kFloat)
-    return kernels::causal_kernels<float>(width, values) != nullptr;
+    return kernels::chunk_state_kernels<float>(width, values) != nullptr;
   return call.a.scalar_type() == at::kBFloat16 &&
-         kernels::causal_kernels<bf16>(width, values) != nullptr;
+         kernels::chunk_state_kernels<bf16>(width, values) != nullptr;
 }
 
 void causal_heads_forward(const CausalBlocks& call, const CausalBlocksResult& result) {

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "kernels/head_rows.hpp"
+#include "kernels/cpu/head_rows.hpp"
 
 // How tensors [B, H, T, D] reach the processor's own kernels, which work on the rows of one head.
 

@@ -9,7 +9,7 @@
 #include "attention/head_rows.hpp"
 #include "attention/norm.hpp"
 #include "attention/sketch.hpp"
-#include "kernels/learned_sketch.hpp"
+#include "kernels/cpu/sketch_rows.hpp"
 
 namespace polysketch {
 namespace {
@@ -100,16 +100,16 @@ int64_t piece_rows(const at::Tensor& x) { return x.is_cpu() ? kRows : kRowsOnDev
 bool has_row_kernels(const at::Tensor& x, const Node& network) {
   if (!x.is_cpu() || !network.reads_inputs()) return false;
   if (x.scalar_type() == at::kFloat)
-    return kernels::learned_sketch_kernels<float>(network.width(), network.size()) != nullptr;
+    return kernels::sketch_kernels<float>(network.width(), network.size()) != nullptr;
   return x.scalar_type() == at::kBFloat16 &&
-         kernels::learned_sketch_kernels<bf16>(network.width(), network.size()) != nullptr;
+         kernels::sketch_kernels<bf16>(network.width(), network.size()) != nullptr;
 }
 
 /// The parameters as the kernels pack them; one level after another as Node::make_parameters lists
 /// them.
 template <class T>
 at::Tensor packed(const Node& network, const variable_list& parameters) {
-  const auto& kernel = *kernels::learned_sketch_kernels<T>(network.width(), network.size());
+  const auto& kernel = *kernels::sketch_kernels<T>(network.width(), network.size());
   variable_list wide;
   for (const at::Tensor& parameter : parameters)
     wide.push_back(parameter.to(at::kFloat).contiguous());
@@ -144,14 +144,13 @@ at::Tensor kernel_forward(const Node& network, const at::Tensor& x,
                           const variable_list& parameters) {
   const int64_t width = network.width(), size = network.size(), count = x.size(0),
                 pieces = (count + kRows - 1) / kRows;
-  const auto& kernel = *kernels::learned_sketch_kernels<T>(width, size);
+  const auto& kernel = *kernels::sketch_kernels<T>(width, size);
   const at::Tensor place = packed<T>(network, parameters),
                    out = at::empty({count, size}, x.options());
   for_each_item(pieces, kernel.forward_scratch(width, size), [&](int64_t piece, void* scratch) {
     const int64_t begin = piece * kRows;
     kernel.forward(place.const_data_ptr(), width, size, rows_from<T>(x, begin),
-                   rows_from<T>(x, begin), std::min(kRows, count - begin),
-                   mutable_rows_from<T>(out, begin), scratch);
+                   std::min(kRows, count - begin), mutable_rows_from<T>(out, begin), scratch);
   });
   return out;
 }
@@ -161,7 +160,7 @@ template <class T>
 variable_list kernel_backward(const Node& network, const at::Tensor& x, const at::Tensor& gradient,
                               const variable_list& parameters) {
   const int64_t width = network.width(), size = network.size(), count = x.size(0);
-  const auto& kernel = *kernels::learned_sketch_kernels<T>(width, size);
+  const auto& kernel = *kernels::sketch_kernels<T>(width, size);
   const at::Tensor place = packed<T>(network, parameters),
                    dx = at::empty({count, width}, x.options());
   int64_t numbers = 0;
@@ -172,9 +171,9 @@ variable_list kernel_backward(const Node& network, const at::Tensor& x, const at
   for_each_item(strips, kernel.backward_scratch(width, size), [&](int64_t i, void* scratch) {
     const int64_t begin = i * strip;
     kernel.backward(place.const_data_ptr(), width, size, rows_from<T>(x, begin),
-                    rows_from<T>(x, begin), std::min(strip, count - begin),
-                    rows_from<T>(gradient, begin), mutable_rows_from<T>(dx, begin), {},
-                    sums.mutable_data_ptr<float>() + i * numbers, scratch);
+                    std::min(strip, count - begin), rows_from<T>(gradient, begin),
+                    mutable_rows_from<T>(dx, begin), sums.mutable_data_ptr<float>() + i * numbers,
+                    scratch);
   });
   variable_list result{dx};
   at::Tensor sum = sums[0].clone();

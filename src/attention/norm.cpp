@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "kernels/kernels.hpp"
+#include "kernels/cpu/row_kernels.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {

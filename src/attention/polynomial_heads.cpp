@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "attention/head_rows.hpp"
-#include "kernels/polynomial_attention.hpp"
+#include "kernels/cpu/polynomial_head.hpp"
 
 namespace polysketch {
 namespace {
@@ -52,7 +52,7 @@ class Heads {
                       ? call_.starts.const_data_ptr<int32_t>() + index / q_.size(1) * q_.size(2)
                       : nullptr;
     head.key_scale = key_scale_;
-    head.one = one_;
+    head.normaliser_offset = one_;
     return head;
   }
 

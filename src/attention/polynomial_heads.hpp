@@ -5,7 +5,7 @@
 
 namespace polysketch {
 
-/// Whether this machine has kernels of its own for the call (kernels/polynomial_attention.hpp):
+/// Whether this machine has kernels of its own for the call (kernels/cpu/polynomial_head.hpp):
 /// fp32 or bf16 on the CPU, no tile wanted.
 bool has_head_kernels(const PolynomialCall& call);
 

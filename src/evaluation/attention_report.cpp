@@ -10,7 +10,7 @@
 #include <cmath>
 
 #include "attention/softmax.hpp"
-#include "kernels/instruction_set.hpp"
+#include "kernels/cpu/instruction_set.hpp"
 #include "model/device.hpp"
 #include "reporting/number_text.hpp"
 #include "support/units.hpp"

@@ -6,7 +6,7 @@
 #include <atomic>
 #include <cmath>
 
-#include "kernels/kernels.hpp"
+#include "kernels/cpu/row_kernels.hpp"
 #include "support/error.hpp"
 #include "support/philox.hpp"
 
@@ -222,7 +222,6 @@ std::array<at::Tensor, 3> split_rotate(const at::Tensor& qkv, int64_t batch, int
     a.q = pointer<A>(out[0]);
     a.k = pointer<A>(out[1]);
     a.v = pointer<A>(out[2]);
-    a.strides = k::HeadStrides::heads_first(heads, length, head_width);
     a.cosine = pointer<k::Real<A>>(table.cos);
     a.sine = pointer<k::Real<A>>(table.sin);
     a.length = length;
@@ -258,7 +257,6 @@ at::Tensor merge_rotate_backward(const at::Tensor& dq, const at::Tensor& dk, con
     a.dq = pointer<A>(q);
     a.dk = pointer<A>(key);
     a.dv = pointer<A>(v);
-    a.strides = k::HeadStrides::heads_first(heads, length, head_width);
     a.dqkv = pointer<A>(out);
     a.cosine = pointer<k::Real<A>>(table.cos);
     a.sine = pointer<k::Real<A>>(table.sin);
@@ -300,13 +298,13 @@ at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::T
   at::Tensor x = at::empty({rows, width}, embedding.options());
   with_types(embedding.scalar_type(), embedding.scalar_type(), [&]<class S, class A>() {
     if constexpr (std::is_same_v<S, A>) {
-      const k::EmbeddingForward<S, S, int64_t> a{pointer<int64_t>(ids),
-                                                 pointer<S>(embedding),
-                                                 pointer<S>(positions),
-                                                 pointer<S>(x),
-                                                 length,
-                                                 width,
-                                                 static_cast<S>(scale)};
+      const k::EmbeddingForward<S> a{pointer<int64_t>(ids),
+                                     pointer<S>(embedding),
+                                     pointer<S>(positions),
+                                     pointer<S>(x),
+                                     length,
+                                     width,
+                                     static_cast<S>(scale)};
       at::parallel_for(0, rows, grain(width),
                        [&](int64_t begin, int64_t end) { k::embedding_forward(a, begin, end); });
     }
@@ -322,7 +320,7 @@ void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_em
   }
   with_types(dx.scalar_type(), dx.scalar_type(), [&]<class S, class A>() {
     if constexpr (std::is_same_v<S, A>) {
-      const k::EmbeddingBackward<S, int64_t> a{
+      const k::EmbeddingBackward<S> a{
           pointer<int64_t>(ids), pointer<S>(dx), pointer<S>(d_embedding),
           ids.numel(),           dx.size(1),     static_cast<S>(scale)};
       at::parallel_for(0, dx.size(1), 64,
@@ -352,7 +350,7 @@ at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::T
   }
   with_type(logits.scalar_type(), [&]<class A>() {
     using R = k::Real<A>;
-    k::CrossEntropy<A, int64_t> a{};
+    k::CrossEntropy<A> a{};
     a.logits = pointer<A>(logits);
     a.row_stride = vocabulary;
     a.bias = pointer<R>(bias);
@@ -368,7 +366,7 @@ at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::T
     const int64_t pieces = pieces_for(rows);
     at::Tensor sums = at::zeros({pieces, vocabulary}, bias.options());
     in_pieces(rows, pieces, [&](int64_t piece, int64_t begin, int64_t end) {
-      k::CrossEntropy<A, int64_t> mine = a;
+      k::CrossEntropy<A> mine = a;
       mine.dbias = pointer<R>(sums) + piece * vocabulary;
       k::cross_entropy(mine, begin, end);
     });

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "kernels/kernels.hpp"
+#include "kernels/cpu/row_kernels.hpp"
 #include "support/error.hpp"
 #include "support/philox.hpp"
 

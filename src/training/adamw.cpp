@@ -8,7 +8,7 @@
 #include <cmath>
 #include <string>
 
-#include "kernels/kernels.hpp"
+#include "kernels/cpu/row_kernels.hpp"
 #include "model/ops.hpp"
 #include "support/error.hpp"
 

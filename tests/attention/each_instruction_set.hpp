@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "kernels/instruction_set.hpp"
+#include "kernels/cpu/instruction_set.hpp"
 
 namespace polysketch::test {
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/row_kernels.hpp"
 #include "kernels/kernel_test.hpp"
-#include "kernels/kernels.hpp"
 
 namespace polysketch::kernels::test {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/instruction_set.hpp"
+#include "kernels/cpu/cpu_kernels.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -47,6 +47,26 @@ TEST(InstructionSetTest, RefusesAnUnknownName) {
   EXPECT_NE(result.exit_code, 0);
   EXPECT_THAT(result.out,
               testing::HasSubstr("POLYSKETCH_ISA: got 'sse9', want baseline, avx2, avx512 or amx"));
+}
+
+// AMX multiplies along multiples of 32 numbers, and no table but the first of AVX-512 takes fp32.
+TEST(InstructionSetTest, WhatATableLeavesOutIsTakenFromTheNext) {
+  if (!is_supported(InstructionSet::amx)) GTEST_SKIP() << "this machine has no AMX";
+  const InstructionSet before = instruction_set();
+  use_instruction_set(InstructionSet::amx);
+  EXPECT_STREQ(polynomial_kernels<bf16>(64)->name, "amx");
+  EXPECT_STREQ(polynomial_kernels<bf16>(48)->name, "avx512_bf16");
+  EXPECT_STREQ(polynomial_kernels<float>(64)->name, "avx512");
+  EXPECT_STREQ(chunk_state_kernels<bf16>(32, 80)->name, "amx");
+  EXPECT_STREQ(sketch_kernels<bf16>(64, 48)->name, "avx512_bf16");
+  const RowKernels* rows = &row_kernels();
+  use_instruction_set(InstructionSet::avx512);
+  EXPECT_EQ(rows, &row_kernels()) << "rows have no use for tiles";
+  use_bf16_instructions(false);
+  EXPECT_NE(rows, &row_kernels());
+  EXPECT_STREQ(polynomial_kernels<bf16>(64)->name, "avx512");
+  use_bf16_instructions(true);
+  use_instruction_set(before);
 }
 
 }  // namespace

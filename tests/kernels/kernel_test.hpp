@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/element.hpp"
-#include "kernels/instruction_set.hpp"
+#include "kernels/cpu/element.hpp"
+#include "kernels/cpu/instruction_set.hpp"
 #include "support/philox.hpp"
 
 namespace polysketch::kernels::test {
@@ -36,8 +36,8 @@ class KernelTest : public ::testing::TestWithParam<Variant> {
       GTEST_SKIP() << "this machine has no " << name(GetParam());
   }
   void TearDown() override {
-    use_instruction_set(before_);
     use_bf16_instructions(true);
+    use_instruction_set(before_);
   }
 
   Philox random{1, RandomPurpose::test};

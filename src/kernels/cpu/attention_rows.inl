@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows in and out of the kernels: loading, layer norm and its gradient, and the three layouts that
-// the products read. Included by attention_avx512*.cpp inside an unnamed namespace, after the
-// instruction set has been chosen.
+// the products read. Included by head_table.inl.
 //
 // A cell is what one 32-bit lane of a product takes: one fp32 number, or two bf16 numbers that
 // follow each other along the axis that is summed over. U = Products::kUnit numbers a cell. A

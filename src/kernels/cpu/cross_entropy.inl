@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// See kernels.hpp for the contracts; vector.inl for how this file is included.
+// See row_kernels.hpp for the contracts; vector.inl for how this file is included.
 
 /// Numbers of a row that are handled while they lie in the first-level cache: their maximum, then
 /// their exponentials.
@@ -56,9 +56,8 @@ POLYSKETCH_INLINE void take_block(RunningSoftmax<Real<A>>& state, const A* logit
   state.sum += block_exponentials(z, state.maximum, n);
 }
 
-template <class A, class Id>
-POLYSKETCH_INLINE Real<A> target_logit(const CrossEntropy<A, Id>& a, const A* logits,
-                                       int64_t target) {
+template <class A>
+POLYSKETCH_INLINE Real<A> target_logit(const CrossEntropy<A>& a, const A* logits, int64_t target) {
   const Real<A> value = to_real(logits[target]);
   return a.bias == nullptr ? value : value + a.bias[target];
 }
@@ -68,10 +67,10 @@ POLYSKETCH_INLINE void clear(A* row, int64_t n) {
   __builtin_memset(row, 0, static_cast<size_t>(n) * sizeof(A));
 }
 
-template <class A, class Id>
-void cross_entropy_row(const CrossEntropy<A, Id>& a, int64_t row, Real<A>* scratch) {
+template <class A>
+void cross_entropy_row(const CrossEntropy<A>& a, int64_t row, Real<A>* scratch) {
   using R = Real<A>;
-  const int64_t n = a.vocabulary, target = static_cast<int64_t>(a.targets[row]);
+  const int64_t n = a.vocabulary, target = a.targets[row];
   A* logits = a.logits + row * a.row_stride;
   if (target < 0 || target >= n) {
     a.loss[row] = 0;
@@ -119,19 +118,19 @@ void cross_entropy_row(const CrossEntropy<A, Id>& a, int64_t row, Real<A>* scrat
   if (a.dbias != nullptr) a.dbias[target] -= a.scale;
 }
 
-template <class A, class Id>
-void cross_entropy(const CrossEntropy<A, Id>& a, int64_t begin, int64_t end) {
+template <class A>
+void cross_entropy(const CrossEntropy<A>& a, int64_t begin, int64_t end) {
   const int64_t blocks = (a.vocabulary + kSoftmaxBlock - 1) / kSoftmaxBlock;
   const Scratch<Real<A>> scratch(a.vocabulary + blocks);
   for (int64_t row = begin; row < end; ++row) cross_entropy_row(a, row, scratch.data());
 }
 
-template <class A, class Id>
-void cross_entropy_loss(const CrossEntropy<A, Id>& a, int64_t begin, int64_t end) {
+template <class A>
+void cross_entropy_loss(const CrossEntropy<A>& a, int64_t begin, int64_t end) {
   using R = Real<A>;
   R block[kSoftmaxBlock];
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t n = a.vocabulary, target = static_cast<int64_t>(a.targets[row]);
+    const int64_t n = a.vocabulary, target = a.targets[row];
     if (target < 0 || target >= n) {
       a.loss[row] = 0;
       continue;

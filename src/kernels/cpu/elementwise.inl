@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// See kernels.hpp for the contracts; vector.inl for how this file is included.
+// See row_kernels.hpp for the contracts; vector.inl for how this file is included.
 
-template <class S, class W, class Id>
-void embedding_forward(const EmbeddingForward<S, W, Id>& a, int64_t begin, int64_t end) {
+template <class S>
+void embedding_forward(const EmbeddingForward<S>& a, int64_t begin, int64_t end) {
   using R = Real<S>;
   const Vector<R> scale = broadcast(a.scale);
   for (int64_t row = begin; row < end; ++row) {
-    const W* from = a.table + static_cast<int64_t>(a.ids[row]) * a.width;
+    const S* from = a.table + a.ids[row] * a.width;
     const R* position = a.positions == nullptr ? nullptr : a.positions + row % a.length * a.width;
     S* x = a.x + row * a.width;
     for_vectors<R>(
@@ -18,13 +18,13 @@ void embedding_forward(const EmbeddingForward<S, W, Id>& a, int64_t begin, int64
   }
 }
 
-template <class S, class Id>
-void embedding_backward(const EmbeddingBackward<S, Id>& a, int64_t begin, int64_t end) {
+template <class S>
+void embedding_backward(const EmbeddingBackward<S>& a, int64_t begin, int64_t end) {
   using R = Real<S>;
   const Vector<R> scale = broadcast(a.scale);
   for (int64_t row = 0; row < a.rows; ++row) {
     const S* dx = a.dx + row * a.width + begin;
-    R* to = a.dtable + static_cast<int64_t>(a.ids[row]) * a.width + begin;
+    R* to = a.dtable + a.ids[row] * a.width + begin;
     for_vectors<R>(
         end - begin, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
           store(to + i, load(to + i, lanes) + load(dx + i, lanes) * scale, lanes);
@@ -32,7 +32,7 @@ void embedding_backward(const EmbeddingBackward<S, Id>& a, int64_t begin, int64_
   }
 }
 
-void adamw_step(const AdamWStep& a, int64_t begin, int64_t end) {
+inline void adamw_step(const AdamWStep& a, int64_t begin, int64_t end) {
   const float scale = a.gradient_scale == nullptr ? 1.0f : *a.gradient_scale;
   const auto beta1 = static_cast<float>(a.beta1), beta2 = static_cast<float>(a.beta2);
   const auto rest1 = static_cast<float>(1 - a.beta1), rest2 = static_cast<float>(1 - a.beta2);
@@ -62,10 +62,9 @@ POLYSKETCH_INLINE VHalfFloat load_half(const float* p) {
   return v;
 }
 
-template <class T>
-void sum_of_squares(const T* x, int64_t n, double* partial, int64_t begin, int64_t end) {
+inline void sum_of_squares(const float* x, int64_t n, double* partial, int64_t begin, int64_t end) {
   for (int64_t block = begin; block < end; ++block) {
-    const T* from = x + block * kSquareBlock;
+    const float* from = x + block * kSquareBlock;
     const int64_t count =
         n - block * kSquareBlock < kSquareBlock ? n - block * kSquareBlock : kSquareBlock;
     VDouble low{}, high{};
@@ -87,13 +86,5 @@ void accumulate(const T* x, float* sum, int64_t begin, int64_t end) {
   for_vectors<float>(
       end - begin, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
         store(sum + begin + i, load(sum + begin + i, lanes) + load(x + begin + i, lanes), lanes);
-      });
-}
-
-template <class From, class To>
-void convert(const From* from, To* to, int64_t begin, int64_t end) {
-  for_vectors<float>(
-      end - begin, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
-        store_any(to + begin + i, load(from + begin + i, lanes), lanes);
       });
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// See kernels.hpp for the contracts; vector.inl for how this file is included.
+// See row_kernels.hpp for the contracts; vector.inl for how this file is included.
 // gelu(x) = x·(1 + tanh u)/2 = x·σ(2u), u = √(2/π)·(x + 0.044715·x³): the second form has no
 // cancellation for negative x.
 

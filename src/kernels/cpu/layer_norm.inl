@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// See kernels.hpp for the contracts; vector.inl for how this file is included.
+// See row_kernels.hpp for the contracts; vector.inl for how this file is included.
 
 template <class S, class A>
 void layer_norm_forward(const LayerNormForward<S, A>& a, int64_t begin, int64_t end) {

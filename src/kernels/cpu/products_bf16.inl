@@ -2,6 +2,7 @@
 // Products of bf16 numbers, two to a cell, summed in fp32. Included after attention_rows.inl.
 
 struct Bf16Products {
+  static constexpr const char* kName = "avx512_bf16";
   static constexpr int kUnit = 2;
   static constexpr bool kTiles = false;
   static constexpr int kGroup = 6;

@@ -2,6 +2,7 @@
 // Products of fp32 numbers. Included after attention_rows.inl.
 
 struct Fp32Products {
+  static constexpr const char* kName = "avx512";
   static constexpr int kUnit = 1;
   static constexpr bool kTiles = false;
   static constexpr int kGroup = 6;

@@ -40,6 +40,7 @@ template <int Sum, int Right>
 }
 
 struct TileProducts : Bf16Products {
+  static constexpr const char* kName = "amx";
   static constexpr bool kTiles = true;
   static constexpr int kGroup = 16;
   static constexpr int64_t kStep = 16;

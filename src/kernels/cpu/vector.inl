@@ -114,14 +114,6 @@ POLYSKETCH_INLINE void store(bf16* p, VFloat v, Full) {
   __builtin_memcpy(p, &half, sizeof half);
 }
 
-/// For numbers from anywhere: any NaN stays a NaN, the smallest numbers are kept.
-POLYSKETCH_INLINE void store_any(bf16* p, VFloat v, Full) {
-  const VUint u = bits<VUint>(v);
-  const VShort half = narrow(v == v ? round_to_bf16(v) : (u >> 16) | 0x40u);
-  __builtin_memcpy(p, &half, sizeof half);
-}
-POLYSKETCH_INLINE void store_any(float* p, VFloat v, Full) { store(p, v, Full{}); }
-
 /// Stores and returns what a load would give back, without waiting for memory.
 POLYSKETCH_INLINE VFloat store_rounded(float* p, VFloat v, Full) { return store(p, v, Full{}), v; }
 POLYSKETCH_INLINE VDouble store_rounded(double* p, VDouble v, Full) {
@@ -147,12 +139,6 @@ POLYSKETCH_INLINE void store(T* p, Vector<Real<T>> v, Part part) {
   __builtin_memcpy(p, buffer, static_cast<size_t>(part.count) * sizeof(T));
 }
 
-template <class T>
-POLYSKETCH_INLINE void store_any(T* p, VFloat v, Part part) {
-  T buffer[kLanes<float>];
-  store_any(buffer, v, Full{});
-  __builtin_memcpy(p, buffer, static_cast<size_t>(part.count) * sizeof(T));
-}
 template <class T>
 POLYSKETCH_INLINE Vector<Real<T>> store_rounded(T* p, Vector<Real<T>> v, Part part) {
   store(p, v, part);

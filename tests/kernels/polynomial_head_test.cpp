@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/polynomial_attention.hpp"
+#include "kernels/cpu/polynomial_head.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,7 @@
 #include <new>
 #include <vector>
 
-#include "kernels/cpu/attention_variants.hpp"
-#include "kernels/instruction_set.hpp"
+#include "kernels/cpu/cpu_kernels.hpp"
 #include "support/philox.hpp"
 
 // The values themselves are tested against dense references in tests/attention; here the
@@ -109,31 +108,31 @@ class PolynomialVariants : public testing::Test {
   }
 };
 
+#ifdef __x86_64__
 TEST_F(PolynomialVariants, Bf16RowsWithFp32ProductsDifferFromFp32ByRoundedResults) {
-  const auto wide = run(*avx512_polynomial_float()), narrow = run(*avx512_polynomial_bf16());
+  const auto wide = run(*kAvx512.HeadKernels<float>::polynomial),
+             narrow = run(*kAvx512.HeadKernels<bf16>::polynomial);
   for (size_t i = 0; i < wide.size(); ++i)
     EXPECT_LE(relative_error(narrow[i], wide[i]), i == 0 ? 3e-3 : 2e-2) << i;
 }
 
-#ifdef __x86_64__
 TEST_F(PolynomialVariants, Bf16ProductsAreCloseToFp32Products) {
   if (!__builtin_cpu_supports("avx512bf16")) GTEST_SKIP() << "this machine has no AVX512_BF16";
-  const auto wide = run(*avx512_polynomial_bf16()), narrow = run(*avx512bf16_polynomial_bf16());
+  const auto wide = run(*kAvx512.HeadKernels<bf16>::polynomial),
+             narrow = run(*kAvx512Bf16.HeadKernels<bf16>::polynomial);
   for (size_t i = 0; i < wide.size(); ++i) EXPECT_LE(relative_error(narrow[i], wide[i]), 3e-2) << i;
   if (!is_supported(InstructionSet::amx)) GTEST_SKIP() << "this machine has no AMX";
   // the second leaves half a step of keys in the last block
   for (const int64_t length : {kLength, int64_t{201}}) {
-    const auto tiles = run(*amx_polynomial_bf16(), kTileWidth, length),
-               same = run(*avx512_polynomial_bf16(), kTileWidth, length);
+    const auto tiles = run(*kAmx.HeadKernels<bf16>::polynomial, kTileWidth, length),
+               same = run(*kAvx512.HeadKernels<bf16>::polynomial, kTileWidth, length);
     for (size_t i = 0; i < same.size(); ++i)
       EXPECT_LE(relative_error(tiles[i], same[i]), 3e-2) << i << ", T = " << length;
   }
 }
-#endif
-
-// What a caller with few heads does: pieces of the queries, each alone.
-TEST_F(PolynomialVariants, PiecesOfQueriesEqualTheWhole) {
-  const auto& kernel = *avx512_polynomial_float();
+// What a caller with few heads does: slices of the queries, each alone.
+TEST_F(PolynomialVariants, SlicesOfQueriesEqualTheWhole) {
+  const auto& kernel = *kAvx512.HeadKernels<float>::polynomial;
   std::vector<std::vector<float>> in;
   for (uint64_t i = 0; i < 3; ++i) in.push_back(bf16_numbers(kRows, i));
   PolynomialHead<float> head;
@@ -156,7 +155,7 @@ TEST_F(PolynomialVariants, PiecesOfQueriesEqualTheWhole) {
 }
 
 TEST_F(PolynomialVariants, RowsWithoutAnyWeightGiveZeros) {
-  const auto& kernel = *avx512_polynomial_float();
+  const auto& kernel = *kAvx512.HeadKernels<float>::polynomial;
   const std::vector<float> q(kRows, 0), x = bf16_numbers(kRows, 1);
   std::vector<float> output(kRows, 1), normaliser(kLength), dq(kRows, 1), dk(kRows, 1),
       dv(kRows, 1);
@@ -166,7 +165,7 @@ TEST_F(PolynomialVariants, RowsWithoutAnyWeightGiveZeros) {
   head.length = kLength;
   head.width = kWidth;
   head.degree = 4;
-  head.one = 0;
+  head.normaliser_offset = 0;
   const Scratch forward(kernel.forward_scratch(kLength, kWidth)),
       backward(kernel.backward_scratch(kLength, kWidth));
   kernel.forward({head, {output.data(), kWidth}, normaliser.data()}, 0, kLength, forward.data);
@@ -182,6 +181,8 @@ TEST_F(PolynomialVariants, RowsWithoutAnyWeightGiveZeros) {
   kernel.backward(job, backward.data);
   for (const auto& gradient : {dq, dk, dv}) EXPECT_EQ(gradient, std::vector<float>(kRows, 0));
 }
+
+#endif
 
 TEST_F(PolynomialVariants, WidthsWithoutWholeRegistersAreLeftToOthers) {
   EXPECT_EQ(polynomial_kernels<float>(8), nullptr);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward pass of one head (method.md §3). Blocks of 192 keys pass over panels of 64 queries.
+// Backward pass of one head (docs/method.md §3). Blocks of 192 keys pass over panels of 64 queries.
 // Tiles are transposed, a group of keys by 64 queries: the weights and score gradients then are the
 // left operands of dV and dK as they stand. dQ is kept transposed. o = N / c with c = one + z: dN =
 // dO / c, dz = -(dO·o) / c, dW_ij = dN_i·v_j + dz_i, dS = p·S^(p-1)·dW.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/causal_blocks.hpp"
+#include "kernels/cpu/chunk_states_head.hpp"
 
 #include <gtest/gtest.h>
 
@@ -29,12 +29,10 @@ struct Scratch {
 
 struct Shape {
   int64_t length, width, value_width, block;
-  bool documents;
 
   std::string text() const {
     return "T=" + std::to_string(length) + " R=" + std::to_string(width) +
-           " E=" + std::to_string(value_width) + " block=" + std::to_string(block) +
-           (documents ? " documents" : "");
+           " E=" + std::to_string(value_width) + " block=" + std::to_string(block);
   }
 };
 
@@ -99,17 +97,10 @@ struct Case {
         row_sum(static_cast<size_t>(of.length), -1),
         da(of.length, of.width),
         db(of.length, of.width),
-        dv(of.length, of.value_width) {
-    if (!shape.documents) return;
-    int32_t start = 0;
-    for (int32_t t = 0; t < shape.length; ++t) {
-      if (random.uniform() < 0.02) start = t;
-      starts.push_back(start);
-    }
-  }
+        dv(of.length, of.value_width) {}
 
-  CausalHead<T> head() const {
-    CausalHead<T> head;
+  ChunkHead<T> head() const {
+    ChunkHead<T> head;
     head.a = a.rows();
     head.b = b.rows();
     head.v = v.rows();
@@ -117,17 +108,16 @@ struct Case {
     head.width = shape.width;
     head.value_width = shape.value_width;
     head.block = shape.block;
-    head.starts = starts.empty() ? nullptr : starts.data();
     return head;
   }
   void forward() {
-    const CausalKernels<T>* kernel = causal_kernels<T>(shape.width, shape.value_width);
+    const ChunkStateKernels<T>* kernel = chunk_state_kernels<T>(shape.width, shape.value_width);
     ASSERT_NE(kernel, nullptr);
     const Scratch scratch(kernel->forward_scratch(shape.width, shape.value_width));
     kernel->forward({head(), sum.rows(), row_sum.data()}, scratch.data);
   }
   void backward() {
-    const CausalKernels<T>* kernel = causal_kernels<T>(shape.width, shape.value_width);
+    const ChunkStateKernels<T>* kernel = chunk_state_kernels<T>(shape.width, shape.value_width);
     ASSERT_NE(kernel, nullptr);
     const Scratch scratch(kernel->backward_scratch(shape.width, shape.value_width));
     const Rows<float>& gradient = sum_gradient;
@@ -135,16 +125,12 @@ struct Case {
         {head(), gradient.rows(), row_sum_gradient.data(), da.rows(), db.rows(), dv.rows()},
         scratch.data);
   }
-  bool sees(int64_t i, int64_t j) const {
-    return j / shape.block < i / shape.block &&
-           (starts.empty() || j >= starts[static_cast<size_t>(i)]);
-  }
+  bool sees(int64_t i, int64_t j) const { return j / shape.block < i / shape.block; }
 
   Shape shape;
   Rows<T> a, b, v;
   Rows<float> sum_gradient;
   std::vector<float> row_sum_gradient;
-  std::vector<int32_t> starts;
   Rows<float> sum;
   std::vector<float> row_sum;
   Rows<T> da, db, dv;
@@ -218,34 +204,31 @@ std::vector<Shape> shapes() {
     for (const int64_t length :
          {int64_t{1}, block - 1, block, block + 1, 3 * block + 5, int64_t{333}}) {
       for (const int64_t width : {16, 32, 64}) {
-        for (const int64_t values : {16, 64}) {
-          for (const bool documents : {false, true})
-            result.push_back({length, width, values, block, documents});
-        }
+        for (const int64_t values : {16, 64}) result.push_back({length, width, values, block});
       }
     }
   }
   // Other remainders of the register blocks, and the widest rows.
-  result.push_back({150, 48, 32, 64, true});
-  result.push_back({150, 80, 48, 64, false});
-  result.push_back({150, 128, 128, 64, true});
+  result.push_back({150, 48, 32, 64});
+  result.push_back({150, 80, 48, 64});
+  result.push_back({150, 128, 128, 64});
   return result;
 }
 
 /// Only the instruction sets that have these kernels.
-class CausalBlocks : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(, CausalBlocks,
+class ChunkStates : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(, ChunkStates,
                          ::testing::Values(Variant{InstructionSet::avx512, false},
                                            Variant{InstructionSet::avx512, true},
                                            Variant{InstructionSet::amx, true}),
                          [](const auto& test) { return name(test.param); });
 
-TEST_P(CausalBlocks, Fp32EqualsTheDenseSums) {
+TEST_P(ChunkStates, Fp32EqualsTheDenseSums) {
   for (const Shape& shape : shapes())
     expect_dense<float>(random, shape, tolerance::kSingleStates, tolerance::kSingleStates);
 }
 
-TEST_P(CausalBlocks, Bf16EqualsTheDenseSums) {
+TEST_P(ChunkStates, Bf16EqualsTheDenseSums) {
   // Without bf16 products only the gradients are rounded to bf16.
   const double bound =
       GetParam().bf16_instructions ? tolerance::kBrainStates : tolerance::kSingleStates;
@@ -255,8 +238,8 @@ TEST_P(CausalBlocks, Bf16EqualsTheDenseSums) {
 }
 
 template <class T>
-void expect_causal(Philox& random, double other, bool documents) {
-  const Shape shape{333, 32, 64, 64, documents};
+void expect_causal(Philox& random, double other) {
+  const Shape shape{333, 32, 64, 64};
   for (const int64_t row : {0, 63, 64, 150, 199, 332}) {
     Case<T> before(random, shape);
     Case<T> after = before;
@@ -282,19 +265,17 @@ void expect_causal(Philox& random, double other, bool documents) {
   }
 }
 
-TEST_P(CausalBlocks, ARowChangesNothingBeforeIt) {
-  for (const bool documents : {false, true}) {
-    for (const double other :
-         {3.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
-      expect_causal<float>(random, other, documents);
-      expect_causal<bf16>(random, other, documents);
-    }
+TEST_P(ChunkStates, ARowChangesNothingBeforeIt) {
+  for (const double other :
+       {3.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    expect_causal<float>(random, other);
+    expect_causal<bf16>(random, other);
   }
 }
 
 // The gradients of a row depend on later cotangents only (keys, values) or on its own (queries).
-TEST_P(CausalBlocks, ANanInACotangentReachesNoLaterKey) {
-  Case<bf16> before(random, {333, 32, 64, 64, false});
+TEST_P(ChunkStates, ANanInACotangentReachesNoLaterKey) {
+  Case<bf16> before(random, {333, 32, 64, 64});
   Case<bf16> after = before;
   const int64_t row = 150;
   after.sum_gradient.at(row, 9) = std::numeric_limits<float>::quiet_NaN();
@@ -314,25 +295,10 @@ TEST_P(CausalBlocks, ANanInACotangentReachesNoLaterKey) {
   }
 }
 
-// A document hides whatever came before it, be it a NaN.
-TEST_P(CausalBlocks, ANanStaysInItsDocument) {
-  Case<bf16> c(random, {333, 32, 64, 64, false});
-  c.starts.assign(333, 0);
-  std::fill(c.starts.begin() + 150, c.starts.end(), 150);
-  narrow(c.b.at(20, 0), std::numeric_limits<double>::quiet_NaN());
-  narrow(c.v.at(149, 0), std::numeric_limits<double>::quiet_NaN());
-  c.forward();
-  for (int64_t t = 0; t < 333; ++t) {
-    const bool spoiled = t >= 64 && t < 150;
-    EXPECT_EQ(std::isnan(c.sum.at(t, 0)), spoiled) << t;
-    EXPECT_EQ(std::isnan(c.row_sum[static_cast<size_t>(t)]), spoiled) << t;
-  }
-}
-
 // (a·b)² = 0 with terms that cancel: rounded to bf16 their sum may fall below zero, the result may
 // not.
-TEST_P(CausalBlocks, SumsOfOrthogonalRowsAreNotNegative) {
-  Case<bf16> c(random, {256, 32, 16, 64, false});
+TEST_P(ChunkStates, SumsOfOrthogonalRowsAreNotNegative) {
+  Case<bf16> c(random, {256, 32, 16, 64});
   for (int64_t t = 0; t < 256; ++t) {
     for (int64_t r = 0; r < 32; r += 2) {
       c.b.at(t, r) = c.a.at(t % 7, r + 1);
@@ -344,14 +310,14 @@ TEST_P(CausalBlocks, SumsOfOrthogonalRowsAreNotNegative) {
   for (const float z : c.row_sum) EXPECT_GE(z, 0);
 }
 
-TEST_P(CausalBlocks, OtherWidthsAreLeftToOthers) {
-  EXPECT_NE(causal_kernels<float>(16, 16), nullptr);
-  EXPECT_EQ(causal_kernels<float>(8, 64), nullptr);
-  EXPECT_EQ(causal_kernels<float>(32, 72), nullptr);
-  EXPECT_EQ(causal_kernels<bf16>(144, 64), nullptr);
-  EXPECT_EQ(causal_kernels<bf16>(32, 512), nullptr);
+TEST_P(ChunkStates, OtherWidthsAreLeftToOthers) {
+  EXPECT_NE(chunk_state_kernels<float>(16, 16), nullptr);
+  EXPECT_EQ(chunk_state_kernels<float>(8, 64), nullptr);
+  EXPECT_EQ(chunk_state_kernels<float>(32, 72), nullptr);
+  EXPECT_EQ(chunk_state_kernels<bf16>(144, 64), nullptr);
+  EXPECT_EQ(chunk_state_kernels<bf16>(32, 512), nullptr);
   use_instruction_set(InstructionSet::baseline);
-  EXPECT_EQ(causal_kernels<bf16>(32, 64), nullptr);
+  EXPECT_EQ(chunk_state_kernels<bf16>(32, 64), nullptr);
 }
 
 }  // namespace

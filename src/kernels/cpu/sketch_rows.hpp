@@ -4,13 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/element.hpp"
-#include "kernels/head_rows.hpp"
+#include "kernels/cpu/element.hpp"
+#include "kernels/cpu/head_rows.hpp"
 
-// The learned sketch (method.md §2; P §2.3, Algorithm 2) of rows of one head, on raw pointers, for
-// the CPU. Two networks of two levels each,
+// The learned sketch of degree 2 (docs/method.md §2; P §2.3, Algorithm 2) of rows, on raw pointers,
+// for the CPU. Two networks of two levels each,
 //   level(x) = gelu(LN(x)·upᵀ)·downᵀ,      f(x) = level1(level0(x)),
-//   s = √R·tanh(f_left(left) ∘ f_right(right) / √R),
+//   s = √R·tanh(f_left(x) ∘ f_right(x) / √R),
 // with gelu in the tanh form and LN with epsilon 1e-5. Nothing here allocates or starts threads.
 
 namespace polysketch::kernels {
@@ -27,29 +27,30 @@ struct SketchNetwork {
 /// One implementation. packed and scratch: 64-byte aligned; their sizes do not depend on the number
 /// of rows.
 template <class T>
-struct LearnedSketchKernels {
+struct SketchKernels {
   const char* name;
+  int64_t unit;  ///< widths are multiples of it
   size_t (*packed_bytes)(int64_t width, int64_t size);
   /// Parameters as the other two functions read them; many threads may then read them at once.
   void (*pack)(const SketchNetwork& network, int64_t width, int64_t size, void* packed);
   size_t (*forward_scratch)(int64_t width, int64_t size);   ///< bytes
   size_t (*backward_scratch)(int64_t width, int64_t size);  ///< bytes
-  /// left, right [rows, width] -> s [rows, size].
-  void (*forward)(const void* packed, int64_t width, int64_t size, HeadRows<const T> left,
-                  HeadRows<const T> right, int64_t rows, HeadRows<T> s, void* scratch);
-  /// Nothing is kept from the forward pass. dleft, dright: overwritten; where dright.data is null,
-  /// dleft gets the sum of both. parameter_gradients, added to: for each side, then each level, the
-  /// gradients of gain, bias, up, down one after another. A call has a cost that grows with the
-  /// number of parameters, so pieces of rows should not be smaller than some hundreds.
-  void (*backward)(const void* packed, int64_t width, int64_t size, HeadRows<const T> left,
-                   HeadRows<const T> right, int64_t rows, HeadRows<const T> ds, HeadRows<T> dleft,
-                   HeadRows<T> dright, float* parameter_gradients, void* scratch);
+  /// x [rows, width] -> s [rows, size].
+  void (*forward)(const void* packed, int64_t width, int64_t size, HeadRows<const T> x,
+                  int64_t rows, HeadRows<T> s, void* scratch);
+  /// Nothing is kept from the forward pass. dx: overwritten. parameter_gradients, added to: for
+  /// each side, then each level, the gradients of gain, bias, up, down one after another. A call
+  /// has a cost that grows with the number of parameters, so slices of rows should not be smaller
+  /// than some hundreds.
+  void (*backward)(const void* packed, int64_t width, int64_t size, HeadRows<const T> x,
+                   int64_t rows, HeadRows<const T> ds, HeadRows<T> dx, float* parameter_gradients,
+                   void* scratch);
 };
 
 /// The best implementation of this machine, or null if there is none for these widths: the caller
 /// then uses LibTorch. Built for float and bf16. bf16 rows are multiplied as bf16 where the
 /// processor can (bf16_instructions()), else as fp32; only what enters a product is rounded.
 template <class T>
-const LearnedSketchKernels<T>* learned_sketch_kernels(int64_t width, int64_t size);
+const SketchKernels<T>* sketch_kernels(int64_t width, int64_t size);
 
 }  // namespace polysketch::kernels

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// See kernels.hpp for the contracts; vector.inl for how this file is included.
+// See row_kernels.hpp for the contracts; vector.inl for how this file is included.
 
 // The even and odd numbers of two vectors; two vectors interleaved, first and second half.
 #if POLYSKETCH_VECTOR_BYTES == 64
@@ -22,7 +22,6 @@
 #define POLYSKETCH_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
 #define POLYSKETCH_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #endif
-constexpr int64_t kMaxHeadWidth = 512;
 
 struct Pair {
   VFloat even, odd;
@@ -54,7 +53,7 @@ POLYSKETCH_INLINE void from_real(float& to, float x) { to = x; }
 POLYSKETCH_INLINE void from_real(double& to, double x) { to = x; }
 POLYSKETCH_INLINE void from_real(bf16& to, float x) { to = to_bf16(x); }
 
-/// One head: D numbers, interleaved pairs in, halves out. x and out do not overlap.
+/// One head: D numbers, interleaved pairs in, halves out.
 template <class A>
 POLYSKETCH_INLINE void rotate(const A* x, A* out, const Real<A>* cosine, const Real<A>* sine,
                               int64_t half) {
@@ -93,14 +92,6 @@ POLYSKETCH_INLINE void rotate_back(const A* x, A* out, const Real<A>* cosine, co
   }
 }
 
-/// The head itself, or a copy of it in `buffer` where the result will overwrite it.
-template <class A>
-POLYSKETCH_INLINE const A* apart(const A* x, const A* out, A* buffer, int64_t width) {
-  if (x != out) return x;
-  __builtin_memcpy(buffer, x, static_cast<size_t>(width) * sizeof(A));
-  return buffer;
-}
-
 /// body(row, head), head by head within a few rows: rows of [B, H, T, D] that follow each other are
 /// then written one after the other, and there are never more streams than the memory can follow.
 template <class Body>
@@ -114,54 +105,38 @@ POLYSKETCH_INLINE void for_heads(int64_t begin, int64_t end, int64_t heads, Body
   }
 }
 
-POLYSKETCH_INLINE int64_t offset(const HeadStrides& strides, int64_t row, int64_t length,
-                                 int64_t head) {
-  return row / length * strides.batch + head * strides.head + row % length * strides.time;
+/// Where row b·T + t of a head begins in [B, H, T, D].
+POLYSKETCH_INLINE int64_t place(int64_t row, int64_t head, int64_t length, int64_t heads,
+                                int64_t width) {
+  return ((row / length * heads + head) * length + row % length) * width;
 }
 
 template <class A>
 void rotary_forward(const RotaryForward<A>& a, int64_t begin, int64_t end) {
   const int64_t width = a.head_width, half = width / 2, model_width = a.heads * width;
-  A buffer[kMaxHeadWidth];
   for_heads(
       begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
         const Real<A>*cosine = a.cosine + row % a.length * half,
               *sine = a.sine + row % a.length * half;
         const A* from = a.qkv + row * 3 * model_width + h * width;
-        const int64_t to = offset(a.strides, row, a.length, h);
-        rotate(apart(from, a.q + to, buffer, width), a.q + to, cosine, sine, half);
-        rotate(apart(from + model_width, a.k + to, buffer, width), a.k + to, cosine, sine, half);
-        if (a.v != nullptr)
-          __builtin_memcpy(a.v + to, from + 2 * model_width,
-                           static_cast<size_t>(width) * sizeof(A));
+        const int64_t to = place(row, h, a.length, a.heads, width);
+        rotate(from, a.q + to, cosine, sine, half);
+        rotate(from + model_width, a.k + to, cosine, sine, half);
+        __builtin_memcpy(a.v + to, from + 2 * model_width, static_cast<size_t>(width) * sizeof(A));
       });
 }
 
 template <class A>
 void rotary_backward(const RotaryBackward<A>& a, int64_t begin, int64_t end) {
   const int64_t width = a.head_width, half = width / 2, model_width = a.heads * width;
-  A buffer[kMaxHeadWidth];
   for_heads(
       begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
         const Real<A>*cosine = a.cosine + row % a.length * half,
               *sine = a.sine + row % a.length * half;
         A* to = a.dqkv + row * 3 * model_width + h * width;
-        const int64_t from = offset(a.strides, row, a.length, h);
-        rotate_back(apart(a.dq + from, to, buffer, width), to, cosine, sine, half);
-        rotate_back(apart(a.dk + from, to + model_width, buffer, width), to + model_width, cosine,
-                    sine, half);
-        if (a.dv != nullptr)
-          __builtin_memcpy(to + 2 * model_width, a.dv + from,
-                           static_cast<size_t>(width) * sizeof(A));
-      });
-}
-
-template <class A>
-void copy_heads(const CopyHeads<A>& a, int64_t begin, int64_t end) {
-  for_heads(
-      begin, end, a.heads, [&](int64_t row, int64_t h) __attribute__((always_inline)) {
-        __builtin_memcpy(a.to + offset(a.to_strides, row, a.length, h),
-                         a.from + offset(a.from_strides, row, a.length, h),
-                         static_cast<size_t>(a.head_width) * sizeof(A));
+        const int64_t from = place(row, h, a.length, a.heads, width);
+        rotate_back(a.dq + from, to, cosine, sine, half);
+        rotate_back(a.dk + from, to + model_width, cosine, sine, half);
+        __builtin_memcpy(to + 2 * model_width, a.dv + from, static_cast<size_t>(width) * sizeof(A));
       });
 }

@@ -181,7 +181,8 @@ void forward_degree(const PolynomialForward<T>& a, int64_t begin, int64_t end, v
       }
     }
     for (int64_t r = 0; r < rows; ++r) {
-      const float divisor = head.one + _mm512_reduce_add_ps(load(s.weights + r * kLanes));
+      const float divisor =
+          head.normaliser_offset + _mm512_reduce_add_ps(load(s.weights + r * kLanes));
       const __m512 inverse = _mm512_set1_ps(divisor == 0 ? 0 : 1 / divisor);
       a.normaliser[block + r] = divisor;
       T* out = a.output.data + (block + r) * a.output.stride;

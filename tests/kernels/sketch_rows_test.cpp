@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/learned_sketch.hpp"
+#include "kernels/cpu/sketch_rows.hpp"
 
 #include <gtest/gtest.h>
 
@@ -29,11 +29,10 @@ struct Aligned {
 
 struct Shape {
   int64_t rows, width, size;
-  bool shared;  ///< left and right are the same rows
 
   std::string text() const {
     return "n=" + std::to_string(rows) + " in=" + std::to_string(width) +
-           " R=" + std::to_string(size) + (shared ? " shared" : "");
+           " R=" + std::to_string(size);
   }
   int64_t in(int level) const { return level == 0 ? width : size; }
 };
@@ -114,11 +113,10 @@ struct Case {
   static constexpr double kUntouched = 77;
 
   Case(Philox& random, const Shape& of) : shape(of) {
-    left = rows(random, shape.width);
-    right = shape.shared ? left : rows(random, shape.width);
+    inputs = rows(random, shape.width);
     ds = rows(random, shape.size);
     s = untouched(shape.size);
-    dleft = dright = untouched(shape.width);
+    dx = untouched(shape.width);
     for (int side = 0; side < 2; ++side) {
       for (int level = 0; level < 2; ++level) {
         const int64_t in = shape.in(level), hidden = 8 * shape.size;
@@ -136,7 +134,7 @@ struct Case {
       }
     }
     gradients.assign(static_cast<size_t>(parameter_count), 0.0F);
-    kernel = learned_sketch_kernels<T>(shape.width, shape.size);
+    kernel = sketch_kernels<T>(shape.width, shape.size);
   }
 
   int64_t stride(int64_t columns) const { return columns + kGap; }
@@ -181,22 +179,19 @@ struct Case {
   HeadRows<T> output(std::vector<T>& x, int64_t columns, int64_t first) const {
     return {x.data() + first * stride(columns), stride(columns)};
   }
-  /// Forward and backward in pieces of `piece` rows.
-  void compute(int64_t piece) {
+  /// Forward and backward in slices of `slice` rows.
+  void compute(int64_t slice) {
     const int64_t width = shape.width, size = shape.size;
     const Aligned packed(kernel->packed_bytes(width, size));
     const Aligned scratch(
         std::max(kernel->forward_scratch(width, size), kernel->backward_scratch(width, size)));
     kernel->pack(network, width, size, packed.data);
-    for (int64_t first = 0; first < shape.rows; first += piece) {
-      const int64_t count = std::min(piece, shape.rows - first);
-      const HeadRows<const T> l = input(left, width, first),
-                              r = shape.shared ? l : input(right, width, first);
-      kernel->forward(packed.data, width, size, l, r, count, output(s, size, first), scratch.data);
-      kernel->backward(packed.data, width, size, l, r, count, input(ds, size, first),
-                       output(dleft, width, first),
-                       shape.shared ? HeadRows<T>{} : output(dright, width, first),
-                       gradients.data(), scratch.data);
+    for (int64_t first = 0; first < shape.rows; first += slice) {
+      const int64_t count = std::min(slice, shape.rows - first);
+      const HeadRows<const T> in = input(inputs, width, first);
+      kernel->forward(packed.data, width, size, in, count, output(s, size, first), scratch.data);
+      kernel->backward(packed.data, width, size, in, count, input(ds, size, first),
+                       output(dx, width, first), gradients.data(), scratch.data);
     }
   }
 
@@ -204,13 +199,13 @@ struct Case {
   SketchNetwork network{};
   std::vector<std::unique_ptr<std::vector<float>>> parameters;
   int64_t parameter_count = 0;
-  std::vector<T> left, right, ds, s, dleft, dright;
+  std::vector<T> inputs, ds, s, dx;
   std::vector<float> gradients;
-  const LearnedSketchKernels<T>* kernel = nullptr;
+  const SketchKernels<T>* kernel = nullptr;
 };
 
 struct Results {
-  Numbers s, dleft, dright, parameters;
+  Numbers s, dx, parameters;
 };
 
 template <class T>
@@ -232,10 +227,10 @@ Results reference(const Case<T>& c) {
   }
   const double root = std::sqrt(static_cast<double>(shape.size));
   for (int64_t row = 0; row < shape.rows; ++row) {
-    const Numbers x[2] = {c.row(c.left, row, shape.width), c.row(c.right, row, shape.width)};
+    const Numbers x = c.row(c.inputs, row, shape.width);
     Numbers f[2], d[2], dx[2];
     for (int side = 0; side < 2; ++side)
-      f[side] = levels[side][1].forward(levels[side][0].forward(x[side]));
+      f[side] = levels[side][1].forward(levels[side][0].forward(x));
     const Numbers ds = c.row(c.ds, row, shape.size);
     for (size_t i = 0; i < ds.size(); ++i) {
       const double t = std::tanh(f[0][i] * f[1][i] / root);
@@ -249,10 +244,7 @@ Results reference(const Case<T>& c) {
       dx[side] = levels[side][0].backward(levels[side][1].backward(d[side], second), gradients);
       gradients = second + 2 * shape.size + 16 * shape.size * shape.size;
     }
-    for (size_t i = 0; i < dx[0].size(); ++i) {
-      result.dleft.push_back(shape.shared ? dx[0][i] + dx[1][i] : dx[0][i]);
-      result.dright.push_back(dx[1][i]);
-    }
+    for (size_t i = 0; i < x.size(); ++i) result.dx.push_back(dx[0][i] + dx[1][i]);
   }
   return result;
 }
@@ -276,13 +268,9 @@ void expect_reference(Case<T>& c, double bound, double output_bound) {
     EXPECT_LE(relative_error(got, wanted, 0, got.size()), limit) << what << ", " << shape.text();
   };
   compare(c.values(c.s, shape.size), want.s, output_bound, "s");
-  compare(c.values(c.dleft, shape.width), want.dleft, output_bound, "dleft");
-  EXPECT_TRUE(c.gaps_untouched(c.s, shape.size) && c.gaps_untouched(c.dleft, shape.width))
+  compare(c.values(c.dx, shape.width), want.dx, output_bound, "dx");
+  EXPECT_TRUE(c.gaps_untouched(c.s, shape.size) && c.gaps_untouched(c.dx, shape.width))
       << shape.text();
-  if (!shape.shared) {
-    compare(c.values(c.dright, shape.width), want.dright, output_bound, "dright");
-    EXPECT_TRUE(c.gaps_untouched(c.dright, shape.width)) << shape.text();
-  }
   const Numbers gradients = widened(c.gradients);
   size_t at = 0;
   for (size_t i = 0; i < c.parameters.size(); ++i) {
@@ -299,76 +287,74 @@ void expect_every_shape(Philox& random, double bound, double output_bound) {
     for (const int64_t size : {16, 32, 64}) {
       for (const int64_t width : {32, 64}) {
         if (size == 64 && rows == 333 && width == 32) continue;  // the reference takes its time
-        for (const bool shared : {false, true}) {
-          Case<T> c(random, {rows, width, size, shared});
-          ASSERT_NE(c.kernel, nullptr);
-          c.compute(rows);
-          expect_reference(c, bound, output_bound);
-        }
+        Case<T> c(random, {rows, width, size});
+        ASSERT_NE(c.kernel, nullptr);
+        c.compute(rows);
+        expect_reference(c, bound, output_bound);
       }
     }
   }
 }
 
 /// Only the instruction sets that have these kernels.
-class LearnedSketch : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(, LearnedSketch,
+class SketchRows : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(, SketchRows,
                          ::testing::Values(Variant{InstructionSet::avx512, false},
                                            Variant{InstructionSet::avx512, true},
                                            Variant{InstructionSet::amx, true}),
                          [](const auto& test) { return name(test.param); });
 
-TEST_P(LearnedSketch, Fp32EqualsTheReference) {
+TEST_P(SketchRows, Fp32EqualsTheReference) {
   expect_every_shape<float>(random, tolerance::kSingleNetwork, tolerance::kSingleNetwork);
 }
 
-TEST_P(LearnedSketch, Bf16EqualsTheReference) {
+TEST_P(SketchRows, Bf16EqualsTheReference) {
   // Without bf16 products only the results are rounded to bf16.
   const bool brain = GetParam().bf16_instructions;
   expect_every_shape<bf16>(random, brain ? tolerance::kBrainNetwork : tolerance::kSingleNetwork,
                            brain ? tolerance::kBrainNetwork : tolerance::kReorderedBrain);
 }
 
-TEST_P(LearnedSketch, OtherRemaindersOfTheRegisterBlocks) {
-  Case<float> c(random, {100, 48, 80, false});
+TEST_P(SketchRows, OtherRemaindersOfTheRegisterBlocks) {
+  Case<float> c(random, {100, 48, 80});
   c.compute(100);
   expect_reference(c, tolerance::kSingleNetwork, tolerance::kSingleNetwork);
 }
 
-TEST_P(LearnedSketch, PiecesAddUp) {
-  Case<float> c(random, {333, 64, 32, true});
+TEST_P(SketchRows, SlicesAddUp) {
+  Case<float> c(random, {333, 64, 32});
   c.compute(100);
   expect_reference(c, tolerance::kSingleNetwork, tolerance::kSingleNetwork);
 }
 
-TEST_P(LearnedSketch, RowsDoNotDependOnTheirPiece) {
-  Case<bf16> c(random, {200, 64, 32, false});
+TEST_P(SketchRows, RowsDoNotDependOnTheirSlice) {
+  Case<bf16> c(random, {200, 64, 32});
   c.compute(200);
-  const auto s = c.s, dleft = c.dleft, dright = c.dright;
+  const auto s = c.s, dx = c.dx;
   c.compute(71);
-  EXPECT_TRUE(same_bits(c.s, s) && same_bits(c.dleft, dleft) && same_bits(c.dright, dright));
+  EXPECT_TRUE(same_bits(c.s, s) && same_bits(c.dx, dx));
 }
 
 // Far out gelu is x or 0 and the sketch ±√R: no ∞/∞ on the way.
-TEST_P(LearnedSketch, LargeNumbersStayFinite) {
-  Case<float> c(random, {64, 32, 16, false});
+TEST_P(SketchRows, LargeNumbersStayFinite) {
+  Case<float> c(random, {64, 32, 16});
   for (const auto& p : c.parameters) {
     for (float& x : *p) x *= 100;
   }
   c.compute(64);
   for (const double x : c.values(c.s, 16)) EXPECT_LE(std::abs(x), 4.0);
-  for (const double x : c.values(c.dleft, 32)) EXPECT_TRUE(std::isfinite(x));
+  for (const double x : c.values(c.dx, 32)) EXPECT_TRUE(std::isfinite(x));
   for (const float x : c.gradients) EXPECT_TRUE(std::isfinite(x));
 }
 
-TEST_P(LearnedSketch, OtherWidthsAreLeftToOthers) {
-  EXPECT_NE(learned_sketch_kernels<float>(16, 16), nullptr);
-  EXPECT_EQ(learned_sketch_kernels<float>(40, 32), nullptr);
-  EXPECT_EQ(learned_sketch_kernels<float>(64, 24), nullptr);
-  EXPECT_EQ(learned_sketch_kernels<bf16>(272, 32), nullptr);
-  EXPECT_EQ(learned_sketch_kernels<bf16>(64, 144), nullptr);
+TEST_P(SketchRows, OtherWidthsAreLeftToOthers) {
+  EXPECT_NE(sketch_kernels<float>(16, 16), nullptr);
+  EXPECT_EQ(sketch_kernels<float>(40, 32), nullptr);
+  EXPECT_EQ(sketch_kernels<float>(64, 24), nullptr);
+  EXPECT_EQ(sketch_kernels<bf16>(272, 32), nullptr);
+  EXPECT_EQ(sketch_kernels<bf16>(64, 144), nullptr);
   use_instruction_set(InstructionSet::baseline);
-  EXPECT_EQ(learned_sketch_kernels<bf16>(64, 32), nullptr);
+  EXPECT_EQ(sketch_kernels<bf16>(64, 32), nullptr);
 }
 
 }  // namespace

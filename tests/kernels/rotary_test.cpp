@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/row_kernels.hpp"
 #include "kernels/kernel_test.hpp"
-#include "kernels/kernels.hpp"
 
 namespace polysketch::kernels::test {
 namespace {
 
-using HeadsTest = KernelTest;
+using RotaryTest = KernelTest;
 
 template <class A>
 struct Case {
   int64_t batch, length, heads, head_width, width, rows;
   std::vector<A> qkv, q, k, v;
   std::vector<Real<A>> cosine, sine;
-  HeadStrides heads_first;
 
   Case(Philox& random, int64_t batch_, int64_t length_, int64_t heads_, int64_t head_width_)
       : batch(batch_),
@@ -20,8 +19,7 @@ struct Case {
         heads(heads_),
         head_width(head_width_),
         width(heads_ * head_width_),
-        rows(batch_ * length_),
-        heads_first(HeadStrides::heads_first(heads_, length_, head_width_)) {
+        rows(batch_ * length_) {
     qkv = normals<A>(random, rows * 3 * width);
     q.resize(static_cast<size_t>(rows * width)), k = q, v = q;
     for (int64_t t = 0; t < length; ++t) {
@@ -39,7 +37,6 @@ struct Case {
             .q = q.data(),
             .k = k.data(),
             .v = v.data(),
-            .strides = heads_first,
             .cosine = cosine.data(),
             .sine = sine.data(),
             .length = length,
@@ -50,7 +47,6 @@ struct Case {
     return {.dq = q.data(),
             .dk = k.data(),
             .dv = v.data(),
-            .strides = heads_first,
             .dqkv = dqkv.data(),
             .cosine = cosine.data(),
             .sine = sine.data(),
@@ -58,7 +54,7 @@ struct Case {
             .heads = heads,
             .head_width = head_width};
   }
-  /// The formula of kernels.hpp, in fp64; part 0, 1, 2 are q, k, v. [B, H, T, D].
+  /// The formula of row_kernels.hpp, in fp64; part 0, 1, 2 are q, k, v. [B, H, T, D].
   std::vector<double> reference(int64_t part) const {
     std::vector<double> out(q.size());
     const int64_t half = head_width / 2;
@@ -99,7 +95,7 @@ void check(Philox& random, int64_t batch, int64_t length, int64_t heads, int64_t
   expect_close(back, widened(c.qkv), units, "back");
 }
 
-TEST_P(HeadsTest, RotatesAndRotatesBack) {
+TEST_P(RotaryTest, RotatesAndRotatesBack) {
   for (const int64_t head_width : {2, 6, 16, 18, 32, 40, 64, 80, 128}) {
     check<float>(random, 2, 5, 3, head_width);
     check<bf16>(random, 2, 5, 3, head_width);
@@ -110,7 +106,7 @@ TEST_P(HeadsTest, RotatesAndRotatesBack) {
 }
 
 // <rotated q, g> = <q, g rotated back>, for any g: the backward pass is the transpose.
-TEST_P(HeadsTest, BackwardIsTheTranspose) {
+TEST_P(RotaryTest, BackwardIsTheTranspose) {
   Case<double> c(random, 1, 6, 2, 10);
   rotary_forward(c.forward(), 0, c.rows);
   const auto q = c.q, k = c.k, v = c.v;
@@ -124,74 +120,7 @@ TEST_P(HeadsTest, BackwardIsTheTranspose) {
   EXPECT_NEAR(left, right, 1e-12);
 }
 
-template <class A>
-void check_in_place(Philox& random) {
-  Case<A> c(random, 2, 4, 3, 64);
-  rotary_forward(c.forward(), 0, c.rows);
-  auto apart = c.q;
-
-  std::vector<A> place = c.qkv;
-  auto arguments = c.forward();
-  arguments.qkv = place.data();
-  arguments.q = place.data(), arguments.k = place.data() + c.width, arguments.v = nullptr;
-  arguments.strides = HeadStrides::time_first(c.length, 3 * c.width, c.head_width);
-  rotary_forward(arguments, 0, c.rows);
-  std::vector<A> gathered(apart.size());
-  copy_heads(CopyHeads<A>{.from = place.data(),
-                          .from_strides = arguments.strides,
-                          .to = gathered.data(),
-                          .to_strides = c.heads_first,
-                          .length = c.length,
-                          .heads = c.heads,
-                          .head_width = c.head_width},
-             0, c.rows);
-  EXPECT_TRUE(same_bits(apart, gathered));
-
-  std::vector<A> back(c.qkv.size());
-  rotary_backward(c.backward(back), 0, c.rows);
-  auto gradient = c.backward(place);
-  gradient.dq = place.data(), gradient.dk = place.data() + c.width, gradient.dv = nullptr,
-  gradient.strides = arguments.strides;
-  rotary_backward(gradient, 0, c.rows);
-  EXPECT_TRUE(same_bits(back, place));
-}
-
-TEST_P(HeadsTest, WorksInPlace) {
-  check_in_place<float>(random);
-  check_in_place<bf16>(random);
-}
-
-TEST_P(HeadsTest, CopiesThereAndBackInPieces) {
-  const int64_t batch = 2, length = 7, heads = 3, head_width = 10,
-                count = batch * length * heads * head_width;
-  const auto x = normals<bf16>(random, count);
-  std::vector<bf16> merged(x.size()), split(x.size());
-  const auto first = HeadStrides::heads_first(heads, length, head_width),
-             rows = HeadStrides::time_first(length, heads * head_width, head_width);
-  const CopyHeads<bf16> merge{.from = x.data(),
-                              .from_strides = first,
-                              .to = merged.data(),
-                              .to_strides = rows,
-                              .length = length,
-                              .heads = heads,
-                              .head_width = head_width};
-  copy_heads(merge, 0, 5);
-  copy_heads(merge, 5, batch * length);
-  const auto at = [](int64_t i) { return static_cast<size_t>(i); };
-  EXPECT_EQ(merged[at(((1 * length + 2) * heads + 1) * head_width + 3)].bits,
-            x[at(((1 * heads + 1) * length + 2) * head_width + 3)].bits);
-  copy_heads(CopyHeads<bf16>{.from = merged.data(),
-                             .from_strides = rows,
-                             .to = split.data(),
-                             .to_strides = first,
-                             .length = length,
-                             .heads = heads,
-                             .head_width = head_width},
-             0, batch * length);
-  EXPECT_TRUE(same_bits(x, split));
-}
-
-POLYSKETCH_EVERY_INSTRUCTION_SET(HeadsTest);
+POLYSKETCH_EVERY_INSTRUCTION_SET(RotaryTest);
 
 }  // namespace
 }  // namespace polysketch::kernels::test

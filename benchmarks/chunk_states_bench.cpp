@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Time of one head of causal_blocks on one thread, T = 8192, blocks of 1024 rows, values of 64
+// Time of one head of chunk states on one thread, T = 8192, blocks of 1024 rows, values of 64
 // numbers.
 //
 // GFLOP/s counts two operations for each of the R(R+1)/2 · (E+1) products of a row with a state:
@@ -10,7 +10,7 @@
 #include <new>
 #include <vector>
 
-#include "kernels/causal_blocks.hpp"
+#include "kernels/cpu/chunk_states_head.hpp"
 #include "product_rate.hpp"
 #include "support/philox.hpp"
 
@@ -21,7 +21,7 @@ constexpr int64_t kLength = 8192, kBlock = 1024, kValueWidth = 64;
 
 template <class T>
 void measure(const char* type, int64_t width) {
-  const CausalKernels<T>* kernel = causal_kernels<T>(width, kValueWidth);
+  const ChunkStateKernels<T>* kernel = chunk_state_kernels<T>(width, kValueWidth);
   if (kernel == nullptr) {
     std::printf("%s: no kernel on this machine\n", type);
     return;
@@ -42,7 +42,7 @@ void measure(const char* type, int64_t width) {
   const std::vector<T> a = numbers(width), b = numbers(width), v = numbers(kValueWidth);
   std::vector<T> da(a.size()), db(a.size()), dv(v.size());
   std::vector<float> sum(v.size()), row_sum(kLength);
-  CausalHead<T> head;
+  ChunkHead<T> head;
   head.a = {a.data(), width};
   head.b = {b.data(), width};
   head.v = {v.data(), kValueWidth};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Forward and backward pass of both networks over all rows. Included after
-// learned_sketch_level.inl.
+// sketch_level.inl.
 
 struct SketchLevels {
   Level level[2][2];
@@ -130,29 +130,28 @@ void load_lanes(const HeadRows<const T>& from, int64_t begin, int64_t end, int64
 
 /// Both networks on a panel -> s.lanes [R][64]
 template <class Products, bool Keep, class T>
-void sketch_panel(const SketchLevels& levels, const HeadRows<const T> (&from)[2], int64_t begin,
+void sketch_panel(const SketchLevels& levels, const HeadRows<const T>& x, int64_t begin,
                   int64_t end, int64_t width, const SketchScratch& s) {
+  const float* lanes = s.lanes[1];  // of x, until the second network overwrites them
+  load_lanes(x, begin, end, width, s.rows, s.lanes[1]);
   for (int side = 0; side < 2; ++side) {
-    load_lanes(from[side], begin, end, width, s.rows, s.lanes[side]);
-    level_forward<Products, Keep>(levels.level[side][0], s.lanes[side], s.inner, s.work,
-                                  s.kept[side][0]);
+    level_forward<Products, Keep>(levels.level[side][0], lanes, s.inner, s.work, s.kept[side][0]);
     level_forward<Products, Keep>(levels.level[side][1], s.inner, s.lanes[side], s.work,
                                   s.kept[side][1]);
   }
 }
 
 template <class Products, class T>
-void sketch_forward(const void* packed, int64_t width, int64_t size, HeadRows<const T> left,
-                    HeadRows<const T> right, int64_t rows, HeadRows<T> out, void* scratch) {
+void sketch_forward(const void* packed, int64_t width, int64_t size, HeadRows<const T> x,
+                    int64_t rows, HeadRows<T> out, void* scratch) {
   // only read from here on
   const SketchLevels levels = sketch_levels<Products>(const_cast<void*>(packed), width, size);
   const SketchScratch s = sketch_scratch<Products>(scratch, width, size, false);
-  const HeadRows<const T> from[2] = {left, right};
   const float root = std::sqrt(static_cast<float>(size));
   const __m512 scale = _mm512_set1_ps(root), inverse = _mm512_set1_ps(1.0F / root);
   for (int64_t begin = 0; begin < rows; begin += kPanel) {
     const int64_t end = std::min(rows, begin + kPanel);
-    sketch_panel<Products, false>(levels, from, begin, end, width, s);
+    sketch_panel<Products, false>(levels, x, begin, end, width, s);
     for (int64_t i = 0; i < size * kPanel; i += kLanes) {
       const __m512 product = _mm512_mul_ps(load(s.lanes[0] + i), load(s.lanes[1] + i));
       store(s.inner + i, _mm512_mul_ps(scale, tanh_of(_mm512_mul_ps(product, inverse))));
@@ -193,19 +192,18 @@ inline void add_sums(const SketchLevels& levels, const SketchScratch& s,
 }
 
 template <class Products, class T>
-void sketch_backward(const void* packed, int64_t width, int64_t size, HeadRows<const T> left,
-                     HeadRows<const T> right, int64_t rows, HeadRows<const T> ds, HeadRows<T> dleft,
-                     HeadRows<T> dright, float* parameter_gradients, void* scratch) {
+void sketch_backward(const void* packed, int64_t width, int64_t size, HeadRows<const T> x,
+                     int64_t rows, HeadRows<const T> ds, HeadRows<T> dx, float* parameter_gradients,
+                     void* scratch) {
   // only read from here on
   const SketchLevels levels = sketch_levels<Products>(const_cast<void*>(packed), width, size);
   const SketchScratch s = sketch_scratch<Products>(scratch, width, size, true);
-  const HeadRows<const T> from[2] = {left, right};
   const __m512 one = _mm512_set1_ps(1.0F),
                inverse = _mm512_set1_ps(1.0F / std::sqrt(static_cast<float>(size)));
   std::memset(s.cleared, 0, s.cleared_bytes);
   for (int64_t begin = 0; begin < rows; begin += kPanel) {
     const int64_t end = std::min(rows, begin + kPanel);
-    sketch_panel<Products, true>(levels, from, begin, end, width, s);
+    sketch_panel<Products, true>(levels, x, begin, end, width, s);
     load_lanes(ds, begin, end, size, s.rows, s.inner);
     for (int64_t i = 0; i < size * kPanel; i += kLanes) {
       const __m512 l = load(s.lanes[0] + i), r = load(s.lanes[1] + i);
@@ -227,14 +225,9 @@ void sketch_backward(const void* packed, int64_t width, int64_t size, HeadRows<c
                                s.kept[side][0], s.sums[side][0]);
       gradients = second_up + second.hidden() * (second.in + size);
     }
-    if (dright.data == nullptr) {
-      for (int64_t i = 0; i < width * kPanel; i += kLanes) {
-        store(s.gradient[0] + i, _mm512_add_ps(load(s.gradient[0] + i), load(s.gradient[1] + i)));
-      }
-    } else {
-      store_lanes(s.gradient[1], width, dright, begin, end, s.rows);
-    }
-    store_lanes(s.gradient[0], width, dleft, begin, end, s.rows);
+    for (int64_t i = 0; i < width * kPanel; i += kLanes)
+      store(s.gradient[0] + i, _mm512_add_ps(load(s.gradient[0] + i), load(s.gradient[1] + i)));
+    store_lanes(s.gradient[0], width, dx, begin, end, s.rows);
   }
   add_sums(levels, s, parameter_gradients);
 }
