@@ -1,66 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config/keys.hpp"
 
+#include "config/field_list.hpp"
+
 #include "support/error.hpp"
 
 namespace polysketch {
 namespace {
 
-// Collects fields; each call describes one key, and what it returns can be narrowed further.
-class FieldList {
- public:
-  Field& count(std::string path, int64_t& value, std::string unit, int64_t least,
-               std::string meaning) {
-    Field& field = add(std::move(path), &value, std::move(meaning));
-    field.unit = std::move(unit);
-    field.least = least;
-    return field;
-  }
-  Field& real(std::string path, double& value, double low, double high, std::string meaning) {
-    Field& field = add(std::move(path), &value, std::move(meaning));
-    field.low = low;
-    field.high = high;
-    return field;
-  }
-  void flag(std::string path, bool& value, std::string meaning) {
-    add(std::move(path), &value, std::move(meaning));
-  }
-  Field& text(std::string path, std::string& value, std::string meaning) {
-    return add(std::move(path), &value, std::move(meaning));
-  }
-  template <class E>
-  void choice(std::string path, E& value, std::vector<std::pair<std::string, E>> options,
-              std::string meaning) {
-    ChoiceSlot slot;
-    for (const auto& [name, option] : options) slot.names.push_back(name);
-    slot.get = [&value, options] {
-      for (size_t i = 0; i < options.size(); ++i) {
-        if (options[i].second == value) return i;
-      }
-      throw InternalError("a configuration choice holds a value without a name");
-    };
-    slot.set = [&value, options](size_t i) { value = options.at(i).second; };
-    add(std::move(path), std::move(slot), std::move(meaning));
-  }
-  std::vector<Field> take() { return std::move(fields_); }
-
- private:
-  template <class Slot>
-  Field& add(std::string path, Slot slot, std::string meaning) {
-    Field field;
-    field.path = std::move(path);
-    field.meaning = std::move(meaning);
-    field.slot = std::move(slot);
-    fields_.push_back(std::move(field));
-    return fields_.back();
-  }
-  std::vector<Field> fields_;
-};
-
 constexpr int64_t mebi = int64_t{1} << 20;
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 void list_run(FieldList& keys, RunConfig& run) {
+  keys.effect(Effect::free);
   auto& name = keys.text(
       "run.name", run.name,
       "What the run is called in logs, reports and, by default, in the name of its folder.");
@@ -70,11 +22,14 @@ void list_run(FieldList& keys, RunConfig& run) {
                               "Folder of the run: configuration, metrics, log, checkpoints.");
   directory.pattern = ".+";
   directory.form = "a path";
-  keys.count("run.seed", run.seed, "", 0,
-             "Seed of everything random: initial parameters, dropout, order of the data.");
+  auto& seed =
+      keys.count("run.seed", run.seed, "", 0,
+                 "Seed of everything random: initial parameters, dropout, order of the data.");
+  seed.effect = Effect::recipe;
 }
 
 void list_model(FieldList& keys, ModelConfig& model) {
+  keys.effect(Effect::model);
   using S = ModelSize;
   keys.choice<S>(
       "model.size", model.size,
@@ -106,12 +61,15 @@ void list_model(FieldList& keys, ModelConfig& model) {
   keys.real("model.dropout", model.dropout, 0, 1,
             "Probability of dropping an output of the attention and of the gated layer.")
       .high_open = true;
-  keys.flag("model.recompute", model.recompute,
-            "Keep only the inputs of the blocks for the backward pass and compute the rest again: "
-            "less memory, about a third more work.");
+  auto& recompute = keys.flag(
+      "model.recompute", model.recompute,
+      "Keep only the inputs of the blocks for the backward pass and compute the rest again: "
+      "less memory, about a third more work.");
+  recompute.effect = Effect::free;
 }
 
 void list_attention(FieldList& keys, AttentionConfig& attention) {
+  keys.effect(Effect::model);
   using K = AttentionKind;
   keys.choice<K>("attention.kind", attention.kind,
                  {{"softmax", K::softmax},
@@ -160,22 +118,31 @@ void list_attention(FieldList& keys, AttentionConfig& attention) {
 }
 
 void list_data(FieldList& keys, DataConfig& data) {
+  keys.effect(Effect::model);
   using C = Cleaning;
   auto& corpus =
       keys.text("data.corpus", data.corpus,
                 "Name of a corpus in `data/corpora`, or the path of such a description.");
   corpus.pattern = ".+";
   corpus.form = "a name or a path";
-  keys.text("data.root", data.root, "Folder of the corpus, or its `s3://` or `gs://` prefix.");
+  auto& root =
+      keys.text("data.root", data.root, "Folder of the corpus, or its `s3://` or `gs://` prefix.");
+  root.effect = Effect::free;
+  root.per_process = true;
   keys.count("data.context", data.context, "tokens", 1, "Length of a training window.").most =
       1024 * mebi;
   keys.choice<C>(
       "data.cleaning", data.cleaning,
       {{"none", C::none}, {"plain", C::plain}, {"markers", C::markers}},
       "Wiki-40B's markup: kept as it is, turned into line breaks, or into four pieces of its own.");
-  keys.text("data.tokenizer.path", data.tokenizer.path, "SentencePiece model file.");
-  keys.text("data.cache", data.cache,
-            "Folder of the token cache; empty: `polysketch/tokens` in the user's cache folder.");
+  auto& path = keys.text("data.tokenizer.path", data.tokenizer.path, "SentencePiece model file.");
+  path.effect = Effect::free;
+  path.per_process = true;
+  auto& cache = keys.text(
+      "data.cache", data.cache,
+      "Folder of the token cache; empty: `polysketch/tokens` in the user's cache folder.");
+  cache.effect = Effect::free;
+  cache.per_process = true;
   keys.flag("data.shuffle.enabled", data.shuffle.enabled,
             "Shuffle files, documents and windows; false: the order on disk.");
   keys.count("data.shuffle.files", data.shuffle.files, "files", 1,
@@ -186,46 +153,62 @@ void list_data(FieldList& keys, DataConfig& data) {
       .most = mebi;
   keys.flag("data.mask_documents", data.mask_documents,
             "Attention does not reach across the border between two documents.");
-  keys.choice<OnError>("data.on_error", data.on_error,
-                       {{"error", OnError::error}, {"skip", OnError::skip}},
-                       "What a bad record does: end the run, or be skipped and counted.");
-  keys.real("data.max_bad_fraction", data.max_bad_fraction, 0, 1,
-            "With `on_error: skip`: share of bad records that still ends the run.");
-  keys.count("data.max_bad_in_a_row", data.max_bad_in_a_row, "records", 1,
-             "With `on_error: skip`: bad records in a row that end the run.");
+  auto& on_error = keys.choice<OnError>(
+      "data.on_error", data.on_error, {{"error", OnError::error}, {"skip", OnError::skip}},
+      "What a bad record does: end the run, or be skipped and counted.");
+  on_error.effect = Effect::free;
+  auto& max_bad_fraction =
+      keys.real("data.max_bad_fraction", data.max_bad_fraction, 0, 1,
+                "With `on_error: skip`: share of bad records that still ends the run.");
+  max_bad_fraction.effect = Effect::free;
+  auto& max_bad_in_a_row =
+      keys.count("data.max_bad_in_a_row", data.max_bad_in_a_row, "records", 1,
+                 "With `on_error: skip`: bad records in a row that end the run.");
+  max_bad_in_a_row.effect = Effect::free;
   keys.count("data.max_document_bytes", data.max_document_bytes, "bytes", 1,
              "A longer document is a bad record.")
       .most = 1024 * mebi;
   keys.count("data.max_line_bytes", data.max_line_bytes, "bytes", 1,
              "A longer line of a text or JSON lines file is a bad record.")
       .most = 1024 * mebi;
-  keys.count("data.threads", data.threads, "threads", 0,
-             "Threads that tokenise; 0: one less than the cores, at least one.")
-      .most = 1024;
+  auto& threads = keys.count("data.threads", data.threads, "threads", 0,
+                             "Threads that tokenise; 0: one less than the cores, at least one.");
+  threads.most = 1024;
+  threads.effect = Effect::free;
+  threads.per_process = true;
 }
 
 void list_training(FieldList& keys, TrainingConfig& training) {
+  keys.effect(Effect::recipe);
   using P = Precision;
-  keys.count("training.batch_tokens", training.batch_tokens, "tokens", 1,
-             "Tokens of an optimiser step, over all processes.")
-      .most = 1024 * 1024 * mebi;
-  keys.count("training.micro_batch_tokens", training.micro_batch_tokens, "tokens", 0,
-             "Tokens of one forward and backward pass on one process; 0: chosen by the program.")
-      .most = 1024 * 1024 * mebi;
+  auto& batch_tokens = keys.count("training.batch_tokens", training.batch_tokens, "tokens", 1,
+                                  "Tokens of an optimiser step, over all processes.");
+  batch_tokens.most = 1024 * 1024 * mebi;
+  batch_tokens.effect = Effect::model;
+  auto& micro_batch_tokens = keys.count(
+      "training.micro_batch_tokens", training.micro_batch_tokens, "tokens", 0,
+      "Tokens of one forward and backward pass on one process; 0: chosen by the program.");
+  micro_batch_tokens.most = 1024 * 1024 * mebi;
+  micro_batch_tokens.effect = Effect::free;
   keys.count("training.steps", training.steps, "steps", 1, "Optimiser steps of the whole run.");
   keys.choice<P>(
       "training.precision", training.precision, {{"fp32", P::fp32}, {"bf16", P::bf16}},
       "Arithmetic of matrix products; master weights, norms, loss and sums stay in fp32.");
   auto& device = keys.text("training.device", training.device,
                            "Where to compute; `auto`: the first CUDA device, else the CPU.");
+  device.effect = Effect::free;
+  device.per_process = true;
   device.pattern = "auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?";
   device.form = "auto, cpu, cuda or cuda:N";
-  keys.count("training.threads", training.threads, "threads", 0,
-             "Compute threads on the CPU; 0: all cores that this process may use.")
-      .most = 4096;
+  auto& threads = keys.count("training.threads", training.threads, "threads", 0,
+                             "Compute threads on the CPU; 0: all cores that this process may use.");
+  threads.most = 4096;
+  threads.effect = Effect::free;
+  threads.per_process = true;
 }
 
 void list_optimizer(FieldList& keys, OptimizerConfig& optimizer) {
+  keys.effect(Effect::recipe);
   keys.choice<OptimizerKind>("optimizer.kind", optimizer.kind, {{"adamw", OptimizerKind::adamw}},
                              "The optimiser.");
   keys.real("optimizer.beta1", optimizer.beta1, 0, 1, "Decay of the first moment.").high_open =
@@ -241,6 +224,7 @@ void list_optimizer(FieldList& keys, OptimizerConfig& optimizer) {
 }
 
 void list_schedule(FieldList& keys, ScheduleConfig& schedule) {
+  keys.effect(Effect::recipe);
   using K = ScheduleKind;
   keys.choice<K>("schedule.kind", schedule.kind,
                  {{"linear", K::linear},
@@ -258,6 +242,7 @@ void list_schedule(FieldList& keys, ScheduleConfig& schedule) {
 }
 
 void list_evaluation(FieldList& keys, EvaluationConfig& evaluation) {
+  keys.effect(Effect::free);
   using S = Split;
   keys.count("evaluation.every", evaluation.every, "steps", 0,
              "Steps between two validations; 0: never.");
@@ -274,6 +259,7 @@ void list_evaluation(FieldList& keys, EvaluationConfig& evaluation) {
 }
 
 void list_checkpoint(FieldList& keys, CheckpointConfig& checkpoint) {
+  keys.effect(Effect::free);
   keys.count("checkpoint.every", checkpoint.every, "steps", 0,
              "Steps between two checkpoints; 0: only at the end and on a stop.");
   keys.count("checkpoint.minutes", checkpoint.minutes, "minutes", 0,
@@ -290,6 +276,7 @@ void list_checkpoint(FieldList& keys, CheckpointConfig& checkpoint) {
 }
 
 void list_logging(FieldList& keys, LoggingConfig& logging) {
+  keys.effect(Effect::free, /*per_process=*/true);
   keys.count("logging.every", logging.every, "steps", 1,
              "Steps between two lines on the console; `metrics.jsonl` has every step.");
   keys.count("logging.diagnostics", logging.diagnostics, "steps", 0,
@@ -301,29 +288,36 @@ void list_logging(FieldList& keys, LoggingConfig& logging) {
 }
 
 void list_distributed(FieldList& keys, DistributedConfig& distributed) {
+  keys.effect(Effect::free);
   using R = Reduce;
   using T = ReduceType;
-  keys.text("distributed.address", distributed.address,
-            "Address of this machine's network interface on which the processes meet and talk; "
-            "empty: chosen by the host's name.");
+  auto& address =
+      keys.text("distributed.address", distributed.address,
+                "Address of this machine's network interface on which the processes meet and talk; "
+                "empty: chosen by the host's name.");
+  address.per_process = true;
   keys.count("distributed.timeout", distributed.timeout, "seconds", 1,
              "Longest time of an exchange until the first step is done.")
       .most = 86'400;
   keys.count("distributed.step_timeout", distributed.step_timeout, "seconds", 1,
              "Longest time of an exchange from then on.")
       .most = 86'400;
-  keys.choice<R>("distributed.reduce", distributed.reduce,
-                 {{"fast", R::fast}, {"canonical", R::canonical}},
-                 "How gradients are added up: `fast` while backward runs, or `canonical`: in an "
-                 "order that does not depend on the number of "
-                 "processes, so that training is equal bit for bit for every number that divides "
-                 "`distributed.shards`.");
-  keys.count("distributed.shards", distributed.shards, "shards", 1,
-             "Parts of a step that canonical reduction adds up one after the other.")
-      .most = 65'536;
-  keys.choice<T>("distributed.reduce_type", distributed.reduce_type,
-                 {{"fp32", T::fp32}, {"bf16", T::bf16}},
-                 "In which type gradients travel between processes.");
+  auto& reduce = keys.choice<R>(
+      "distributed.reduce", distributed.reduce, {{"fast", R::fast}, {"canonical", R::canonical}},
+      "How gradients are added up: `fast` while backward runs, or `canonical`: in an "
+      "order that does not depend on the number of "
+      "processes, so that training is equal bit for bit for every number that divides "
+      "`distributed.shards`.");
+  reduce.effect = Effect::recipe;
+  auto& shards =
+      keys.count("distributed.shards", distributed.shards, "shards", 1,
+                 "Parts of a step that canonical reduction adds up one after the other.");
+  shards.most = 65'536;
+  shards.effect = Effect::recipe;
+  auto& reduce_type = keys.choice<T>("distributed.reduce_type", distributed.reduce_type,
+                                     {{"fp32", T::fp32}, {"bf16", T::bf16}},
+                                     "In which type gradients travel between processes.");
+  reduce_type.effect = Effect::recipe;
   keys.count("distributed.bucket_bytes", distributed.bucket_bytes, "bytes", 1024,
              "Gradients that travel together, as fp32.")
       .most = 1024 * mebi;
@@ -341,6 +335,10 @@ void list_distributed(FieldList& keys, DistributedConfig& distributed) {
 }
 
 }  // namespace
+
+const char* effect_name(Effect effect) {
+  return effect == Effect::free ? "free" : effect == Effect::recipe ? "asks" : "fixed";
+}
 
 std::vector<Field> list_fields(Config& config) {
   FieldList keys;

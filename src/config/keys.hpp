@@ -28,12 +28,22 @@ struct Refusal {
   std::string hint;  ///< the nearest accepted word, or empty
 };
 
+/// What another value of a key means to a run that goes on from a checkpoint.
+enum class Effect {
+  free,    ///< nothing: neither model nor tokens nor updates depend on it
+  recipe,  ///< other updates from here on: only with --allow-config-change
+  model,   ///< another model or other tokens: not in this run
+};
+const char* effect_name(Effect effect);  ///< for the reference: "free", "asks", "fixed"
+
 /// One key of the configuration, bound to the member of one Config that it sets. The YAML reader,
 /// --set, the writers, the JSON schema and the reference all walk the same list (list_fields);
 /// nothing else knows names, ranges or meanings.
 struct Field {
   std::string path;     ///< "training.batch_tokens"
   std::string meaning;  ///< a sentence, for schema and reference
+  Effect effect = Effect::model;
+  bool per_process = false;  ///< may differ among processes: paths and devices of each machine
   std::variant<int64_t*, double*, bool*, std::string*, ChoiceSlot> slot;
 
   std::string unit;   ///< counts: what is counted

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/config.hpp"
+#include "config/keys.hpp"
 
 namespace polysketch {
 
@@ -48,11 +49,18 @@ Config config_from_json(const nlohmann::json& json, const std::vector<std::strin
 /// JSON schema (draft 2020-12) of a configuration file, for editors.
 nlohmann::ordered_json config_schema();
 
-/// All keys as Markdown: for each section an example and a table of key, type, default, range and
-/// meaning. docs/configuration.md is this.
+/// All keys as Markdown: for each section an example and a table of key, type, default, range,
+/// what a change means on continuing, and meaning. docs/configuration.md is this.
 std::string config_reference();
 
-/// Keys whose values differ, as `key: a -> b`.
+struct ConfigChange {
+  std::string key;
+  std::string text;  ///< `key: a -> b`
+  Effect effect;
+};
+/// Keys whose values differ.
+std::vector<ConfigChange> config_changes(const Config& a, const Config& b);
+/// The same as text alone.
 std::vector<std::string> config_difference(const Config& a, const Config& b);
 
 }  // namespace polysketch

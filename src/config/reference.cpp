@@ -112,6 +112,9 @@ This page is what `polysketch config reference` prints.
 * **Rules between keys.** `model.heads` divides `model.width` into heads of even width. `training.batch_tokens` is a
   multiple of `data.context`; `training.micro_batch_tokens`, where given, too, and it divides `training.batch_tokens`.
   `schedule.warmup` is at most `training.steps`.
+* **On resume.** `free` keys may have another value when a run continues from its checkpoint; `asks` ones only with
+  `--allow-config-change`; `fixed` ones never, since the model or the tokens would be others. `training.steps` is free
+  while the learning rate so far stays what it was (docs/training.md).
 * **Editors.** `configs/schema.json` is a JSON schema, which `polysketch config schema` prints. Editors with the YAML
   language server complete and check keys in a file with the line `# yaml-language-server: $schema=PATH`, where the path
   counts from the file; those in `configs/` have it.
@@ -189,17 +192,17 @@ std::string config_reference() {
     const std::string top = field.path.substr(0, field.path.find('.'));
     if (top != section) {
       page += fmt::format(
-          "\n## {}\n\n{}\n\n```yaml\n{}\n```\n\n| key | type | default | range | meaning |\n| --- "
-          "| --- "
-          "| --- | --- | --- |\n",
+          "\n## {}\n\n{}\n\n```yaml\n{}\n```\n\n| key | type | default | range | on resume | "
+          "meaning |\n"
+          "| --- | --- | --- | --- | --- | --- |\n",
           top, section_meaning(top), section_example(top));
       section = top;
     }
     const std::string value = field.text().empty() ? "" : "`" + field.text() + "`";
     const std::string type =
         field.unit.empty() ? field.type() : fmt::format("{} ({})", field.type(), field.unit);
-    page += fmt::format("| `{}` | {} | {} | {} | {} |\n", field.path, cell(type), cell(value),
-                        cell(field.range()), cell(field.meaning));
+    page += fmt::format("| `{}` | {} | {} | {} | {} | {} |\n", field.path, cell(type), cell(value),
+                        cell(field.range()), effect_name(field.effect), cell(field.meaning));
   }
   return page;
 }

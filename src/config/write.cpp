@@ -125,14 +125,22 @@ nlohmann::ordered_json changed_to_json(const ResolvedConfig& resolved) {
   return write_json(resolved.config, &resolved.changed);
 }
 
-std::vector<std::string> config_difference(const Config& a, const Config& b) {
+std::vector<ConfigChange> config_changes(const Config& a, const Config& b) {
   Config first = a, second = b;
   const auto left = list_fields(first), right = list_fields(second);
-  std::vector<std::string> lines;
+  std::vector<ConfigChange> changes;
   for (size_t i = 0; i < left.size(); ++i) {
-    if (left[i].text() != right[i].text())
-      lines.push_back(fmt::format("{}: {} -> {}", left[i].path, left[i].text(), right[i].text()));
+    const std::string before = left[i].text(), after = right[i].text();
+    if (before == after) continue;
+    changes.push_back(
+        {left[i].path, fmt::format("{}: {} -> {}", left[i].path, before, after), left[i].effect});
   }
+  return changes;
+}
+
+std::vector<std::string> config_difference(const Config& a, const Config& b) {
+  std::vector<std::string> lines;
+  for (ConfigChange& change : config_changes(a, b)) lines.push_back(std::move(change.text));
   return lines;
 }
 

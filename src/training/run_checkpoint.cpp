@@ -2,10 +2,6 @@
 #include "training/run_checkpoint.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-
-#include <algorithm>
-#include <array>
 
 #include "checkpoint/tensor_set.hpp"
 #include "config/load.hpp"
@@ -16,25 +12,6 @@
 #include "training/learning_rate.hpp"
 
 namespace polysketch {
-namespace {
-
-// Keys that may differ between a checkpoint and the command that continues it, since they change
-// neither the model nor the sequence of tokens nor an update. (What is done about bad records: the
-// tokens so far are the same either way, and who met one must be able to go on without it.)
-bool is_free(const std::string& difference) {
-  static constexpr std::array free_sections{
-      "run.name", "run.directory", "evaluation.", "checkpoint.", "logging.", "data.root",
-      "data.cache", "data.threads", "data.on_error", "data.max_bad_", "data.tokenizer.path",
-      "training.device", "training.threads", "training.micro_batch_tokens", "model.recompute",
-      // How several processes work together, but not in which order and type they add up.
-      "distributed.address", "distributed.timeout", "distributed.step_timeout",
-      "distributed.bucket_bytes", "distributed.shard_optimizer", "distributed.check_replicas",
-      "distributed.straggler", "distributed.bind_cpus"};
-  return std::any_of(free_sections.begin(), free_sections.end(),
-                     [&](const char* start) { return difference.starts_with(start); });
-}
-
-}  // namespace
 
 nlohmann::ordered_json pairs_to_json(
     const std::vector<std::pair<std::string, std::string>>& pairs) {
@@ -97,18 +74,20 @@ void restore_training_tensors(const CheckpointStore::Loaded& checkpoint, Paramet
 std::string check_configuration(const CheckpointStore::Loaded& checkpoint, const Config& config,
                                 bool allow_recipe) {
   const Config before = config_from_json(checkpoint.manifest.state.at("config"));
-  std::vector<std::string> changed = config_difference(before, config);
-  std::erase_if(changed, is_free);
+  std::vector<ConfigChange> changes = config_changes(before, config);
   const int64_t done = TrainState::from_json(checkpoint.manifest.state.at("train")).step;
-  if (steps_may_change(config.schedule, done, before.training.steps, config.training.steps))
-    std::erase_if(changed,
-                  [](const std::string& key) { return key.starts_with("training.steps:"); });
-  if (changed.empty()) return "";
-  const std::string text = fmt::format("{}", fmt::join(changed, "\n  "));
-  const bool model = std::any_of(changed.begin(), changed.end(), [](const std::string& key) {
-    return key.starts_with("model.") || key.starts_with("attention.") || key.starts_with("data.") ||
-           key.starts_with("training.batch_tokens");
+  const bool longer =
+      steps_may_change(config.schedule, done, before.training.steps, config.training.steps);
+  std::erase_if(changes, [&](const ConfigChange& change) {
+    return change.effect == Effect::free || (change.key == "training.steps" && longer);
   });
+  if (changes.empty()) return "";
+  std::string text;
+  bool model = false;
+  for (const ConfigChange& change : changes) {
+    text += (text.empty() ? "" : "\n  ") + change.text;
+    model = model || change.effect == Effect::model;
+  }
   if (allow_recipe && !model) return text;
   throw UserError(
       ExitCode::config,

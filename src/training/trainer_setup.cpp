@@ -28,15 +28,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Keys that may differ between the processes of a run: each machine has its own paths and devices.
-bool may_differ_between_processes(const std::string& key) {
-  static constexpr std::array own{"data.root",           "data.cache",      "data.threads",
-                                  "data.tokenizer.path", "training.device", "training.threads",
-                                  "distributed.address", "logging."};
-  return std::any_of(own.begin(), own.end(),
-                     [&](const char* start) { return key.starts_with(start); });
-}
-
 // Names and sizes of the files of the training split: what a process must not have otherwise than
 // the others. Not their content, which may take hours to read; the digest of the tokens of every
 // step goes into the checkpoint.
@@ -85,7 +76,7 @@ void Trainer::compare_configurations() {
       {"the program", sha256_file("/proc/self/exe")}};
   Config copy = config_;
   for (const Field& field : list_fields(copy)) {
-    if (!may_differ_between_processes(field.path)) facts.emplace_back(field.path, field.text());
+    if (!field.per_process) facts.emplace_back(field.path, field.text());
   }
   world_->require_alike(facts);
 }

@@ -265,5 +265,40 @@ TEST(Json, IsStrict) {
   EXPECT_THAT(refused("[]"), testing::HasSubstr("want an object"));
 }
 
+/// A new key is fixed on resume until somebody has thought about it here, too.
+TEST(Keys, WhatAChangeMeansToARunThatGoesOn) {
+  Config config;
+  std::vector<std::string> free, asks, own;
+  for (const auto& field : list_fields(config)) {
+    const std::string section = field.path.substr(0, field.path.find('.'));
+    const bool whole = section == "evaluation" || section == "checkpoint" || section == "logging" ||
+                       section == "optimizer" || section == "schedule";
+    if (whole) {
+      EXPECT_EQ(field.effect,
+                section == "optimizer" || section == "schedule" ? Effect::recipe : Effect::free)
+          << field.path;
+    } else if (field.effect != Effect::model) {
+      (field.effect == Effect::free ? free : asks).push_back(field.path);
+    }
+    if (field.per_process && section != "logging") own.push_back(field.path);
+    EXPECT_TRUE(!field.per_process || field.effect == Effect::free) << field.path;
+  }
+  EXPECT_THAT(free,
+              testing::ElementsAre("run.name", "run.directory", "model.recompute", "data.root",
+                                   "data.tokenizer.path", "data.cache", "data.on_error",
+                                   "data.max_bad_fraction", "data.max_bad_in_a_row", "data.threads",
+                                   "training.micro_batch_tokens", "training.device",
+                                   "training.threads", "distributed.address", "distributed.timeout",
+                                   "distributed.step_timeout", "distributed.bucket_bytes",
+                                   "distributed.shard_optimizer", "distributed.check_replicas",
+                                   "distributed.straggler", "distributed.bind_cpus"));
+  EXPECT_THAT(asks, testing::ElementsAre("run.seed", "training.steps", "training.precision",
+                                         "distributed.reduce", "distributed.shards",
+                                         "distributed.reduce_type"));
+  EXPECT_THAT(own,
+              testing::ElementsAre("data.root", "data.tokenizer.path", "data.cache", "data.threads",
+                                   "training.device", "training.threads", "distributed.address"));
+}
+
 }  // namespace
 }  // namespace polysketch
