@@ -36,6 +36,7 @@ std::string settings(const std::vector<RunHistory>& runs) {
                                   "model.heads",
                                   "model.hidden",
                                   "model.vocabulary",
+                                  "model.embedding_scale",
                                   "model.dropout",
                                   "attention.kind",
                                   "attention.degree",
