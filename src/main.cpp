@@ -109,6 +109,16 @@ int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, cha
   const CLI::App* where = innermost(&app);
   std::string text = first_line(error.what());
   if (text == "A subcommand is required") text = "no command is given";
+  // The library's own words for an option that is given too often or without its value.
+  constexpr std::string_view too_often = ": At Most 1 required but received ";
+  constexpr std::string_view nothing = ": 1 required ";
+  if (const size_t at = text.find(too_often); at != std::string::npos) {
+    text = fmt::format("{}: given {} times, want it once", text.substr(0, at),
+                       text.substr(at + too_often.size()));
+  } else if (const size_t before = text.find(nothing);
+             before != std::string::npos && text.ends_with(" missing")) {
+    text = text.substr(0, before) + ": needs a value";
+  }
   if (const std::string word = unexpected_word(app, argc, argv); !word.empty()) {
     const auto near = nearest(word.substr(0, word.find('=')), words_known_to(where));
     text = fmt::format("{} '{}'{}", kind_of_word(word, where), word,

@@ -66,6 +66,8 @@ std::optional<CheckpointStore::Loaded> CheckpointStore::newest_valid() const {
       return loaded;
     } catch (const NewerFormat&) {
       throw;
+    } catch (const NothingLeft&) {
+      throw;
     } catch (const UserError& error) {
       if (error.code() == ExitCode::distributed) throw;  // says nothing of the checkpoint
       defects.emplace_back(error.what());

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -101,6 +102,36 @@ std::optional<fs::path> RunFolder::place() const {
   })[0];
   if (!told.starts_with("at ")) return std::nullopt;
   return fs::path(told.substr(3));
+}
+
+void require_run_files(const fs::path& run_directory) {
+  struct stat status {};
+  const auto there = [&](const char* name) {
+    return ::stat((run_directory / name).c_str(), &status) == 0;
+  };
+  const auto refuse = [&](const char* name, const char* what) {
+    throw UserError(ExitCode::cannot_create,
+                    fmt::format("{}: is {}: choose another run.directory, or move it away",
+                                (run_directory / name).string(), what));
+  };
+  for (const char* name : {"config.yaml", "run.json", "metrics.jsonl", "log.txt", "samples.txt"}) {
+    if (!there(name)) continue;
+    if (S_ISFIFO(status.st_mode)) refuse(name, "a pipe, where a run writes a file");
+    if (S_ISDIR(status.st_mode)) refuse(name, "a folder, where a run writes a file");
+  }
+  if (there("checkpoints") && !S_ISDIR(status.st_mode))
+    refuse("checkpoints", "a file, where a run keeps its checkpoints");
+  if (there("checkpoints")) return;
+  if (there("run.json") && S_ISREG(status.st_mode)) {
+    const auto about = nlohmann::json::parse(
+        read_file(run_directory / "run.json", uint64_t{1} << 20), nullptr, false);
+    if (about.is_object() && about.contains("build") && about.contains("machine")) return;
+    refuse("run.json", "not of a run of this program");
+  }
+  for (const char* name : {"config.yaml", "metrics.jsonl", "log.txt"}) {
+    if (there(name) && S_ISREG(status.st_mode) && status.st_size > 0)
+      refuse(name, "there already, and no run has written it");
+  }
 }
 
 fs::path rescue_folder(const fs::path& run_directory) {

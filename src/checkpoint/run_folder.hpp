@@ -50,6 +50,11 @@ class RunFolder {
   int folder_ = -1;  // descriptor; rank 0
 };
 
+/// Refuses a folder in which a run would write over, or wait for, what is not a run's: somebody
+/// else's config.yaml, run.json, metrics.jsonl or log.txt; a pipe or a folder under the name of a
+/// file of a run. A folder with checkpoints is a run's. Throws UserError 73.
+void require_run_files(const std::filesystem::path& run_directory);
+
 /// A name beside the folder that nothing has yet: where the state of a run goes whose folder was
 /// removed.
 std::filesystem::path rescue_folder(const std::filesystem::path& run_directory);

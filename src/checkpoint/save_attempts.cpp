@@ -31,7 +31,7 @@ bool SaveAttempts::attempt(int64_t step, const std::function<void()>& save) {
         ExitCode::io,
         fmt::format(
             "step {}: the second save in a row has failed: {}; put that right, then start the same "
-            "command: it continues from the newest checkpoint",
+            "command",
             step, cause));
   }
   failed_before_ = true;

@@ -18,6 +18,7 @@
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 #include "support/hash.hpp"
+#include "support/system_error.hpp"
 
 namespace polysketch {
 namespace {
@@ -55,6 +56,8 @@ std::string trace_damage(const fs::path& path, const FileRecord& file) {
                            file.name, tensor.name);
       }
     }
+  } catch (const NothingLeft&) {
+    throw;
   } catch (const UserError& error) {
     return error.what();
   }
@@ -66,6 +69,8 @@ std::string content_defect(const fs::path& checkpoint, const FileRecord& file) {
   const fs::path path = checkpoint / file.name;
   try {
     if (sha256_file(path) == file.sha256) return {};
+  } catch (const NothingLeft&) {
+    throw;
   } catch (const UserError& error) {
     return error.what();
   }
@@ -85,6 +90,8 @@ std::string read_manifest_text(const fs::path& checkpoint) {
     refuse(checkpoint, "has no manifest.json, so it was never completed");
   try {
     return read_file(path, largest_manifest);
+  } catch (const NothingLeft&) {
+    throw;
   } catch (const UserError& unreadable) {
     refuse(checkpoint, unreadable.what());
   }

@@ -54,6 +54,14 @@ void print_place(bool json) {
   print(describe(place) + (place.note.empty() ? "" : "; " + place.note) + "\n");
 }
 
+/// Whether standard output is one document, which a '[rank] ' before each line would spoil.
+bool prints_a_document(const std::vector<std::string>& command) {
+  if (command.size() > 1 && command[0] == "config" && command[1] != "check") return true;
+  return std::any_of(command.begin(), command.end(), [](const std::string& word) {
+    return word == "--json" || word == "-" || word.ends_with("=-");
+  });
+}
+
 void run(Arguments& arguments) {
   if (arguments.where) return print_place(arguments.json);
   LaunchOptions& options = arguments.options;
@@ -64,8 +72,7 @@ void run(Arguments& arguments) {
                     "--nproc 2 -- train CONFIG");
   if (options.command.front() == "launch")
     throw UserError(ExitCode::usage, "launch: launches anything but itself");
-  options.document =
-      std::find(options.command.begin(), options.command.end(), "--json") != options.command.end();
+  options.document = prints_a_document(options.command);
   options.command.insert(options.command.begin(), this_program());
   set_exit_code(static_cast<ExitCode>(launch(options)));
 }
@@ -82,8 +89,9 @@ void add_launch(CLI::App& app) {
       "share of the processors (OMP_NUM_THREADS; one that is set already stays, and "
       "training.threads wins over both). Its output comes out "
       "line\n"
-      "by line behind '[rank] '; with --json in the command, standard output is the document of "
-      "rank "
+      "by line behind '[rank] '; with --json or --output - in the command, and for what config "
+      "prints, "
+      "standard output is the document of rank "
       "0 alone, as it is.\n\n"
       "  polysketch launch --nproc 8 -- train configs/pg19/small-8k-softmax.yaml\n"
       "  polysketch launch --nproc 8 --max-restarts 3 --log-dir runs/logs -- train "

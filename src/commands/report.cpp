@@ -63,8 +63,7 @@ void report(const Arguments& arguments) {
     warn_of_damage(runs.back(), "evaluations.jsonl", runs.back().damaged_evaluations);
   }
   for (RunHistory& run : runs) {
-    if (arguments.samples > 0) add_samples_to(run, arguments);
-    if (StopSignal::requested()) return set_exit_code(ExitCode::stopped);
+    if (arguments.samples > 0 && !StopSignal::requested()) add_samples_to(run, arguments);
   }
   tell_names_apart(runs);
   const std::string html = html_report(runs);
@@ -72,6 +71,10 @@ void report(const Arguments& arguments) {
   log_info(fmt::format("{}: {} of {}", page.place(),
                        format_bytes(static_cast<int64_t>(html.size())),
                        runs.size() == 1 ? "1 run" : fmt::format("{} runs", runs.size())));
+  if (!StopSignal::requested()) return;
+  log_info("stopped by " + signal_name(StopSignal::number()) +
+           ": the page has the samples that were whole by then");
+  set_exit_code(ExitCode::stopped);
 }
 
 }  // namespace

@@ -41,14 +41,41 @@ struct Corpus::State {
   std::shared_ptr<BadRecords> bad;
   std::array<std::once_flag, 3> described;  // by Split: what is missing and left out was told
   std::once_flag metadata_read;
-  std::map<std::string, Corpus::Book> books;  // by id
-  std::mutex hashes_mutex;
+  std::map<std::string, Corpus::Book> books;                   // by id
+  std::mutex hashes_mutex;                                     // of all that follows
   std::map<std::string, std::string> hashes, expected_hashes;  // by name of the file
+  std::map<std::string, uint64_t> counted_bytes;               // by name of the file
+  std::set<std::string> unreadable;                            // names of files
+
+  void note_unreadable(const std::string& name) {
+    const std::lock_guard lock(hashes_mutex);
+    unreadable.insert(name);
+  }
 
   std::string hash_of(const CorpusFile& file) const;
 };
 
 namespace {
+
+/// Notes the file when reading it fails.
+class WatchedReader final : public DocumentReader {
+ public:
+  WatchedReader(std::unique_ptr<DocumentReader> reader, std::function<void()> failed)
+      : reader_(std::move(reader)), failed_(std::move(failed)) {}
+  bool next(Document& document) override {
+    try {
+      return reader_->next(document);
+    } catch (const UserError&) {
+      failed_();
+      throw;
+    }
+  }
+  uint64_t records() const override { return reader_->records(); }
+
+ private:
+  std::unique_ptr<DocumentReader> reader_;
+  std::function<void()> failed_;
+};
 
 /// `…-00003-of-01024…` says how many there should be.
 void note_missing_shards(const std::vector<CorpusFile>& files, const std::string& corpus,
@@ -106,6 +133,11 @@ std::vector<CorpusFile> Corpus::files(Split split) const {
                                      fmt::join(lines, "; ")));
     }
   });
+  const std::lock_guard lock(state_->hashes_mutex);
+  for (CorpusFile& file : found.files) {
+    const auto counted = state_->counted_bytes.find(file.name);
+    if (counted != state_->counted_bytes.end()) file.bytes = counted->second;
+  }
   return std::move(found.files);
 }
 
@@ -174,6 +206,16 @@ std::vector<std::string> Corpus::left_out(Split split) const {
 }
 
 std::unique_ptr<DocumentReader> Corpus::read(const CorpusFile& file) const {
+  const auto failed = [state = state_, name = file.name] { state->note_unreadable(name); };
+  try {
+    return std::make_unique<WatchedReader>(open_documents(file), failed);
+  } catch (const UserError&) {
+    failed();
+    throw;
+  }
+}
+
+std::unique_ptr<DocumentReader> Corpus::open_documents(const CorpusFile& file) const {
   require_inside(file.name);
   const CorpusLayout* layout = nullptr;
   for (const auto& candidate : state_->description.layouts) {
@@ -244,6 +286,16 @@ std::map<std::string, std::string> Corpus::known_hashes() const {
 void Corpus::expect_hashes(std::map<std::string, std::string> beginnings) {
   const std::lock_guard lock(state_->hashes_mutex);
   state_->expected_hashes = std::move(beginnings);
+}
+
+std::set<std::string> Corpus::unreadable() const {
+  const std::lock_guard lock(state_->hashes_mutex);
+  return state_->unreadable;
+}
+
+void Corpus::count_as(std::map<std::string, uint64_t> bytes) {
+  const std::lock_guard lock(state_->hashes_mutex);
+  state_->counted_bytes = std::move(bytes);
 }
 
 std::string Corpus::State::hash_of(const CorpusFile& file) const {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -110,6 +111,12 @@ class Corpus {
   /// otherwise: a run must not go on with text that was rewritten under it.
   void expect_hashes(std::map<std::string, std::string> beginnings);
 
+  /// Names of the files whose reading has failed so far: what they hold may be mended.
+  std::set<std::string> unreadable() const;
+  /// files() gives these sizes, by name, from now on. The order of the training data goes by the
+  /// sizes that the files had when the run began, also where one was mended since.
+  void count_as(std::map<std::string, uint64_t> bytes);
+
   /// Text that identifies everything besides raw bytes and tokenizer that decides the tokens:
   /// format, fields, cleaning and its version.
   std::string processing_id() const;
@@ -130,6 +137,7 @@ class Corpus {
 
  private:
   [[noreturn]] void fail_without_files(Split split) const;
+  std::unique_ptr<DocumentReader> open_documents(const CorpusFile& file) const;
 
   struct State;
   std::shared_ptr<State> state_;

@@ -45,28 +45,67 @@ void add_part(std::string& text, const char* what, const std::vector<std::string
 CorpusIdentity CorpusIdentity::of(const Corpus& corpus, Split split) {
   CorpusIdentity identity;
   for (const CorpusFile& file : corpus.files(split))
-    identity.files[portable(file.name)] = {file.bytes, ""};
+    identity.files[portable(file.name)] = {file.bytes, "", false, file.bytes};
   return identity;
 }
 
 void CorpusIdentity::note(const std::map<std::string, std::string>& hashes) {
   for (const auto& [name, hash] : hashes) {
     const auto file = files.find(portable(name));
-    if (file != files.end()) file->second.hash = hash.substr(0, kHashDigits);
+    if (file == files.end()) continue;
+    file->second.hash = hash.substr(0, kHashDigits);
+    file->second.unreadable = false;
   }
+}
+
+bool CorpusIdentity::note_unreadable(const std::set<std::string>& names) {
+  bool news = false;
+  for (const std::string& name : names) {
+    const auto file = files.find(portable(name));
+    if (file == files.end() || file->second.unreadable) continue;
+    file->second.unreadable = news = true;
+  }
+  return news;
+}
+
+void CorpusIdentity::continue_from(const CorpusIdentity& before) {
+  for (const auto& [name, old] : before.files) {
+    const auto file = files.find(name);
+    if (file == files.end()) continue;
+    file->second.counted = old.counted;
+    file->second.unreadable = old.unreadable;
+    if (!old.unreadable) file->second.hash = old.hash;
+  }
+}
+
+std::map<std::string, uint64_t> CorpusIdentity::counted() const {
+  std::map<std::string, uint64_t> sizes;
+  for (const auto& [name, file] : files)
+    if (file.counted != file.bytes) sizes[name] = file.counted;
+  return sizes;
+}
+
+std::vector<std::string> CorpusIdentity::unreadable() const {
+  std::vector<std::string> names;
+  for (const auto& [name, file] : files)
+    if (file.unreadable) names.push_back(name);
+  return names;
 }
 
 std::map<std::string, std::string> CorpusIdentity::hashes() const {
   std::map<std::string, std::string> known;
   for (const auto& [name, file] : files)
-    if (!file.hash.empty()) known[name] = file.hash;
+    if (!file.hash.empty() && !file.unreadable) known[name] = file.hash;
   return known;
 }
 
 nlohmann::json CorpusIdentity::to_json() const {
   nlohmann::json lines = nlohmann::json::array();
-  for (const auto& [name, file] : files)
-    lines.push_back(fmt::format("{} {} {}", file.bytes, file.hash.empty() ? "-" : file.hash, name));
+  for (const auto& [name, file] : files) {
+    const std::string counted = file.counted == file.bytes ? "" : fmt::format("/{}", file.counted);
+    const std::string hash = file.unreadable ? "?" : file.hash.empty() ? "-" : file.hash;
+    lines.push_back(fmt::format("{}{} {} {}", file.bytes, counted, hash, name));
+  }
   return lines;
 }
 
@@ -79,11 +118,16 @@ CorpusIdentity CorpusIdentity::from_json(const nlohmann::json& json) {
       if (hash == std::string::npos || name == std::string::npos)
         throw std::invalid_argument("an entry has no name");
       File file;
-      const auto [end, error] = std::from_chars(text.data(), text.data() + hash, file.bytes);
-      if (error != std::errc{} || end != text.data() + hash)
+      const char* const sizes_end = text.data() + hash;
+      auto parsed = std::from_chars(text.data(), sizes_end, file.bytes);
+      file.counted = file.bytes;
+      if (parsed.ec == std::errc{} && parsed.ptr != sizes_end && *parsed.ptr == '/')
+        parsed = std::from_chars(parsed.ptr + 1, sizes_end, file.counted);
+      if (parsed.ec != std::errc{} || parsed.ptr != sizes_end)
         throw std::invalid_argument("an entry has no size");
       file.hash = text.substr(hash + 1, name - hash - 1);
-      if (file.hash == "-") file.hash.clear();
+      file.unreadable = file.hash == "?";
+      if (file.hash == "-" || file.unreadable) file.hash.clear();
       identity.files[text.substr(name + 1)] = std::move(file);
     }
   } catch (const std::exception& error) {
@@ -100,6 +144,8 @@ std::string CorpusIdentity::difference(const CorpusIdentity& now) const {
     const auto before = files.find(name);
     if (before == files.end()) {
       added.push_back(name);
+    } else if (before->second.unreadable) {
+      continue;
     } else if (before->second.bytes != file.bytes) {
       resized.push_back(
           fmt::format("{}: {} bytes, was {}", name, file.bytes, before->second.bytes));

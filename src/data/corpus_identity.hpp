@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,9 @@ struct CorpusIdentity {
   struct File {
     uint64_t bytes = 0;
     std::string hash;  ///< first 16 digits of the content's hash; empty: never read so far
+    /// Reading it has failed: people are told to mend it, so it may hold something else now.
+    bool unreadable = false;
+    uint64_t counted = 0;  ///< bytes when the run began: what the order of the data goes by
   };
   std::map<std::string, File> files;  ///< by name relative to data.root
 
@@ -25,15 +29,22 @@ struct CorpusIdentity {
   static CorpusIdentity of(const Corpus& corpus, Split split);
   /// Takes the hashes (or their beginnings) of those that are listed here.
   void note(const std::map<std::string, std::string>& hashes);
-  /// Those that are known.
+  /// Those that are known, but for files that were unreadable.
   std::map<std::string, std::string> hashes() const;
+  /// Files that cannot be read. True if one of them was not known as such.
+  bool note_unreadable(const std::set<std::string>& names);
+  /// For a run that goes on: what the list of its checkpoint knows of the same files.
+  void continue_from(const CorpusIdentity& before);
+  /// Sizes that the order goes by, of the files where they are not those of today.
+  std::map<std::string, uint64_t> counted() const;
+  std::vector<std::string> unreadable() const;  ///< names
 
   nlohmann::json to_json() const;
   /// Throws UserError 81 when the text of a checkpoint cannot be read.
   static CorpusIdentity from_json(const nlohmann::json& json);
 
   /// What another list has otherwise, for people: "1 new (x.txt), 2 gone (a.txt, b.txt)"; empty if
-  /// nothing. Content counts where both know it.
+  /// nothing. Content counts where both know it; files that were unreadable may have changed.
   std::string difference(const CorpusIdentity& now) const;
 };
 

@@ -27,12 +27,15 @@ constexpr auto kDrainTime = std::chrono::seconds(1);
 class RankLog {
  public:
   explicit RankLog(const std::filesystem::path& path) : path_(path) {
-    descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    // The opening of a pipe would wait until somebody reads it.
+    descriptor_ =
+        ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644);
     if (descriptor_ < 0) {
       throw UserError(
           exit_code_of(errno, ExitCode::cannot_create),
           fmt::format("--log-dir: cannot open {}: {}", path.string(), reason_of(errno)));
     }
+    ::fcntl(descriptor_, F_SETFL, O_WRONLY | O_APPEND);
   }
   ~RankLog() {
     if (descriptor_ >= 0) ::close(descriptor_);
@@ -99,9 +102,10 @@ void RankGroup::start(int64_t number, const std::vector<std::string>& command,
   auto rank = std::make_unique<Rank>(number, ChildProcess(command, variables));
   rank->log = std::move(log);
   if (rank->log) {
-    (void)rank->log->write(fmt::format("== attempt {}, process {}, {:%Y-%m-%d %H:%M:%S}\n",
-                                       attempt_, rank->process.id(),
-                                       fmt::localtime(std::time(nullptr))));
+    const std::string problem =
+        rank->log->write(fmt::format("== attempt {}, process {}, {:%Y-%m-%d %H:%M:%S}\n", attempt_,
+                                     rank->process.id(), fmt::localtime(std::time(nullptr))));
+    if (!problem.empty()) screen_.add_message(problem);
   }
   ranks_.push_back(std::move(rank));
 }

@@ -31,11 +31,17 @@ bool ends_within_a_line(const std::string& path) {
 
 AppendFile::AppendFile(std::string path, std::string consequence)
     : path_(std::move(path)), consequence_(std::move(consequence)) {
+  open();
+}
+
+void AppendFile::open() {
   std::error_code error;
   const auto folder = std::filesystem::path(path_).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail(reason_of(errno));
+  // The opening of a pipe would wait until somebody reads it.
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644);
+  if (fd_ < 0) return fail(reason_of(errno));
+  ::fcntl(fd_, F_SETFL, O_WRONLY | O_APPEND);
 }
 
 AppendFile::~AppendFile() {
@@ -74,6 +80,28 @@ void AppendFile::append_shared_line(std::string_view line) {
 void AppendFile::sync() {
   // EINVAL: a pipe or a device such as /dev/stdout, where nothing can be made durable.
   if (fd_ >= 0 && ::fdatasync(fd_) != 0 && errno != EINVAL) fail(reason_of(errno));
+}
+
+void AppendFile::stay_in(const std::string& folder) {
+  struct stat mine {
+  }, there{};
+  if (fd_ < 0 || ::fstat(fd_, &mine) != 0 || !S_ISREG(mine.st_mode)) return;
+  const std::string before = std::exchange(
+      path_, (std::filesystem::path(folder) / std::filesystem::path(path_).filename()).string());
+  const bool something = ::stat(path_.c_str(), &there) == 0;
+  if (something && mine.st_dev == there.st_dev && mine.st_ino == there.st_ino) return;
+  std::string content;
+  if (!something) {
+    std::ifstream file(fmt::format("/proc/self/fd/{}", fd_), std::ios::binary);
+    content.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  ::close(fd_);
+  open();
+  append(content);
+  if (path_ == before)
+    log_warning(fmt::format("{}: was {}", path_,
+                            something ? "replaced by another file: what comes is added to that one"
+                                      : "removed: it is written anew, with all that it held"));
 }
 
 void AppendFile::fail(const std::string& reason) {

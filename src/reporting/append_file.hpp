@@ -24,8 +24,13 @@ class AppendFile {
   void append_shared_line(std::string_view line);
   /// Makes what was appended durable.
   void sync();
+  /// Goes on in `folder`, under the same name. The folder may be the old one, renamed. Where the
+  /// file is not there (somebody removed it, or this is another folder) it is written with all that
+  /// it holds; the former is told in a warning.
+  void stay_in(const std::string& folder);
 
  private:
+  void open();
   void fail(const std::string& reason);
   std::string path_, consequence_;
   int fd_ = -1;

@@ -115,6 +115,7 @@ class JsonlSink : public MetricSink {
   }
 
   void flush() override { file_.sync(); }
+  void stay_in(const std::string& run_folder) override { file_.stay_in(run_folder); }
 
  private:
   AppendFile file_;

@@ -27,6 +27,9 @@ class MetricSink {
   virtual ~MetricSink() = default;
   virtual void record(const MetricRecord& record) = 0;
   virtual void flush() {}
+  /// Where the run folder is now. A file that was removed, or is not in that folder yet, is written
+  /// anew with all that it held.
+  virtual void stay_in(const std::string& /*run_folder*/) {}
 };
 
 /// `metrics.jsonl`, appended. On resume, rows of steps after `resume_step` (from a run that died

@@ -107,6 +107,9 @@ class TensorboardSink : public MetricSink {
   }
 
   void flush() override { file_.sync(); }
+  void stay_in(const std::string& run_folder) override {
+    file_.stay_in(run_folder + "/tensorboard");
+  }
 
  private:
   static void put_scalars(std::string& summary, const std::string& prefix,

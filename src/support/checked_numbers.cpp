@@ -39,8 +39,13 @@ std::string short_time(double seconds) {
 int64_t checked_count(std::string_view option, const std::string& text, int64_t least,
                       int64_t most) {
   const auto value = count_within(text, least, most);
-  if (!value)
-    refuse(option, text, fmt::format("a count, {} (10k, 1Mi, ...)", count_range(least, most)));
+  if (!value) {
+    const bool too_large = text.size() > 18 && text.find_first_not_of("0123456789") == text.npos;
+    refuse(option, text,
+           fmt::format(
+               "a count, {}{} (10k, 1Mi, ...)", count_range(least, most),
+               too_large && most == std::numeric_limits<int64_t>::max() ? ", below 2^63" : ""));
+  }
   return *value;
 }
 

@@ -265,6 +265,16 @@ std::string read_file(const fs::path& path, uint64_t limit) {
 void create_directories(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
+  if (error == std::errc::file_exists || error == std::errc::no_such_file_or_directory) {
+    for (fs::path at = path; !at.empty() && at != at.parent_path(); at = at.parent_path()) {
+      std::error_code ignored;
+      if (!fs::is_symlink(at, ignored) || fs::exists(at, ignored)) continue;
+      throw UserError(ExitCode::cannot_create,
+                      fmt::format("{}: a link to {}, which is not there: make that folder, or "
+                                  "remove the link",
+                                  at.string(), fs::read_symlink(at, ignored).string()));
+    }
+  }
   if (error) throw_system_error(path, "create the folder", error.value(), ExitCode::cannot_create);
   if (kind_of_file(path) != FileKind::folder)
     throw UserError(ExitCode::cannot_create,

@@ -53,14 +53,18 @@ ExitCode exit_code_of_reading(int error) {
 std::string reason_of(int error) {
   std::string text = std::strerror(error);
   if (error == EMFILE) text += ": raise the limit by ulimit -n";
+  if (error == ENXIO) text += ": a pipe that nobody reads, or no device";
   if (error == EFBIG) text += ": raise the limit by ulimit -f";
   return text;
 }
 
 void throw_system_error(const std::filesystem::path& path, std::string_view action, int error,
                         ExitCode otherwise) {
-  throw UserError(exit_code_of(error, otherwise),
-                  fmt::format("{}: cannot {}: {}", path.string(), action, reason_of(error)));
+  const ExitCode code = exit_code_of(error, otherwise);
+  const std::string text =
+      fmt::format("{}: cannot {}: {}", path.string(), action, reason_of(error));
+  if (error == EMFILE || error == ENFILE || error == ENOMEM) throw NothingLeft(code, text);
+  throw UserError(code, text);
 }
 
 ErrorReport report_of(const std::exception& error) {

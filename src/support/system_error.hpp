@@ -23,7 +23,14 @@ ExitCode exit_code_of_reading(int error);
 /// strerror, with the remedy where there is a usual one ("raise it by ulimit -n").
 std::string reason_of(int error);
 
-/// "PATH: cannot ACTION: reason".
+/// The machine, or what it allows this process, is used up (EMFILE, ENFILE, ENOMEM). Says nothing
+/// of the file that could not be opened then, so nobody may take the file for a damaged one.
+class NothingLeft : public UserError {
+ public:
+  using UserError::UserError;
+};
+
+/// "PATH: cannot ACTION: reason". NothingLeft where that is the reason, else UserError.
 [[noreturn]] void throw_system_error(const std::filesystem::path& path, std::string_view action,
                                      int error, ExitCode otherwise);
 

@@ -75,7 +75,19 @@ ByteOrderMark byte_order_mark(std::string_view text) {
 }
 
 std::string foreign_encoding(std::string_view text) {
+  using namespace std::string_view_literals;
   const ByteOrderMark mark = byte_order_mark(text);
+  if (text.starts_with("\x1F\x8B"sv))
+    return "compressed by gzip: give it a name that ends in .gz, or `gunzip` it";
+  if (text.starts_with("\x28\xB5\x2F\xFD"sv)) return "compressed by zstd: `unzstd` it";
+  if (text.starts_with("\xFD"
+                       "7zX"sv))
+    return "compressed by xz: `unxz` it";
+  // Latin letters in two bytes each.
+  if (mark.bytes == 0 && text.size() >= 4 && text[0] != 0 && text[1] == 0 && text[2] != 0 &&
+      text[3] == 0)
+    return "UTF-16 text by its zero bytes (little endian, no byte order mark), not UTF-8; "
+           "`iconv -f UTF-16LE -t UTF-8 OLD > NEW` converts it";
   if (mark.bytes == 0 || mark.family == "UTF-8") return "";
   return fmt::format(
       "{0} text ({1} endian, by its byte order mark), not UTF-8; `iconv -f {0} -t UTF-8 OLD > NEW` "

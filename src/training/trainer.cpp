@@ -2,6 +2,7 @@
 #include "training/trainer.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -177,7 +178,14 @@ void Trainer::save_before_the_end(const char* cause) {
   if (updating_ || !model_) return;
   record("error", {{"message", cause}});
   for (const auto& sink : sinks_) sink->flush();
-  if (saved_step_ == state_.step || state_.step == 0 || save_attempts_.failed_before()) return;
+  if (state_.step == 0) return;
+  // A file that could not be read may be mended: the checkpoint must know which one that was, also
+  // where one of this step is there already.
+  if (alone()) unreadable_files_ = corpus_->unreadable();
+  const bool news = training_files_.note_unreadable(unreadable_files_);
+  if (saved_step_ == state_.step && !news) return;
+  saved_step_ = -1;
+  if (save_attempts_.failed_before()) return save_beside();
   try {
     save();
     if (saved_step_ == state_.step && world_->leads())
@@ -185,6 +193,29 @@ void Trainer::save_before_the_end(const char* cause) {
   } catch (const std::exception& error) {
     log_warning(fmt::format("step {} could not be saved: {}", state_.step, error.what()));
   }
+}
+
+// The folder of the run takes no checkpoint; one beside it may.
+void Trainer::save_beside() {
+  const std::string before = run_folder_;
+  std::string cause;
+  try {
+    move_beside(before);
+    save_attempts_ = SaveAttempts(/*speaks=*/false);
+    save();
+    if (saved_step_ == state_.step) {
+      log_info(fmt::format("step {} is saved in {}: continue there with --set run.directory={}",
+                           state_.step, run_folder_, run_folder_));
+      return;
+    }
+  } catch (const std::exception& error) {
+    cause = fmt::format(": {}", error.what());
+  }
+  if (run_folder_ == before) return;
+  log_warning(
+      fmt::format("step {} could not be saved beside {} either{}", state_.step, before, cause));
+  std::error_code ignored;
+  fs::remove_all(run_folder_, ignored);
 }
 
 void Trainer::end_together(const std::exception_ptr& own) {
@@ -203,6 +234,16 @@ void Trainer::end_together(const std::exception_ptr& own) {
       all.begin());
   require(first < all.size(), "a step has failed and nobody says why");
   const std::string text = all[first].substr(all[first].find(' ') + 1);
+  // Every process knows of the files that it has read itself.
+  for (const std::string& names : world_->collectives().all_gather_text(
+           fmt::format("{}", fmt::join(corpus_->unreadable(), std::string(1, '\0'))),
+           "files that cannot be read")) {
+    for (size_t at = 0; at < names.size();) {
+      const size_t end = std::min(names.find('\0', at), names.size());
+      unreadable_files_.insert(names.substr(at, end - at));
+      at = end + 1;
+    }
+  }
   save_before_the_end(text.c_str());
   if (own) std::rethrow_exception(own);
   throw UserError(static_cast<ExitCode>(std::atoi(all[first].c_str())),
@@ -212,7 +253,7 @@ void Trainer::end_together(const std::exception_ptr& own) {
 void Trainer::check_folder() {
   since_folder_check_.restart();
   const auto place = folder_->place();
-  if (place && *place == fs::path(run_folder_)) return;
+  if (place && *place == fs::path(run_folder_)) return stay_in_folder();
   const std::string before = run_folder_;
   if (!place) save_elsewhere(before);
   run_folder_ = place->string();
@@ -221,9 +262,19 @@ void Trainer::check_folder() {
   if (world_->leads())
     log_warning(
         fmt::format("{}: the run folder was renamed: it is {} from here on", before, run_folder_));
+  stay_in_folder();
 }
 
-void Trainer::save_elsewhere(const std::string& before) {
+// Somebody may have removed a file of the run.
+void Trainer::stay_in_folder() {
+  for (const auto& sink : sinks_) sink->stay_in(run_folder_);
+  std::error_code error;
+  if (fs::exists(log_path(), error) || error) return;
+  attach_log_file(log_path());
+  log_warning(fmt::format("{}: was removed: it begins anew", log_path()));
+}
+
+void Trainer::move_beside(const std::string& before) {
   run_folder_ = exchange(peers(), [&] { return rescue_folder(before).string(); })[0];
   folder_ = std::make_unique<RunFolder>(run_folder_, peers());
   folder_->take();
@@ -232,7 +283,13 @@ void Trainer::save_elsewhere(const std::string& before) {
   world_->dump_into(run_folder_);
   config_.run.directory = run_folder_;
   if (world_->leads()) write_description(to_yaml(config_));
+  for (const auto& sink : sinks_) sink->stay_in(run_folder_);
+  attach_log_file(log_path());
   saved_step_ = -1;
+}
+
+void Trainer::save_elsewhere(const std::string& before) {
+  move_beside(before);
   save();
   throw UserError(
       ExitCode::cannot_create,

@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -74,6 +75,7 @@ class Trainer {
   void announce() const;
   std::string describe_data() const;
   void keep_folder(const ResolvedConfig& resolved);
+  std::string log_path() const;
   void write_description(const std::string& config_text) const;
 
   // The loop.
@@ -91,9 +93,12 @@ class Trainer {
   /// that of this process, if any.
   [[noreturn]] void end_together(const std::exception_ptr& own);
   void save_before_the_end(const char* cause);
+  void save_beside();
   /// Ends the run, saved elsewhere, if its folder was removed; follows one that was renamed.
   void check_folder();
   [[noreturn]] void save_elsewhere(const std::string& before);
+  void move_beside(const std::string& before);  ///< to a folder that is new
+  void stay_in_folder();
 
   bool alone() const { return world_->size() == 1; }
   bool canonical() const { return config_.distributed.reduce == Reduce::canonical; }
@@ -110,6 +115,7 @@ class Trainer {
   SaveAttempts save_attempts_;
   std::unique_ptr<Corpus> corpus_;
   CorpusIdentity training_files_;
+  std::set<std::string> unreadable_files_;  // names, of all processes
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<AdamW> optimizer_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a run begins and what it keeps: folder, model, checkpoint.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -94,6 +96,9 @@ void Trainer::set_up(const ResolvedConfig& resolved, const Options& options) {
   save_attempts_ = SaveAttempts(world_->leads());
   // The place in the data comes from the checkpoint's manifest, so that data is being prepared
   // while tensors are made.
+  together(peers(), [&] {
+    if (world_->leads()) require_run_files(run_folder_);
+  });
   const auto found = folder_->taken() ? checkpoints_->newest_valid() : std::nullopt;
   if (found) {
     state_ = TrainState::from_json(found->manifest.state.at("train"));
@@ -210,6 +215,18 @@ void Trainer::require_space() const {
                                 "choose another run.directory",
                                 run_folder_, format_bytes(one), format_bytes(available)));
   }
+  // The largest file of a checkpoint holds both moments, 8 of its 12 bytes a parameter, or a
+  // process's share of them.
+  struct rlimit largest {};
+  const int64_t file = one / 3 * 2 / world_->size();
+  if (::getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur < static_cast<rlim_t>(file)) {
+    throw UserError(
+        ExitCode::io,
+        fmt::format("{}: no file may be larger than {} here, but a checkpoint has one of {}: raise "
+                    "the limit by ulimit -f",
+                    run_folder_, format_bytes(static_cast<int64_t>(largest.rlim_cur)),
+                    format_bytes(file)));
+  }
   const bool best = config_.checkpoint.keep_best && config_.evaluation.every > 0;
   // the best and the newest, while that is being written
   const int64_t most = config_.checkpoint.keep_last + (best ? 2 : 1);
@@ -224,10 +241,9 @@ void Trainer::require_space() const {
 // Everything has been opened and the first batch is there: from here on the folder is this run's.
 void Trainer::keep_folder(const ResolvedConfig& resolved) {
   world_->dump_into(run_folder_);
-  attach_log_file(run_folder_ + (world_->leads() ? std::string("/log.txt")
-                                                 : fmt::format("/log-rank{}.txt", world_->rank())));
+  if (world_->leads()) write_description(to_yaml(resolved));
+  attach_log_file(log_path());
   if (world_->leads()) {
-    write_description(to_yaml(resolved));
     sinks_.push_back(make_jsonl_sink(run_folder_ + "/metrics.jsonl", state_.step));
     if (config_.logging.tensorboard)
       sinks_.push_back(make_tensorboard_sink(run_folder_ + "/tensorboard"));
@@ -243,11 +259,17 @@ void Trainer::keep_folder(const ResolvedConfig& resolved) {
   folder_->keep();
 }
 
+std::string Trainer::log_path() const {
+  return run_folder_ + (world_->leads() ? std::string("/log.txt")
+                                        : fmt::format("/log-rank{}.txt", world_->rank()));
+}
+
+// run.json comes first: it tells that the folder is a run's.
 void Trainer::write_description(const std::string& config_text) const {
-  write_file_durably(run_folder_ + "/config.yaml", config_text);
   const nlohmann::ordered_json about{{"build", pairs_to_json(build_info())},
                                      {"machine", pairs_to_json(machine_info())}};
   write_file_durably(run_folder_ + "/run.json", about.dump(2) + "\n");
+  write_file_durably(run_folder_ + "/config.yaml", config_text);
 }
 
 void Trainer::build_model() {
@@ -295,7 +317,11 @@ void Trainer::check_inputs(const CheckpointStore::Loaded& checkpoint, const Opti
                     config_.data.root, checkpoint.directory.string(), text));
   }
   corpus_->expect_hashes(before.hashes());
-  training_files_.note(before.hashes());
+  training_files_.continue_from(before);
+  corpus_->count_as(training_files_.counted());
+  if (const auto names = before.unreadable(); !names.empty() && world_->leads())
+    log_info(fmt::format("{}: could not be read before: the run goes on with what is there now",
+                         fmt::join(names, ", ")));
 }
 
 void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
@@ -318,6 +344,7 @@ void Trainer::restore(const CheckpointStore::Loaded& checkpoint) {
 void Trainer::save() {
   check_folder();
   training_files_.note(corpus_->known_hashes());
+  training_files_.note_unreadable(unreadable_files_);
   const Stopwatch watch;
   world_->be_patient(true);
   if (const auto measured = state_.evaluations.find("perplexity");

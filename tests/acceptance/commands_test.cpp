@@ -3,11 +3,14 @@
 // other and with the run.
 #include <gmock/gmock.h>
 
+#include <chrono>
 #include <cmath>
 #include <iterator>
 #include <numbers>
+#include <thread>
 
 #include "acceptance/workplace.hpp"
+#include "process_group.hpp"
 
 namespace polysketch::test {
 namespace {
@@ -534,11 +537,21 @@ TEST(Report, MakesSamples) {
   ASSERT_EQ(report({"--samples", "1"}).exit_code, 0);
   EXPECT_EQ(read_text(run / "samples.txt"), second) << "the same again";
 
+  fs::remove(page);
+  RunningProgram stopped({"report", run.string(), "--output", page.string(), "--samples", "1000"});
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+  stopped.signal(SIGTERM);
+  EXPECT_EQ(stopped.wait(), 75) << stopped.errors();
+  EXPECT_THAT(stopped.errors(), HasSubstr("the samples that were whole by then"));
+  EXPECT_TRUE(fs::exists(page));
+  const std::string third = read_text(run / "samples.txt");
+  EXPECT_THAT(third, testing::StartsWith(second));
+
   EXPECT_EQ(report({"--prompt", "x"}).exit_code, 64) << "--prompt is of --samples";
   EXPECT_EQ(report({"--samples", "0"}).exit_code, 64);
   const ProcessResult bad = report({"--samples", "1", "--prompt", "\xff"});
   EXPECT_EQ(bad.exit_code, 65) << bad.err;
-  EXPECT_EQ(read_text(run / "samples.txt"), second);
+  EXPECT_EQ(read_text(run / "samples.txt"), third);
 }
 
 }  // namespace

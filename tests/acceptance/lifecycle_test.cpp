@@ -3,6 +3,7 @@
 // first step, a start that is refused changes nothing, an error saves what was done first.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <map>
 
@@ -170,6 +171,100 @@ TEST_F(Lifecycle, AnErrorInTheDataSavesWhatWasDone) {
   EXPECT_EQ(static_cast<int64_t>(metric_rows(run(), "step").size()), steps + 3);
 }
 
+// What stands under the names of a run's files is either a run's, or nobody's to write over.
+TEST_F(Lifecycle, NothingOfOthersIsWrittenOver) {
+  fs::create_directories(run());
+  const auto refused = [&](const char* name, const char* says) {
+    const auto before = everything();
+    const auto result = train();
+    EXPECT_EQ(result.exit_code, 73) << result.err;
+    EXPECT_THAT(result.err, AllOf(HasSubstr((run() / name).string()), HasSubstr(says)));
+    EXPECT_TRUE(everything() == before);
+    fs::remove_all(run() / name);
+  };
+  for (const char* name : {"config.yaml", "metrics.jsonl", "log.txt"}) {
+    write_text(run() / name, "mine");
+    refused(name, "no run has written it");
+  }
+  write_text(run() / "run.json", "{\"mine\": 1}");
+  refused("run.json", "not of a run");
+  for (const char* name : {"config.yaml", "run.json", "metrics.jsonl", "log.txt", "samples.txt"}) {
+    ASSERT_EQ(::mkfifo((run() / name).c_str(), 0600), 0);
+    refused(name, "a pipe");
+    fs::create_directory(run() / name);
+    refused(name, "a folder");
+  }
+  write_text(run() / "checkpoints", "");
+  refused("checkpoints", "a file");
+  write_text(run() / "notes.md", "not in the way");
+  EXPECT_EQ(train().exit_code, 0);
+  EXPECT_EQ(train().exit_code, 0);  // its own files are not in the way
+}
+
+TEST_F(Lifecycle, FilesThatAreRemovedMeanwhileComeBack) {
+  RunningProgram program(
+      command({"training.steps=1M", "checkpoint.every=0", "evaluation.every=0"}));
+  ASSERT_TRUE(program.wait_for([&] { return metric_rows(run(), "step").size() > 5; }));
+  fs::remove(run() / "metrics.jsonl");
+  fs::remove(run() / "log.txt");
+  ASSERT_TRUE(program.wait_for(
+      [&] { return fs::exists(run() / "metrics.jsonl") && fs::exists(run() / "log.txt"); }));
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(), 75) << program.errors();
+  EXPECT_THAT(program.errors(), HasSubstr("metrics.jsonl: was removed"));
+  const auto rows = metric_rows(run(), "step");
+  EXPECT_EQ(rows.front().at("step"), 1);
+  EXPECT_EQ(checkpoint_steps(run()), std::vector<int64_t>{static_cast<int64_t>(rows.size())});
+}
+
+// A folder that takes no checkpoint must not cost the steps.
+TEST_F(Lifecycle, ARunWhoseFolderTakesNoCheckpointIsSavedBesideIt) {
+  RunningProgram program(
+      command({"training.steps=1M", "checkpoint.every=20", "evaluation.every=0"}));
+  ASSERT_TRUE(program.wait_for([&] { return !checkpoint_steps(run()).empty(); }));
+  fs::rename(run() / "checkpoints", folder_ / "taken");
+  write_text(run() / "checkpoints", "");
+  EXPECT_NE(program.wait(), 0);
+  const fs::path beside = run().string() + ".rescued";
+  EXPECT_THAT(program.errors(), HasSubstr("is saved in " + beside.string()));
+  const auto rows = metric_rows(beside, "step");
+  EXPECT_EQ(rows.front().at("step"), 1);
+  EXPECT_EQ(checkpoint_steps(beside), std::vector<int64_t>{static_cast<int64_t>(rows.size())});
+}
+
+// The message says "fix the file" and "the same command continues": so it must.
+TEST_F(Lifecycle, AMendedFileIsReadByTheSameCommand) {
+  const auto digest = [&] { return metric_rows(run(), "end").back().at("token_digest"); };
+  const Words settings{"checkpoint.every=0", "data.shuffle.enabled=false", "evaluation.every=0",
+                       "training.steps=120"};
+  write_text(text() / "train/zzz.txt", "abcd");
+  ASSERT_EQ(train(settings).exit_code, 0);
+  const auto whole = digest();
+  for (const std::string& mended : {std::string("abcd"), std::string(5000, 'a')}) {
+    fs::remove_all(run());
+    damage_training();
+    const auto broken = train(settings);
+    EXPECT_EQ(broken.exit_code, 65) << broken.err;
+    EXPECT_EQ(train(settings).exit_code, 65);  // as long as nobody mends it
+    write_text(text() / "train/zzz.txt", mended);
+    const auto result = train(settings);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("train/zzz.txt: could not be read before"));
+    if (mended.size() == 4) {
+      EXPECT_EQ(digest(), whole);
+    }
+    Words longer = settings;
+    longer.emplace_back("training.steps=125");
+    const auto again = train(longer, {"--allow-config-change"});
+    EXPECT_EQ(again.exit_code, 0) << again.err;
+  }
+  // What has been read since is compared again.
+  write_text(text() / "train/zzz.txt", "other");
+  Words longer = settings;
+  longer.emplace_back("training.steps=130");
+  EXPECT_EQ(train(longer, {"--allow-config-change"}).exit_code, 65);
+}
+
 TEST_F(Lifecycle, AnErrorInTheValidationSavesWhatWasDone) {
   // beyond what a start looks at
   std::string long_text(read_text(text() / "validation/four.txt"));
@@ -222,8 +317,10 @@ TEST_F(Lifecycle, ARemovedRunFolderDoesNotComeBack) {
   // Somebody starts another run of this name.
   RunningProgram second(command(endless));
   EXPECT_EQ(first.wait(), 73) << first.errors();
+  const fs::path beside = run().string() + ".rescued";
   EXPECT_THAT(first.errors(), AllOf(HasSubstr("the run folder was removed or replaced"),
-                                    HasSubstr(run().string() + ".rescued")));
+                                    HasSubstr(beside.string())));
+  EXPECT_EQ(metric_rows(beside, "step").front().at("step"), 1);  // all that it knew
   ASSERT_TRUE(second.wait_for([&] { return !checkpoint_steps(run()).empty(); }));
   second.signal(SIGTERM);
   EXPECT_EQ(second.wait(), 75) << second.errors();

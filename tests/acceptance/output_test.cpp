@@ -204,6 +204,9 @@ TEST(Json, IsTheSameThroughLaunch) {
             document_of({"config", "show", config, "--json"}));
   const Row scaling = document_of({"bench", "scaling", config, "--steps", "1", "--json"});
   EXPECT_EQ(scaling["rows"].size(), 4u);
+  for (const Words& words :
+       {Words{"config", "schema"}, Words{"report", trained(), "--output", "-"}})
+    EXPECT_EQ(polysketch(launched(words)).out, polysketch(words).out);
   // A failure prints none.
   const ProcessResult failed =
       polysketch(launched({"evaluate", "perplexity", "nothing", "--json"}));

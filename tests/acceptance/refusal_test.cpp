@@ -110,6 +110,9 @@ TEST(SystemErrors, AFolderForAFileAndTheReverse) {
   check({"data", "prepare", config, "--set", "data.cache=" + file}, 73, file);
   check(training(folder.path(), {"run.directory=" + file}), 73, file);
   check({"launch", "--log-dir", file, "--", "config", "check", config}, 73, file);
+  const std::string pipe = (folder / "rank-0.log").string();
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  check({"launch", "--log-dir", folder.path().string(), "--", "config", "check", config}, 73, pipe);
 }
 
 /// As the system counts them from the start of the program.
@@ -157,8 +160,13 @@ TEST(SystemErrors, ALimitOfTheSizeOfFiles) {
                  {"training.steps=5", "checkpoint.every=2", "evaluation.every=0"})}) {
     const ProcessResult result = limited("-f 8", words);  // of 512 bytes
     EXPECT_EQ(result.exit_code, 74) << words[0] << result.err;
-    EXPECT_THAT(error_of(result), HasSubstr("File too large"));
+    EXPECT_THAT(error_of(result), HasSubstr("raise the limit by ulimit -f"));
   }
+  // enough for the token cache, not for a checkpoint: known before the first step
+  const ProcessResult result = limited("-f 60", training(folder.path(), {"training.steps=5"}));
+  EXPECT_EQ(result.exit_code, 74) << result.err;
+  EXPECT_THAT(error_of(result), HasSubstr("raise the limit by ulimit -f"));
+  EXPECT_FALSE(fs::exists(folder / "run"));
   EXPECT_EQ(read_text(folder / "page.html"), "old");
   for (const auto& entry : fs::recursive_directory_iterator(folder.path()))
     EXPECT_THAT(entry.path().filename().string(), testing::Not(HasSubstr(".tmp-")));

@@ -41,6 +41,9 @@ TEST(CheckedNumbers, SayWhatTheyWant) {
             "--tokens: got '1e3.5', want a count, 1 to 100 (10k, 1Mi, ...)");
   EXPECT_EQ(refusal_of([] { checked_count("--tokens", "0", 1); }),
             "--tokens: got '0', want a count, at least 1 (10k, 1Mi, ...)");
+  EXPECT_EQ(refusal_of([] { checked_count("--seed", "18446744073709551615", 0); }),
+            "--seed: got '18446744073709551615', want a count, at least 0, below 2^63 (10k, 1Mi, "
+            "...)");
   EXPECT_EQ(refusal_of([] { checked_real("--top-p", "1.01", 0, 1); }),
             "--top-p: got '1.01', want a number, 0 to 1");
   EXPECT_EQ(refusal_of([] { checked_duration("--grace", "30", 0, 2 * 86400); }),

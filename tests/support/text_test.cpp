@@ -44,6 +44,9 @@ TEST(ByteOrderMark, IsNamedAndTakenOff) {
   EXPECT_EQ(without_byte_order_mark("\xff\xfe"), "\xff\xfe");
   EXPECT_EQ(foreign_encoding("\xef\xbb\xbftext"), "");
   EXPECT_EQ(foreign_encoding("text"), "");
+  EXPECT_EQ(foreign_encoding(std::string("t\0t", 3)), "");
+  EXPECT_EQ(foreign_encoding(std::string("t\0e\0", 4)).substr(0, 11), "UTF-16 text");
+  EXPECT_EQ(foreign_encoding("\x1f\x8b\x08").substr(0, 18), "compressed by gzip");
   const auto begins = [](const std::string& text, const std::string& wanted) {
     EXPECT_EQ(foreign_encoding(text).substr(0, wanted.size()), wanted);
   };
