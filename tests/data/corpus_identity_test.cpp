@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <set>
+
 #include "corpus_files.hpp"
 
 namespace polysketch::test {
@@ -68,6 +71,44 @@ TEST_F(Identity, AFileThatWasRewrittenIsFoundWhenItIsRead) {
   EXPECT_EQ(corpus.content_hash(files[0]).size(), 64u);
   expect_error(ExitCode::bad_data, {"train/b.txt", "not what it was", "--allow-data-change"},
                [&] { (void)corpus.content_hash(files[1]); });
+}
+
+TEST_F(Identity, AFileThatCouldNotBeReadMayBeMendedAndCountsAsBefore) {
+  write_text(root_ / "train/b.txt", std::string("second\0text", 11));
+  const auto read_it = [&](const Corpus& corpus) {
+    Document document;
+    const auto reader = corpus.read(corpus.files(Split::train)[1]);
+    while (reader->next(document)) {
+    }
+  };
+  const Corpus broken = Corpus::open(config_);
+  expect_error(ExitCode::bad_data, {"b.txt", "NUL"}, [&] { read_it(broken); });
+  EXPECT_EQ(broken.unreadable(), std::set<std::string>{"train/b.txt"});
+  auto before = noted();
+  EXPECT_TRUE(before.note_unreadable(broken.unreadable()));
+  EXPECT_FALSE(before.note_unreadable(broken.unreadable())) << "no news";
+  before = CorpusIdentity::from_json(before.to_json());
+  EXPECT_EQ(before.unreadable(), std::vector<std::string>{"train/b.txt"});
+  EXPECT_FALSE(before.hashes().contains("train/b.txt"));
+
+  write_text(root_ / "train/b.txt", "second text, mended");
+  auto after = noted();
+  EXPECT_EQ(before.difference(after), "");
+  Corpus corpus = Corpus::open(config_);
+  after.continue_from(before);
+  EXPECT_EQ(after.counted(), (std::map<std::string, uint64_t>{{"train/b.txt", 11}}));
+  corpus.count_as(after.counted());
+  EXPECT_EQ(corpus.files(Split::train)[1].bytes, 11u);
+  (void)corpus.content_hash(corpus.files(Split::train)[1]);
+  after.note(corpus.known_hashes());
+
+  // The next checkpoint knows it as it is now, and what it counts as.
+  after = CorpusIdentity::from_json(after.to_json());
+  EXPECT_TRUE(after.unreadable().empty());
+  EXPECT_EQ(after.counted(), (std::map<std::string, uint64_t>{{"train/b.txt", 11}}));
+  EXPECT_EQ(after.difference(noted()), "");
+  write_text(root_ / "train/b.txt", "second text, mangled");
+  EXPECT_THAT(after.difference(noted()), HasSubstr("train/b.txt: 20 bytes, was 19"));
 }
 
 TEST_F(Identity, NamesThatAreNotUtf8AreKept) {
