@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -183,6 +185,49 @@ TEST(CheckpointStore, FallsBackPastDamagedOnesAndLaterReplacesThem) {
   EXPECT_EQ(store.newest_valid()->step, 30);
   EXPECT_THAT(names_in(run / "checkpoints"),
               ElementsAre("step-00000020", "step-00000025", "step-00000030"));
+}
+
+// Neither are there too few descriptors for ever, nor may an older checkpoint be taken for it.
+TEST(CheckpointStore, TooFewDescriptorsSayNothingOfACheckpoint) {
+  const TemporaryFolder run;
+  CheckpointStore store(run.path(), keep(3));
+  // Large enough that two threads have their files open at once.
+  const std::vector<float> values(size_t{1} << 20, 0.5F);
+  for (const int64_t step : {1, 2}) {
+    CheckpointStore::Save save(store, step);
+    std::vector<FileRecord> files;
+    for (const char* name : {"model.safetensors", "optimizer.safetensors"})
+      files.push_back(write_safetensors(
+          save.directory() / name,
+          {{"all", DataType::f32, {static_cast<int64_t>(values.size())}, values.data()}}));
+    save.commit(std::move(files), {{"step", step}});
+  }
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = ::dup(STDERR_FILENO);  // the first free one
+  ASSERT_GE(next, 0);
+  ::close(next);
+  int refused = 0;
+  for (int free = 0; free <= 4; ++free) {
+    const rlimit limited{static_cast<rlim_t>(next + free), before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limited), 0);
+    std::optional<int64_t> step;
+    std::string said;
+    try {
+      step = store.newest_valid()->step;
+    } catch (const UserError& error) {
+      said = fmt::format("{} {}", static_cast<int>(error.code()), error.what());
+    }
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (step) {
+      EXPECT_EQ(*step, 2) << free;
+    } else {
+      ++refused;
+      EXPECT_THAT(said, testing::AllOf(testing::StartsWith("74 "), HasSubstr("ulimit -n"))) << free;
+    }
+  }
+  EXPECT_GT(refused, 0);
+  EXPECT_LT(refused, 5);
 }
 
 TEST(CheckpointStore, NamesTheDamagedTensor) {
