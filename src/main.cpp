@@ -14,8 +14,10 @@
 #include <string_view>
 #include <vector>
 
+#include "attention/ops/choice.hpp"
 #include "commands/commands.hpp"
 #include "data/file_store.hpp"
+#include "kernels/cpu/instruction_set.hpp"
 #include "support/build_info.hpp"
 #include "support/crash_report.hpp"
 #include "support/error.hpp"
@@ -57,6 +59,8 @@ std::string version_text() {
   std::string text = fmt::format("polysketch {} ({})", info[0].second, info[1].second);
   for (size_t i = 2; i < info.size(); ++i)
     text += fmt::format("\n  {} {}", info[i].first, info[i].second);
+  text += fmt::format("\n  operations on the CPU (kernels for {}): {}",
+                      name(kernels::instruction_set()), ops::operations_in_use(at::kCPU));
   return text;
 }
 

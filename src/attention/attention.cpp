@@ -7,7 +7,7 @@
 #include "attention/hedgehog.hpp"
 #include "attention/local_polynomial.hpp"
 #include "attention/performer.hpp"
-#include "attention/polynomial.hpp"
+#include "attention/polynomial_attention.hpp"
 #include "attention/polysketch.hpp"
 #include "attention/sliding_window.hpp"
 #include "attention/softmax.hpp"

@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "attention/arithmetic.hpp"
-#include "attention/kernel_cost.hpp"
+#include "attention/linear_cost.hpp"
 #include "attention/recomputed.hpp"
 #include "attention/recurrent.hpp"
 
@@ -32,16 +32,16 @@ at::Tensor feature_map(const at::Tensor& x, const at::Tensor& matrix) {
   return at::constant_pad_nd(features, {0, kTile - rest});
 }
 
-KernelAttention kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+LinearAttention kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const at::Tensor& matrix, int64_t block) {
-  KernelAttention call;
+  LinearAttention call;
   call.a = feature_map(q, matrix);
   call.b = feature_map(k, matrix);
   call.v = v;
   call.power = 1;
   call.block = std::min(block, kFeatureBlock);
-  call.one = 0;
-  call.floor = kFloor;
+  call.normaliser_offset = 0;
+  call.divisor_floor = kFloor;
   return call;
 }
 
@@ -64,35 +64,34 @@ HedgehogAttention::HedgehogAttention(const AttentionConfig& config, const Attent
 at::Tensor HedgehogAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                       const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
-  const at::Tensor starts = documents.defined() ? documents.starts() : at::Tensor();
-  const auto work = [starts, block = block_](const at::Tensor& qs, const at::Tensor& ks,
-                                             const at::Tensor& vs,
-                                             const std::vector<at::Tensor>& parameters) {
-    KernelAttention call = kernel(qs, ks, vs, parameters[0], block);
-    call.starts = starts;
-    return kernel_attention(call);
+  const auto work = [documents, block = block_](const at::Tensor& qs, const at::Tensor& ks,
+                                                const at::Tensor& vs,
+                                                const std::vector<at::Tensor>& parameters) {
+    LinearAttention call = kernel(qs, ks, vs, parameters[0], block);
+    call.documents = documents;
+    return linear_attention(call);
   };
   return recomputed_heads(work, q, k, v, {features_});
 }
 
 AttentionCost HedgehogAttention::cost(int64_t length) const {
-  KernelCost cost;
+  LinearCost cost;
   cost.width = cost.near_width = 2 * features_.size(0);
   cost.power = 1;
   cost.block = std::min(block_, kFeatureBlock);
   cost.feature_flops = 4.0 * static_cast<double>(length * features_.numel());
   cost.keep_features = false;
-  return kernel_attention_cost(cost, shape_, length);
+  return linear_attention_cost(cost, shape_, length);
 }
 
 std::unique_ptr<AttentionState> HedgehogAttention::initial_state() const {
-  return std::make_unique<KernelState>();
+  return std::make_unique<LinearState>();
 }
 
 at::Tensor HedgehogAttention::prefill(AttentionState& state, const at::Tensor& q,
                                       const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
-  return kernel_attention_next(dynamic_cast<KernelState&>(state),
+  return linear_attention_next(dynamic_cast<LinearState&>(state),
                                kernel(q, k, v, features_, block_));
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "attention/attention.hpp"
-#include "attention/kernel_attention.hpp"
+#include "attention/linear_attention.hpp"
 
 namespace polysketch {
 

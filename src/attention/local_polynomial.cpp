@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "attention/arithmetic.hpp"
-#include "attention/kernel_cost.hpp"
+#include "attention/linear_cost.hpp"
 #include "attention/recurrent.hpp"
 
 namespace polysketch {
@@ -17,9 +17,9 @@ LocalPolynomialAttention::LocalPolynomialAttention(const AttentionConfig& config
       shape_(shape),
       norm_(shape.head_width, parameters) {}
 
-KernelAttention LocalPolynomialAttention::call(const at::Tensor& q, const at::Tensor& k,
+LinearAttention LocalPolynomialAttention::call(const at::Tensor& q, const at::Tensor& k,
                                                const at::Tensor& v) const {
-  KernelAttention call;
+  LinearAttention call;
   call.q = norm_(q);
   call.k = norm_(k);
   call.v = v;
@@ -31,26 +31,26 @@ KernelAttention LocalPolynomialAttention::call(const at::Tensor& q, const at::Te
 at::Tensor LocalPolynomialAttention::forward(const at::Tensor& q, const at::Tensor& k,
                                              const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
-  KernelAttention call = this->call(q, k, v);
-  if (documents.defined()) call.starts = documents.starts();
-  return kernel_attention(call);
+  LinearAttention call = this->call(q, k, v);
+  call.documents = documents;
+  return linear_attention(call);
 }
 
 AttentionCost LocalPolynomialAttention::cost(int64_t length) const {
-  KernelCost kernel;
+  LinearCost kernel;
   kernel.near_width = shape_.head_width;
   kernel.block = block_;
-  return kernel_attention_cost(kernel, shape_, length);
+  return linear_attention_cost(kernel, shape_, length);
 }
 
 std::unique_ptr<AttentionState> LocalPolynomialAttention::initial_state() const {
-  return std::make_unique<KernelState>();
+  return std::make_unique<LinearState>();
 }
 
 at::Tensor LocalPolynomialAttention::prefill(AttentionState& state, const at::Tensor& q,
                                              const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
-  return kernel_attention_next(dynamic_cast<KernelState&>(state), call(q, k, v));
+  return linear_attention_next(dynamic_cast<LinearState&>(state), call(q, k, v));
 }
 
 WeightRows LocalPolynomialAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k,

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "attention/attention.hpp"
-#include "attention/kernel_attention.hpp"
+#include "attention/linear_attention.hpp"
 #include "attention/norm.hpp"
 
 namespace polysketch {
@@ -26,7 +26,7 @@ class LocalPolynomialAttention : public Attention {
                              const at::Tensor& positions) const override;
 
  private:
-  KernelAttention call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;
+  LinearAttention call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;
 
   int64_t degree_, block_;
   AttentionShape shape_;

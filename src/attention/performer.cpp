@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "attention/arithmetic.hpp"
-#include "attention/kernel_cost.hpp"
+#include "attention/linear_cost.hpp"
 #include "attention/performer_features.hpp"
 #include "attention/recomputed.hpp"
 #include "attention/recurrent.hpp"
@@ -42,13 +42,13 @@ at::Tensor key_maximum(const at::Tensor& largest, Stabiliser stabiliser,
   return at::stack(rows);
 }
 
-KernelAttention kernel(const at::Tensor& v, int64_t block) {
-  KernelAttention call;
+LinearAttention kernel(const at::Tensor& v, int64_t block) {
+  LinearAttention call;
   call.v = v;
   call.power = 1;
   call.block = std::min(block, kFeatureBlock);
-  call.one = 0;
-  call.floor = kEpsilon;
+  call.normaliser_offset = 0;
+  call.divisor_floor = kEpsilon;
   return call;
 }
 
@@ -116,26 +116,26 @@ at::Tensor PerformerAttention::forward(const at::Tensor& q, const at::Tensor& k,
   const auto work = [documents, block = block_, stabiliser = stabiliser_, projection = projection_](
                         const at::Tensor& qs, const at::Tensor& ks, const at::Tensor& vs,
                         const std::vector<at::Tensor>&) {
-    KernelAttention call = kernel(vs, block);
-    if (documents.defined()) call.starts = documents.starts();
+    LinearAttention call = kernel(vs, block);
+    call.documents = documents;
     call.a = query_features(qs, projection);
     const at::Tensor largest =
         key_maximum(largest_exponents(ks, projection), stabiliser, documents);
     call.b = exponential_features(ks, projection, largest, kEpsilon);
     if (stabiliser == Stabiliser::causal) call.log_scale = largest;
-    return kernel_attention(call);
+    return linear_attention(call);
   };
   return recomputed_heads(work, q, k, v, {});
 }
 
 AttentionCost PerformerAttention::cost(int64_t length) const {
-  KernelCost cost;
+  LinearCost cost;
   cost.width = cost.near_width = projection_.size(0);
   cost.power = 1;
   cost.block = std::min(block_, kFeatureBlock);
   cost.feature_flops = 4.0 * static_cast<double>(length * projection_.numel());
   cost.keep_features = false;
-  return kernel_attention_cost(cost, shape_, length);
+  return linear_attention_cost(cost, shape_, length);
 }
 
 Recurrence PerformerAttention::recurrence() const {
@@ -148,21 +148,21 @@ std::unique_ptr<AttentionState> PerformerAttention::initial_state() const {
                     "attention.stabiliser: paper looks at the whole sequence, so nothing can be "
                     "added to it: use attention.stabiliser=causal");
   }
-  return std::make_unique<KernelState>();
+  return std::make_unique<LinearState>();
 }
 
 at::Tensor PerformerAttention::prefill(AttentionState& state, const at::Tensor& q,
                                        const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
-  auto& seen = dynamic_cast<KernelState&>(state);
-  KernelAttention call = kernel(v, block_);
+  auto& seen = dynamic_cast<LinearState&>(state);
+  LinearAttention call = kernel(v, block_);
   call.a = query_features(q, projection_);
   at::Tensor largest = key_maximum(largest_exponents(k, projection_), stabiliser_, {});
   if (seen.largest.defined()) largest = at::maximum(largest, seen.largest);
   seen.largest = largest.narrow(2, largest.size(2) - 1, 1).clone();
   call.b = exponential_features(k, projection_, largest, kEpsilon);
   call.log_scale = largest;
-  return kernel_attention_next(seen, call);
+  return linear_attention_next(seen, call);
 }
 
 WeightRows PerformerAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k,

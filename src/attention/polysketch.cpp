@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "attention/arithmetic.hpp"
-#include "attention/kernel_cost.hpp"
+#include "attention/linear_cost.hpp"
 #include "attention/recurrent.hpp"
 
 namespace polysketch {
@@ -40,10 +40,10 @@ PolysketchAttention::SketchedRows PolysketchAttention::sketched_rows(int64_t len
   return {config_.block, length - config_.block, (length - 1) / config_.block * config_.block};
 }
 
-KernelAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor& k,
+LinearAttention PolysketchAttention::call(const at::Tensor& q, const at::Tensor& k,
                                           const at::Tensor& v, const SketchedRows& rows) const {
   const bool local = config_.local == LocalAttention::exact, random = norm_.has_value();
-  KernelAttention call;
+  LinearAttention call;
   call.v = v;
   call.local_degree = config_.degree;
   call.block = config_.block;
@@ -68,23 +68,23 @@ at::Tensor PolysketchAttention::forward(const at::Tensor& q, const at::Tensor& k
                                         const at::Tensor& v, const Documents& documents) {
   check_attention_inputs(q, k, v, shape_, documents);
   const int64_t length = q.size(2);
-  if (!documents.defined()) return kernel_attention(call(q, k, v, sketched_rows(length)));
+  if (!documents.defined()) return linear_attention(call(q, k, v, sketched_rows(length)));
   const SketchedRows all{0, length, length};
-  KernelAttention packed = call(q, k, v, length > config_.block ? all : sketched_rows(length));
-  packed.starts = documents.starts();
-  return kernel_attention(packed);
+  LinearAttention packed = call(q, k, v, length > config_.block ? all : sketched_rows(length));
+  packed.documents = documents;
+  return linear_attention(packed);
 }
 
 AttentionCost PolysketchAttention::cost(int64_t length) const {
   const bool local = config_.local == LocalAttention::exact;
-  KernelCost kernel;
+  LinearCost kernel;
   kernel.width = sketch_->size();
   kernel.power = 2;
   kernel.near_width = local ? shape_.head_width : sketch_->size();
   kernel.block = config_.block;
   const SketchedRows rows = sketched_rows(length);
   kernel.feature_flops = static_cast<double>(rows.queries + rows.keys) * sketch_->flops();
-  return kernel_attention_cost(kernel, shape_, length);
+  return linear_attention_cost(kernel, shape_, length);
 }
 
 std::vector<AttentionParameter> PolysketchAttention::parameters() {
@@ -108,13 +108,13 @@ std::vector<AttentionParameter> PolysketchAttention::constants() {
 }
 
 std::unique_ptr<AttentionState> PolysketchAttention::initial_state() const {
-  return std::make_unique<KernelState>();
+  return std::make_unique<LinearState>();
 }
 
 at::Tensor PolysketchAttention::prefill(AttentionState& state, const at::Tensor& q,
                                         const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
-  return kernel_attention_next(dynamic_cast<KernelState&>(state),
+  return linear_attention_next(dynamic_cast<LinearState&>(state),
                                call(q, k, v, {0, q.size(2), q.size(2)}));
 }
 

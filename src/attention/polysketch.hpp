@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "attention/attention.hpp"
-#include "attention/kernel_attention.hpp"
+#include "attention/linear_attention.hpp"
 #include "attention/norm.hpp"
 #include "attention/sketch.hpp"
 
@@ -44,8 +44,8 @@ class PolysketchAttention : public Attention {
   /// of the last one have no use for a sketch.
   SketchedRows sketched_rows(int64_t length) const;
 
-  /// What kernel_attention wants.
-  KernelAttention call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+  /// What linear_attention wants.
+  LinearAttention call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const SketchedRows& rows) const;
 
   AttentionConfig config_;

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "attention/arithmetic.hpp"
-#include "attention/causal_blocks.hpp"
+#include "attention/ops/chunk_states.hpp"
 
 namespace polysketch {
 namespace {
@@ -23,7 +23,7 @@ struct Piece {
 };
 
 /// Adds what the queries see inside the open block to sum [B·H, m, E + 1].
-void add_near(const KernelState& state, const KernelAttention& call, const Piece& piece,
+void add_near(const LinearState& state, const LinearAttention& call, const Piece& piece,
               at::Tensor& sum) {
   const int64_t m = piece.q.size(1), seen = piece.first + m;
   const at::Tensor keys =
@@ -39,16 +39,16 @@ void add_near(const KernelState& state, const KernelAttention& call, const Piece
   sum.add_(at::bmm(weights, values));
 }
 
-void add_far(const KernelState& state, const KernelAttention& call, const Piece& piece,
+void add_far(const LinearState& state, const LinearAttention& call, const Piece& piece,
              at::Tensor& sum) {
-  at::Tensor far = at::bmm(expand_features(piece.a, call.power), state.sums);
+  at::Tensor far = at::bmm(ops::expand_features(piece.a, call.power), state.sums);
   if (piece.log_scale.defined())
     far.mul_(state.sums_scale.sub(piece.log_scale.unsqueeze(2)).exp_());
   sum.add_(far);
 }
 
 /// The open block is full: its keys go into the sums.
-void close_block(KernelState& state, const KernelAttention& call) {
+void close_block(LinearState& state, const LinearAttention& call) {
   if (call.a.defined()) {
     at::Tensor values = heads_flat(state.v.rows());
     const at::Tensor b = heads_flat(state.b.rows());
@@ -64,7 +64,7 @@ void close_block(KernelState& state, const KernelAttention& call) {
     for (int64_t begin = 0; begin < b.size(1); begin += rows) {
       const int64_t n = std::min(rows, b.size(1) - begin);
       const at::Tensor added =
-          at::bmm(expand_features(b.narrow(1, begin, n), call.power).transpose(1, 2),
+          at::bmm(ops::expand_features(b.narrow(1, begin, n), call.power).transpose(1, 2),
                   values.narrow(1, begin, n));
       state.sums = state.sums.defined() ? state.sums.add_(added) : added;
     }
@@ -93,14 +93,14 @@ void GrowingRows::keep_last(int64_t count) {
   count_ = count;
 }
 
-int64_t KernelState::bytes() const {
+int64_t LinearState::bytes() const {
   int64_t all = b.bytes() + k.bytes() + v.bytes() + log_scale.bytes();
   for (const at::Tensor& x : {sums, sums_scale, largest})
     all += x.defined() ? static_cast<int64_t>(x.nbytes()) : 0;
   return all;
 }
 
-at::Tensor kernel_attention_next(KernelState& state, const KernelAttention& call) {
+at::Tensor linear_attention_next(LinearState& state, const LinearAttention& call) {
   const at::NoGradGuard no_grad;
   const auto type = wide_type(call.v);
   const int64_t batch = call.v.size(0), heads = call.v.size(1), length = call.v.size(2),
@@ -129,8 +129,8 @@ at::Tensor kernel_attention_next(KernelState& state, const KernelAttention& call
     at::Tensor sum = at::zeros({batch * heads, n, width + 1}, call.v.options().dtype(type));
     add_near(state, call, piece, sum);
     if (state.sums.defined()) add_far(state, call, piece, sum);
-    at::Tensor divisor = sum.narrow(2, width, 1) + call.one;
-    if (call.floor > 0) divisor = raised_divisor(divisor, call.floor);
+    at::Tensor divisor = sum.narrow(2, width, 1) + call.normaliser_offset;
+    if (call.divisor_floor > 0) divisor = raised_divisor(divisor, call.divisor_floor);
     const at::Tensor rows = inverse_or_zero(divisor) * sum.narrow(2, 0, width);
     output.narrow(2, begin, n).copy_(rows.view({batch, heads, n, width}));
     if (state.v.count() == call.block) close_block(state, call);

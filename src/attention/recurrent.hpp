@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "attention/attention.hpp"
-#include "attention/kernel_attention.hpp"
+#include "attention/linear_attention.hpp"
 
 namespace polysketch {
 
@@ -32,10 +32,10 @@ class KeyValueState : public AttentionState {
   int64_t bytes() const override { return keys.bytes() + values.bytes(); }
 };
 
-/// What kernel_attention remembers: per head the state Σ φ(b_j)[v_j, 1]ᵀ of the full blocks, and
+/// What linear_attention remembers: per head the state Σ φ(b_j)[v_j, 1]ᵀ of the full blocks, and
 /// the rows of the open one. Constant in the number of tokens unless the block is unbounded. fp32
 /// (fp64 for fp64 inputs).
-class KernelState : public AttentionState {
+class LinearState : public AttentionState {
  public:
   GrowingRows b, k, v, log_scale;  ///< of the open block
   at::Tensor sums;                 ///< [B·H, features, E + 1]; undefined: no block is full yet
@@ -44,8 +44,8 @@ class KernelState : public AttentionState {
   int64_t bytes() const override;
 };
 
-/// kernel_attention for the next n tokens: `call` holds their rows only, without document starts.
+/// linear_attention for the next n tokens: `call` holds their rows only, without document starts.
 /// Returns [B, H, n, E].
-at::Tensor kernel_attention_next(KernelState& state, const KernelAttention& call);
+at::Tensor linear_attention_next(LinearState& state, const LinearAttention& call);
 
 }  // namespace polysketch

@@ -90,6 +90,13 @@ int64_t peak_reserved_bytes(int32_t device) {
   return guarded<int64_t>(-1, [&] { return whole(statistics(device).reserved_bytes).peak; });
 }
 
+int64_t cached_bytes(int32_t device) {
+  return guarded<int64_t>(-1, [&] {
+    const auto now = statistics(device);
+    return whole(now.reserved_bytes).current - whole(now.allocated_bytes).current;
+  });
+}
+
 bool reset_peak(int32_t device) {
   return guarded(false, [&] {
     c10::cuda::CUDACachingAllocator::resetPeakStats(static_cast<c10::DeviceIndex>(device));
@@ -145,11 +152,11 @@ int32_t nccl_version() {
 
 const char* last_error() { return error_text.c_str(); }
 
-constexpr CudaModule kModule = {CudaModule::kVersion, device_count,        device_name,
-                                multiprocessors,      compute_capability,  allocated_bytes,
-                                peak_allocated_bytes, peak_reserved_bytes, reset_peak,
-                                free_total_bytes,     synchronize,         cross_entropy,
-                                create_nccl,          nccl_version,        last_error};
+constexpr CudaModule kModule = {
+    CudaModule::kVersion, device_count,    device_name,          multiprocessors,
+    compute_capability,   allocated_bytes, peak_allocated_bytes, peak_reserved_bytes,
+    cached_bytes,         reset_peak,      free_total_bytes,     synchronize,
+    cross_entropy,        create_nccl,     nccl_version,         last_error};
 
 }  // namespace
 }  // namespace polysketch

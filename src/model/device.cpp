@@ -4,15 +4,12 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/detail/CUDAHooksInterface.h>
-#include <c10/core/CachingDeviceAllocator.h>
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <malloc.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -25,28 +22,13 @@
 #include "model/contention.hpp"
 #include "model/cpu_peak.hpp"
 #include "support/build_info.hpp"
+#include "support/cuda_module.hpp"
 #include "support/error.hpp"
+#include "support/log.hpp"
 #include "support/units.hpp"
 
 namespace polysketch {
 namespace {
-
-// LibTorch's CUDA half registers itself with the CPU half when it is loaded. Nothing of ours is
-// linked to it, so a run on the CPU starts without it. Returns what went wrong, or an empty text.
-std::string load_cuda() {
-  static const std::string problem = []() -> std::string {
-    const auto exists = [](const char* path) { return ::access(path, F_OK) == 0; };
-    if (!exists("/proc/driver/nvidia/version") && !exists("/dev/nvidiactl") && !exists("/dev/dxg"))
-      return "there is no NVIDIA driver";
-    if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) return dlerror();
-    if (!at::globalContext().hasCUDA())
-      return "LibTorch's CUDA library is loaded but finds no device";
-    return "";
-  }();
-  return problem;
-}
-
-int64_t device_count() { return at::detail::getCUDAHooks().deviceCount(); }
 
 void set_up_cpu(int64_t threads) {
   // Large temporaries come and go with every layer: keep their memory instead of giving it back to
@@ -60,18 +42,11 @@ void set_up_cpu(int64_t threads) {
   watch_contention();
 }
 
-std::string first_gpu_model() {
-  std::error_code error;
-  std::filesystem::directory_iterator gpu("/proc/driver/nvidia/gpus", error);
-  for (const std::filesystem::directory_iterator end; !error && gpu != end; gpu.increment(error)) {
-    std::ifstream file(gpu->path() / "information");
-    for (std::string line; std::getline(file, line);) {
-      if (!line.starts_with("Model:")) continue;
-      const size_t start = line.find_first_not_of(" \t", 6);
-      return start == std::string::npos ? "" : line.substr(start);
-    }
-  }
-  return "";
+/// Of a device that open_device() has opened.
+const CudaModule& gpu() {
+  const CudaModule* module = cuda_module();
+  require(module != nullptr, "a GPU is used that was not opened");
+  return *module;
 }
 
 }  // namespace
@@ -79,9 +54,14 @@ std::string first_gpu_model() {
 at::Device open_device(const std::string& specification, int64_t threads) {
   set_up_cpu(threads);
   if (specification == "cpu") return at::kCPU;
-  const std::string problem = load_cuda();
   if (specification == "auto") {
-    if (!problem.empty() || device_count() == 0) return at::kCPU;
+    if (cuda_device_count() == 0) return at::kCPU;
+    try {
+      load_cuda_module();
+    } catch (const UserError& error) {
+      log_warning(fmt::format("training.device: auto takes the CPU: {}", error.what()));
+      return at::kCPU;
+    }
     return open_device("cuda:0", threads);  // with the settings of products below
   }
   std::optional<int64_t> index = 0;
@@ -96,8 +76,12 @@ at::Device open_device(const std::string& specification, int64_t threads) {
   } else if (specification != "cuda") {
     fail("want cpu, cuda, cuda:N or auto");
   }
-  if (!problem.empty()) fail(problem);
-  if (*index >= device_count()) fail(fmt::format("there are {} devices", device_count()));
+  if (cuda_device_count() == 0) fail("there is no NVIDIA driver, or it shows no GPU");
+  // Its kernels and what it knows of the GPU; brings LibTorch's CUDA half with it. A run on the CPU
+  // starts without both.
+  const CudaModule& module = load_cuda_module();
+  if (*index >= module.device_count())
+    fail(fmt::format("there are {} devices", module.device_count()));
   at::globalContext().setAllowTF32CuBLAS(false);
   at::globalContext().setAllowBF16ReductionCuBLAS(false);
   // the allocator knows no device before, and refuses to be asked about one
@@ -106,25 +90,19 @@ at::Device open_device(const std::string& specification, int64_t threads) {
 }
 
 int64_t peak_memory_bytes(const at::Device& device) {
-  if (device.is_cuda()) {
-    const auto stats = c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(device.index());
-    return stats.reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
-        .peak;
-  }
+  if (device.is_cuda()) return gpu().peak_reserved_bytes(device.index());
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
 int64_t available_memory_bytes(const at::Device& device) {
-  if (device.is_cuda()) {
-    auto* allocator = c10::getDeviceAllocator(at::kCUDA);
-    const auto stats = allocator->getDeviceStats(device.index());
-    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    const int64_t cached = stats.reserved_bytes[all].current - stats.allocated_bytes[all].current;
-    return static_cast<int64_t>(allocator->getMemoryInfo(device.index()).first) + cached;
-  }
-  return available_host_bytes();
+  if (!device.is_cuda()) return available_host_bytes();
+  int64_t free = 0, total = 0;
+  if (!gpu().free_total_bytes(device.index(), &free, &total))
+    throw UserError(ExitCode::resources,
+                    fmt::format("the memory of the GPU is not known: {}", gpu().last_error()));
+  return free + gpu().cached_bytes(device.index());
 }
 
 int64_t available_host_bytes(const std::filesystem::path& root) {
@@ -156,13 +134,14 @@ double peak_flops(const at::Device& device, at::ScalarType compute) {
 }
 
 void synchronize(const at::Device& device) {
-  if (device.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device.index());
+  if (device.is_cuda() && !gpu().synchronize(device.index()))
+    throw UserError(ExitCode::hardware, fmt::format("the GPU has failed: {}", gpu().last_error()));
 }
 
 std::string device_name(const at::Device& device) {
   if (device.is_cuda()) {
-    const std::string model = first_gpu_model();
-    return model.empty() ? "GPU" : model;
+    std::array<char, 256> name{};
+    return gpu().device_name(device.index(), name.data(), name.size()) ? name.data() : "GPU";
   }
   std::string cpu = "CPU";
   for (const auto& [name, value] : machine_info()) {

@@ -3,10 +3,11 @@
 
 #include <ATen/Parallel.h>
 
-#include <atomic>
 #include <cmath>
 
+#include "attention/ops/choice.hpp"
 #include "kernels/cpu/row_kernels.hpp"
+#include "model/ops/row_work.hpp"
 #include "support/error.hpp"
 #include "support/philox.hpp"
 
@@ -15,54 +16,12 @@ namespace {
 
 namespace k = polysketch::kernels;
 
-std::atomic<int> generic_depth{0};
+// Norm, rotation, GLU, embedding and sums: the CPU kernels that work on rows, or LibTorch.
+const Operation row_operations{"rows",
+                     {{"cpu", [](const at::Device& device) { return device.is_cpu(); }, true},
+                      {"aten", any_device, true}}};
 
-bool use_kernels(const at::Tensor& tensor) { return tensor.is_cpu() && generic_depth == 0; }
-
-template <class T>
-T* pointer(const at::Tensor& tensor) {
-  require(tensor.is_contiguous(), "a kernel was given a tensor that is not contiguous");
-  return static_cast<T*>(tensor.data_ptr());
-}
-
-// Calls f.template operator()<S, A>() with the residual type S and the activation type A of the
-// kernels.
-template <class F>
-void with_types(at::ScalarType wide, at::ScalarType compute, F&& f) {
-  if (wide == at::kDouble) {
-    require(compute == at::kDouble, "fp64 sums need fp64 products");
-    f.template operator()<double, double>();
-  } else if (compute == at::kBFloat16) {
-    f.template operator()<float, k::bf16>();
-  } else {
-    require(compute == at::kFloat && wide == at::kFloat, "unsupported pair of types");
-    f.template operator()<float, float>();
-  }
-}
-template <class F>
-void with_type(at::ScalarType compute, F&& f) {
-  with_types(compute == at::kDouble ? at::kDouble : at::kFloat, compute,
-             [&]<class S, class A>() { f.template operator()<A>(); });
-}
-
-// Sums over rows are kept apart for each of a fixed number of pieces and then added in order, so
-// that they do not depend on the number of threads.
-constexpr int64_t kPieces = 16;
-
-int64_t pieces_for(int64_t rows) {
-  return std::max<int64_t>(1, std::min<int64_t>(kPieces, rows / 32));
-}
-
-template <class F>
-void in_pieces(int64_t rows, int64_t pieces, F&& f) {
-  at::parallel_for(0, pieces, 1, [&](int64_t first, int64_t last) {
-    for (int64_t piece = first; piece < last; ++piece)
-      f(piece, rows * piece / pieces, rows * (piece + 1) / pieces);
-  });
-}
-
-// Rows a thread takes at least, so that a piece of work is worth waking a thread for.
-int64_t grain(int64_t width) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(width, 1)); }
+bool use_kernels(const at::Tensor& tensor) { return tensor.is_cpu() && row_operations.permits("cpu"); }
 
 // With delta and sum: normalises x + delta and leaves that in sum.
 Normalized norm_with_kernels(const at::Tensor& x, const at::Tensor* delta, const at::Tensor* sum,
@@ -92,10 +51,6 @@ Normalized norm_with_kernels(const at::Tensor& x, const at::Tensor* delta, const
 }
 
 }  // namespace
-
-ForceGeneric::ForceGeneric() { ++generic_depth; }
-ForceGeneric::~ForceGeneric() { --generic_depth; }
-bool ForceGeneric::active() { return generic_depth > 0; }
 
 Normalized layer_norm(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& bias,
                       at::ScalarType compute) {
@@ -327,52 +282,6 @@ void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_em
                        [&](int64_t begin, int64_t end) { k::embedding_backward(a, begin, end); });
     }
   });
-}
-
-at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& targets,
-                         double scale, at::Tensor* d_bias) {
-  const int64_t rows = logits.size(0), vocabulary = logits.size(1);
-  at::Tensor loss = at::empty({rows}, bias.options());
-  if (!use_kernels(logits)) {
-    at::Tensor wide = logits.to(bias.scalar_type()).add_(bias);
-    at::Tensor log_probability = at::log_softmax(wide, 1);
-    at::Tensor scored = targets.ge(0), safe = targets.clamp_min(0).unsqueeze(1);
-    loss.copy_(at::where(scored, -log_probability.gather(1, safe).squeeze(1),
-                         at::zeros({}, loss.options())));
-    if (d_bias != nullptr) {
-      at::Tensor gradient = log_probability.exp_();
-      gradient.scatter_add_(1, safe, at::full_like(safe, -1, gradient.options()));
-      gradient.mul_(scored.to(gradient.scalar_type()).mul_(scale).unsqueeze(1));
-      d_bias->add_(gradient.sum(0));
-      logits.copy_(gradient);
-    }
-    return loss;
-  }
-  with_type(logits.scalar_type(), [&]<class A>() {
-    using R = k::Real<A>;
-    k::CrossEntropy<A> a{};
-    a.logits = pointer<A>(logits);
-    a.row_stride = vocabulary;
-    a.bias = pointer<R>(bias);
-    a.targets = pointer<int64_t>(targets);
-    a.loss = pointer<R>(loss);
-    a.scale = static_cast<R>(scale);
-    a.vocabulary = vocabulary;
-    if (d_bias == nullptr) {
-      at::parallel_for(0, rows, 1,
-                       [&](int64_t begin, int64_t end) { k::cross_entropy_loss(a, begin, end); });
-      return;
-    }
-    const int64_t pieces = pieces_for(rows);
-    at::Tensor sums = at::zeros({pieces, vocabulary}, bias.options());
-    in_pieces(rows, pieces, [&](int64_t piece, int64_t begin, int64_t end) {
-      k::CrossEntropy<A> mine = a;
-      mine.dbias = pointer<R>(sums) + piece * vocabulary;
-      k::cross_entropy(mine, begin, end);
-    });
-    d_bias->add_(sums.sum(0));
-  });
-  return loss;
 }
 
 void accumulate(at::Tensor accumulator, const at::Tensor& value) {

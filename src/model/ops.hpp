@@ -10,18 +10,10 @@
 namespace polysketch::ops {
 
 // The arithmetic of the model between its matrix products, forward and backward written out. Each
-// function has two implementations with one contract: fused kernels on the CPU (src/kernels), and
-// LibTorch operations for other devices (`generic`, also the reference that tests hold the kernels
-// to). "wide" is the type of sums, norms and the residual stream: fp32, or fp64 in tests; "compute"
-// is the type of the matrix products: bf16, fp32 or fp64. N = B·T rows.
-
-/// Uses the LibTorch implementation on the CPU as well while it lives. For tests.
-class ForceGeneric {
- public:
-  ForceGeneric();
-  ~ForceGeneric();
-  static bool active();
-};
+// function has two implementations with one contract: fused kernels on the CPU (src/kernels/cpu),
+// and LibTorch operations for other devices, also the reference that tests hold the kernels to
+// (POLYSKETCH_OPS=rows:aten). "wide" is the type of sums, norms and the residual stream: fp32, or
+// fp64 in tests; "compute" is the type of the matrix products: bf16, fp32 or fp64. N = B·T rows.
 
 constexpr double kLayerNormEpsilon = 1e-5;
 
@@ -82,13 +74,6 @@ at::Tensor embed(const at::Tensor& embedding, const at::Tensor& ids, const at::T
 /// does not depend on threads.
 void embed_backward(const at::Tensor& dx, const at::Tensor& ids, at::Tensor d_embedding,
                     double scale);
-
-/// Cross-entropy of rows: logits [R, V] compute (without bias), bias [V] wide, targets [R] int64
-/// (-1: not scored). Returns the loss of each row [R] wide, 0 where not scored. With d_bias, logits
-/// become the gradient (softmax − one-hot) · scale, zero rows where not scored, and d_bias [V] wide
-/// += its column sums.
-at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& targets,
-                         double scale, at::Tensor* d_bias);
 
 /// accumulator wide += value (compute or wide), same shape, both contiguous.
 void accumulate(at::Tensor accumulator, const at::Tensor& value);

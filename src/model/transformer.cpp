@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/transformer.hpp"
+#include "model/ops/cross_entropy.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -266,8 +267,8 @@ at::Tensor Transformer::head_backward(const at::Tensor& normalized, const ModelI
     const int64_t count = std::min(kHeadRows, rows - begin);
     at::Tensor chunk = normalized.narrow(0, begin, count);
     at::Tensor logits = dense(chunk, weight);  // [R, V]
-    total += ops::cross_entropy(logits, parameters_.master(logit_bias_),
-                                targets.narrow(0, begin, count), scale, &d_bias)
+    total += ops::cross_entropy({logits, parameters_.master(logit_bias_),
+                                 targets.narrow(0, begin, count), scale, d_bias})
                  .sum();
     d_normalized.narrow(0, begin, count).copy_(dense_backward(logits, weight));
     add_weight_gradient(embedding_, logits, chunk);
@@ -340,8 +341,8 @@ at::Tensor Transformer::losses(const ModelInput& input) {
   for (int64_t begin = 0; begin < normalized.size(0); begin += kHeadRows) {
     const int64_t count = std::min(kHeadRows, normalized.size(0) - begin);
     at::Tensor logits = dense(normalized.narrow(0, begin, count), parameters_.compute(embedding_));
-    chunks.push_back(ops::cross_entropy(logits, parameters_.master(logit_bias_),
-                                        targets.narrow(0, begin, count), 0, nullptr));
+    chunks.push_back(ops::cross_entropy({logits, parameters_.master(logit_bias_),
+                                         targets.narrow(0, begin, count), 0, at::Tensor()}));
   }
   return at::cat(chunks).view(input.ids.sizes());
 }

@@ -40,6 +40,8 @@ struct CudaModule {
   int64_t (*peak_allocated_bytes)(int32_t device);  ///< the most so far or since reset_peak
   int64_t (*peak_reserved_bytes)(
       int32_t device);  ///< likewise, with what the allocator keeps for later
+  /// What LibTorch's allocator holds and has not given out.
+  int64_t (*cached_bytes)(int32_t device);
   bool (*reset_peak)(int32_t device);
   bool (*free_total_bytes)(int32_t device, int64_t* free, int64_t* total);
   bool (*synchronize)(int32_t device);
@@ -53,7 +55,7 @@ struct CudaModule {
   int32_t (*nccl_version)();
   const char* (*last_error)();  ///< of this thread's last failed call; valid until the next
 
-  static constexpr int32_t kVersion = 2;
+  static constexpr int32_t kVersion = 3;
 };
 
 /// GPUs that the driver shows. Asks the driver alone: fast, and 0 without a driver.

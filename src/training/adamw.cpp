@@ -8,15 +8,20 @@
 #include <cmath>
 #include <string>
 
+#include "attention/ops/choice.hpp"
 #include "kernels/cpu/row_kernels.hpp"
-#include "model/ops.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {
 namespace {
 
+const ops::Operation operation{
+    "adamw",
+    {{"cpu", [](const at::Device& device) { return device.is_cpu(); }, true},
+     {"aten", ops::any_device, true}}};
+
 bool has_kernels(const at::Tensor& flat) {
-  return flat.is_cpu() && flat.scalar_type() == at::kFloat && !ops::ForceGeneric::active();
+  return flat.is_cpu() && flat.scalar_type() == at::kFloat && operation.permits("cpu");
 }
 
 }  // namespace

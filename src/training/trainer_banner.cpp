@@ -5,7 +5,9 @@
 #include <set>
 #include <string>
 
+#include "attention/ops/choice.hpp"
 #include "data/token_cache.hpp"
+#include "kernels/cpu/instruction_set.hpp"
 #include "model/device.hpp"
 #include "support/log.hpp"
 #include "support/units.hpp"
@@ -62,6 +64,10 @@ void Trainer::announce() const {
   log_info(describe_data());
   log_info(fmt::format("run: {}, on {}, {}", run_folder_, device_name(device_),
                        config_.training.precision == Precision::bf16 ? "bf16" : "fp32"));
+  log_info(fmt::format(
+      "operations{}: {}",
+      device_.is_cpu() ? fmt::format(" (kernels for {})", name(kernels::instruction_set())) : "",
+      ops::operations_in_use(device_)));
   if (world_->place().source != "none") {
     const size_t machines =
         std::set<std::string>(world_->hosts().begin(), world_->hosts().end()).size();

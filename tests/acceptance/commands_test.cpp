@@ -55,6 +55,23 @@ TEST(Help, NamesEveryCommand) {
   const ProcessResult version = polysketch({"--version"});
   EXPECT_EQ(version.exit_code, 0);
   EXPECT_THAT(version.out, testing::StartsWith("polysketch "));
+  EXPECT_THAT(version.out, HasSubstr("polynomial "));
+}
+
+TEST(Operations, CanBeForced) {
+  const auto forced = [&](const char* what) {
+    const std::string run = workplace().run(std::string("forced-") + what).string();
+    return polysketch({"train", workplace().config().string(), "--set", "run.directory=" + run,
+                       "--set", "training.steps=3"},
+                      {std::string("POLYSKETCH_OPS=") + what});
+  };
+  const ProcessResult plain = forced("aten");
+  EXPECT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_THAT(plain.err, HasSubstr("polynomial aten"));
+  const ProcessResult wrong = forced("polynomial:fast");
+  EXPECT_EQ(wrong.exit_code, 78);
+  EXPECT_THAT(wrong.err, HasSubstr("ERROR 78: POLYSKETCH_OPS: polynomial has no implementation "
+                                   "'fast': want cpu or aten"));
 }
 
 TEST(Output, WhenNobodyReadsIt) {

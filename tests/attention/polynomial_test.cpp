@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/polynomial.hpp"
+#include "attention/polynomial_attention.hpp"
 
 #include <gtest/gtest.h>
 

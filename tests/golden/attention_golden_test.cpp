@@ -2,8 +2,8 @@
 #include "golden/golden_support.hpp"
 
 #include "attention/attention.hpp"
-#include "attention/causal_blocks.hpp"
-#include "attention/polynomial.hpp"
+#include "attention/ops/chunk_states.hpp"
+#include "attention/polynomial_attention.hpp"
 #include "attention/sketch.hpp"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -104,20 +104,20 @@ struct BetweenBlocks : public torch::autograd::Function<BetweenBlocks> {
     context->save_for_backward({a, b, v});
     context->saved_data["power"] = power;
     context->saved_data["block"] = block;
-    return causal_blocks_forward({a, b, v, power, block, {}, {}}).sum;
+    return ops::chunk_states_forward({a, b, v, power, block, {}, {}}).sum;
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const auto kept = context->get_saved_variables();
-    const CausalBlocks call{kept[0],
-                            kept[1],
-                            kept[2],
-                            context->saved_data.at("power").toInt(),
-                            context->saved_data.at("block").toInt(),
-                            {},
-                            {}};
-    const CausalBlocksGradients back =
-        causal_blocks_backward(call, gradients[0], at::zeros(gradients[0].sizes().slice(0, 3)));
+    const ops::ChunkStatesCall call{kept[0],
+                                    kept[1],
+                                    kept[2],
+                                    context->saved_data.at("power").toInt(),
+                                    context->saved_data.at("block").toInt(),
+                                    {},
+                                    {}};
+    const ops::ChunkStatesGradients back =
+        ops::chunk_states_backward(call, gradients[0], at::zeros(gradients[0].sizes().slice(0, 3)));
     return {back.a, back.b, back.v, at::Tensor(), at::Tensor()};
   }
 };

@@ -2,8 +2,8 @@
 // Layers, whole models and training steps against the authors' code.
 #include <regex>
 
+#include "attention/ops/choice.hpp"
 #include "golden/golden_support.hpp"
-#include "model/ops.hpp"
 #include "model/transformer.hpp"
 #include "training/adamw.hpp"
 
@@ -225,7 +225,7 @@ TEST_P(GoldenModel, OutputsAndGradients) {
 /// The same through LibTorch's operations, which serve other devices.
 TEST_P(GoldenModel, OutputsAndGradientsWithoutKernels) {
   const at::NoGradGuard no_grad;
-  const ops::ForceGeneric generic;
+  const ops::ForcedOperations without_kernels("aten");
   const GoldenCase& c = GetParam();
   const Tensors golden = test::golden_tensors(c);
   test::expect_golden(c, golden, run(c, golden));

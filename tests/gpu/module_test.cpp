@@ -46,6 +46,7 @@ TEST(CudaModule, KnowsTheGpuAndItsMemory) {
   EXPECT_EQ(module.allocated_bytes(0), before);
   EXPECT_EQ(module.peak_allocated_bytes(0), before + kBytes);
   EXPECT_GE(module.peak_reserved_bytes(0), before + kBytes);
+  EXPECT_GE(module.cached_bytes(0), 0);
   EXPECT_TRUE(module.synchronize(0));
 }
 

@@ -12,6 +12,7 @@
 
 #include "config/load.hpp"
 #include "helpers/tolerances.hpp"
+#include "attention/ops/choice.hpp"
 #include "model/cost.hpp"
 #include "support/philox.hpp"
 
@@ -261,7 +262,7 @@ TEST_P(TransformerTest, KernelsAndOperationsOfTheLibraryAgree) {
   Transformer fused(small(GetParam())), generic(small(GetParam()));
   const ModelInput input = random_input(3, 16, 61);
   const at::Tensor loss = fused.forward_backward(input, 0.1);
-  const ops::ForceGeneric without_kernels;
+  const ops::ForcedOperations without_kernels("aten");
   EXPECT_LT(relative(loss, generic.forward_backward(input, 0.1)), kReordered64);
   EXPECT_LT(relative(fused.parameters().flat_gradient(), generic.parameters().flat_gradient()),
             kReordered64);

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <optional>
 
-#include "model/ops.hpp"
+#include "attention/ops/choice.hpp"
 #include "training/train_state.hpp"
 
 namespace polysketch {
@@ -54,8 +54,8 @@ struct Reference {
 /// false: the kernels; true: what serves other devices.
 class AdamWTest : public testing::TestWithParam<bool> {
   at::NoGradGuard no_grad_;
-  std::optional<ops::ForceGeneric> generic_{
-      GetParam() ? std::optional<ops::ForceGeneric>(std::in_place) : std::nullopt};
+  std::optional<ops::ForcedOperations> forced_{
+      GetParam() ? std::optional<ops::ForcedOperations>(std::in_place, "aten") : std::nullopt};
 };
 INSTANTIATE_TEST_SUITE_P(Ways, AdamWTest, testing::Bool(),
                          [](const auto& way) { return way.param ? "generic" : "kernels"; });

@@ -9,9 +9,12 @@
 
 #include "kernels/cpu/head_rows.hpp"
 
-// How tensors [B, H, T, D] reach the processor's own kernels, which work on the rows of one head.
+// How tensors [B, H, T, D] reach the CPU kernels, which work on the rows of one head.
 
-namespace polysketch {
+namespace polysketch::ops {
+
+/// Implementation::serves of the kernels that work on heads: processors with AVX-512.
+bool has_head_kernels(const at::Device& device);
 
 /// x with the numbers of a row side by side.
 at::Tensor with_whole_rows(const at::Tensor& x);
@@ -37,4 +40,4 @@ kernels::HeadRows<T> mutable_rows_of(const at::Tensor& x, int64_t head) {
 void for_each_item(int64_t items, size_t scratch_bytes,
                    const std::function<void(int64_t, void*)>& work);
 
-}  // namespace polysketch
+}  // namespace polysketch::ops

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/causal_blocks.hpp"
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -8,9 +6,9 @@
 #include <functional>
 
 #include "attention/arithmetic.hpp"
-#include "attention/causal_heads.hpp"
+#include "attention/ops/chunk_states.hpp"
 
-namespace polysketch {
+namespace polysketch::ops {
 namespace {
 
 // of one expansion on the CPU: half an L2 cache in bf16
@@ -28,7 +26,7 @@ struct Group {
   int64_t begin(int64_t i) const { return i * block; }
   int64_t rows(int64_t i) const { return std::min(block, length() - begin(i)); }
   int64_t features() const { return power == 2 ? width() * width() : width(); }
-  int64_t chunk() const {
+  int64_t slice_rows() const {
     const int64_t budget = a.is_cpu() ? kExpandedElements : kExpandedOnDevice;
     return std::max<int64_t>(16, budget / (features() * a.size(0)));
   }
@@ -47,9 +45,9 @@ at::Tensor with_ones(const at::Tensor& v) {
   return at::cat({v, at::ones({v.size(0), v.size(1), 1}, v.options())}, 2);
 }
 
-void for_each_chunk(int64_t begin, int64_t end, int64_t chunk,
+void for_each_slice(int64_t begin, int64_t end, int64_t rows,
                     const std::function<void(int64_t, int64_t)>& work) {
-  for (int64_t at = begin; at < end; at += chunk) work(at, std::min(chunk, end - at));
+  for (int64_t at = begin; at < end; at += rows) work(at, std::min(rows, end - at));
 }
 
 /// The log-scale that the state behind block i is relative to: that of its last key.
@@ -69,8 +67,9 @@ at::Tensor query_factor(const Group& group, int64_t i, int64_t from, int64_t n) 
 void add_block(at::Tensor& state, const Group& group, int64_t i) {
   if (group.log_scale.defined() && i > 0)
     state.mul_(scale_behind(group, i - 1).sub(scale_behind(group, i)).exp_());
-  for_each_chunk(
-      group.begin(i), group.begin(i) + group.rows(i), group.chunk(), [&](int64_t at, int64_t n) {
+  for_each_slice(
+      group.begin(i), group.begin(i) + group.rows(i), group.slice_rows(),
+      [&](int64_t at, int64_t n) {
         at::Tensor values = with_ones(group.v.narrow(1, at, n));
         if (group.log_scale.defined())
           values = (values * key_factor(group, i, at, n)).to(values.scalar_type());
@@ -93,7 +92,7 @@ void for_each_reading(
   for (int64_t i = 1; i < group.blocks(); ++i) {
     add_block(state, group, i - 1);
     const at::Tensor rounded = state.to(group.a.scalar_type());
-    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(),
+    for_each_slice(group.begin(i), group.begin(i) + group.rows(i), group.slice_rows(),
                    [&](int64_t at, int64_t n) { read(rounded, i, at, n); });
   }
 }
@@ -132,8 +131,8 @@ void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Ten
     const int64_t next = i + 1;
     if (group.log_scale.defined())
       state.mul_(scale_behind(group, i).sub(scale_behind(group, next)).exp_());
-    for_each_chunk(
-        group.begin(next), group.begin(next) + group.rows(next), group.chunk(),
+    for_each_slice(
+        group.begin(next), group.begin(next) + group.rows(next), group.slice_rows(),
         [&](int64_t at, int64_t n) {
           at::Tensor dn = cotangent.narrow(1, at, n);
           if (group.log_scale.defined()) dn = dn * query_factor(group, next, at, n);
@@ -142,7 +141,7 @@ void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Ten
         });
     const at::Tensor rounded = state.to(group.a.scalar_type());
     const at::Tensor transposed = rounded.transpose(1, 2);
-    for_each_chunk(group.begin(i), group.begin(i) + group.rows(i), group.chunk(),
+    for_each_slice(group.begin(i), group.begin(i) + group.rows(i), group.slice_rows(),
                    [&](int64_t at, int64_t n) {
                      const at::Tensor keys = group.b.narrow(1, at, n);
                      at::Tensor values = with_ones(group.v.narrow(1, at, n));
@@ -161,7 +160,7 @@ void group_key_gradient(const Group& group, const at::Tensor& cotangent, at::Ten
 }
 
 /// Some rows of some heads of a [B·H, T, …] tensor.
-struct Part {
+struct Slice {
   int64_t first, heads, begin, rows;
   at::Tensor operator()(const at::Tensor& x) const {
     return x.narrow(0, first, heads).narrow(1, begin, rows);
@@ -170,8 +169,8 @@ struct Part {
 
 /// Runs `work` on every document longer than a block: single heads over threads on the CPU, on a
 /// device the heads of a row, or of all rows where every row is one document.
-void for_each_group(const CausalBlocks& call,
-                    const std::function<void(const Group&, const Part&)>& work) {
+void for_each_group(const ChunkStatesCall& call,
+                    const std::function<void(const Group&, const Slice&)>& work) {
   const int64_t batch = call.a.size(0), heads = call.a.size(1), length = call.a.size(2);
   const auto flat = [&](const at::Tensor& x) {
     return x.reshape({batch * heads, length, x.size(3)});
@@ -181,10 +180,10 @@ void for_each_group(const CausalBlocks& call,
       call.log_scale.defined() ? call.log_scale.reshape({batch * heads, length}) : at::Tensor();
   const auto run = [&](int64_t first, int64_t count) {
     for (const auto& [begin, rows] : long_documents(call, first / heads)) {
-      const Part part{first, count, begin, rows};
-      work({part(a), part(b), part(v), scale.defined() ? part(scale) : at::Tensor(), call.power,
+      const Slice slice{first, count, begin, rows};
+      work({slice(a), slice(b), slice(v), scale.defined() ? slice(scale) : at::Tensor(), call.power,
             call.block},
-           part);
+           slice);
     }
   };
   if (call.a.is_cpu()) {
@@ -192,71 +191,37 @@ void for_each_group(const CausalBlocks& call,
       const at::NoGradGuard no_grad;  // does not reach other threads by itself
       for (int64_t head = begin; head < end; ++head) run(head, 1);
     });
-  } else if (call.starts.defined()) {
+  } else if (call.first_keys.defined()) {
     for (int64_t row = 0; row < batch; ++row) run(row * heads, heads);
   } else {
     run(0, batch * heads);
   }
 }
 
-}  // namespace
+bool fits(const ChunkStatesCall&) { return true; }
 
-std::vector<std::pair<int64_t, int64_t>> long_documents(const CausalBlocks& call, int64_t row) {
-  const int64_t length = call.a.size(2);
-  std::vector<std::pair<int64_t, int64_t>> found;
-  const int32_t* starts =
-      call.starts.defined() ? call.starts.const_data_ptr<int32_t>() + row * length : nullptr;
-  int64_t begin = 0;
-  for (int64_t i = 1; i <= length; ++i) {
-    if (i < length && (starts == nullptr || starts[i] != i)) continue;
-    if (i - begin > call.block) found.emplace_back(begin, i - begin);
-    begin = i;
-  }
-  return found;
-}
-
-at::Tensor expand_features(const at::Tensor& x, int64_t power) {
-  if (power == 1) return x;
-  return (x.unsqueeze(3) * x.unsqueeze(2)).flatten(2);
-}
-
-CausalBlocksResult causal_blocks_forward(const CausalBlocks& call) {
-  const at::NoGradGuard no_grad;
-  const auto wide = call.a.options().dtype(wide_type(call.a));
-  const CausalBlocksResult result{
-      at::zeros(call.v.sizes(), wide),
-      at::zeros({call.v.size(0), call.v.size(1), call.v.size(2)}, wide)};
-  if (has_causal_kernels(call)) {
-    causal_heads_forward(call, result);
-    return result;
-  }
+void forward(const ChunkStatesCall& call, const ChunkStatesResult& result) {
   const at::Tensor sum = result.sum.flatten(0, 1), row_sum = result.row_sum.flatten(0, 1);
-  for_each_group(call, [&](const Group& group, const Part& part) {
-    group_forward(group, part(sum), part(row_sum));
+  for_each_group(call, [&](const Group& group, const Slice& slice) {
+    group_forward(group, slice(sum), slice(row_sum));
   });
-  return result;
 }
 
-CausalBlocksGradients causal_blocks_backward(const CausalBlocks& call,
-                                             const at::Tensor& sum_gradient,
-                                             const at::Tensor& row_sum_gradient) {
-  const at::NoGradGuard no_grad;
-  const CausalBlocksGradients back{at::zeros(call.a.sizes(), call.a.options()),
-                                   at::zeros(call.b.sizes(), call.b.options()),
-                                   at::zeros(call.v.sizes(), call.v.options())};
-  if (has_causal_kernels(call)) {
-    causal_heads_backward(call, sum_gradient, row_sum_gradient, back);
-    return back;
-  }
+void backward(const ChunkStatesCall& call, const at::Tensor& sum_gradient,
+              const at::Tensor& row_sum_gradient, const ChunkStatesGradients& back) {
   // [B·H, T, D + 1]
   const at::Tensor cotangent =
       at::cat({sum_gradient, row_sum_gradient.unsqueeze(3)}, 3).flatten(0, 1);
   const at::Tensor da = back.a.flatten(0, 1), db = back.b.flatten(0, 1), dv = back.v.flatten(0, 1);
-  for_each_group(call, [&](const Group& group, const Part& part) {
-    group_query_gradient(group, part(cotangent), part(da));
-    group_key_gradient(group, part(cotangent), part(db), part(dv));
+  for_each_group(call, [&](const Group& group, const Slice& slice) {
+    group_query_gradient(group, slice(cotangent), slice(da));
+    group_key_gradient(group, slice(cotangent), slice(db), slice(dv));
   });
-  return back;
 }
 
-}  // namespace polysketch
+}  // namespace
+
+const ChunkStatesImplementation chunk_states_aten{
+    {"aten", any_device, true}, fits, forward, backward};
+
+}  // namespace polysketch::ops

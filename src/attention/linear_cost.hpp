@@ -7,8 +7,8 @@
 
 namespace polysketch {
 
-/// What decides the cost of kernel_attention.
-struct KernelCost {
+/// What decides the cost of linear_attention.
+struct LinearCost {
   int64_t width = 0;  ///< R of the vectors behind the weights between blocks; 0: there are none
   int64_t power = 2;  ///< 1 or 2
   int64_t near_width = 0;     ///< width of the vectors behind the weights inside a block
@@ -21,7 +21,7 @@ struct KernelCost {
 /// dot products; between them 2·F·(D + 1) to read and as much to write a token, F = R or R(R + 1)/2
 /// features that differ; features for queries and keys. Gradients cost twice as much. `full` counts
 /// whole blocks, `causal` the pairs of a block that exist.
-inline AttentionCost kernel_attention_cost(const KernelCost& kernel, const AttentionShape& shape,
+inline AttentionCost linear_attention_cost(const LinearCost& kernel, const AttentionShape& shape,
                                            int64_t length) {
   const double t = static_cast<double>(length),
                b = static_cast<double>(std::min(kernel.block, length));

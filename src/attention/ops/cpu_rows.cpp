@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/head_rows.hpp"
+#include "attention/ops/cpu_rows.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -7,7 +7,13 @@
 #include <algorithm>
 #include <atomic>
 
-namespace polysketch {
+#include "kernels/cpu/instruction_set.hpp"
+
+namespace polysketch::ops {
+
+bool has_head_kernels(const at::Device& device) {
+  return device.is_cpu() && kernels::instruction_set() >= kernels::InstructionSet::avx512;
+}
 
 at::Tensor with_whole_rows(const at::Tensor& x) {
   return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous();
@@ -28,4 +34,4 @@ void for_each_item(int64_t items, size_t scratch_bytes,
   });
 }
 
-}  // namespace polysketch
+}  // namespace polysketch::ops

@@ -1,22 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/polynomial_heads.hpp"
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "attention/head_rows.hpp"
-#include "kernels/cpu/polynomial_head.hpp"
+#include "attention/ops/cpu_rows.hpp"
+#include "attention/ops/polynomial.hpp"
+#include "kernels/cpu/cpu_kernels.hpp"
 
-namespace polysketch {
+namespace polysketch::ops {
 namespace {
 
 using kernels::bf16;
 
 // queries; below that packing the keys once more costs more than a waiting thread
-constexpr int64_t kShortestPiece = 768;
+constexpr int64_t kShortestSlice = 768;
+
+at::Tensor padded(const at::Tensor& x, int64_t width) {
+  return x.size(3) == width ? x : at::constant_pad_nd(x, {0, width - x.size(3)}, 0);
+}
+
+int64_t widest(const PolynomialCall& call) { return std::max(call.q.size(3), call.v.size(3)); }
+
+/// The kernels want rows of one width: the narrower ones are filled up with zeros.
+PolynomialCall even(const PolynomialCall& call) {
+  PolynomialCall same = call;
+  for (at::Tensor* x : {&same.q, &same.k, &same.v}) *x = padded(*x, widest(call));
+  return same;
+}
 
 /// The call with everything where the kernels can read it.
 template <class T>
@@ -31,8 +43,8 @@ class Heads {
       gain_ = call.gain.to(at::kFloat).contiguous();
       bias_ = call.bias.to(at::kFloat).contiguous();
     }
-    if (call.one.defined()) {
-      one_ = static_cast<float>(call.one.item<double>());
+    if (call.normaliser_offset.defined()) {
+      normaliser_offset_ = static_cast<float>(call.normaliser_offset.item<double>());
       key_scale_ = static_cast<float>(call.key_scale.item<double>());
     }
   }
@@ -48,18 +60,18 @@ class Heads {
     head.gain = gain_.defined() ? gain_.const_data_ptr<float>() : nullptr;
     head.bias = gain_.defined() ? bias_.const_data_ptr<float>() : nullptr;
     head.epsilon = static_cast<float>(call_.epsilon);
-    head.starts = call_.starts.defined()
-                      ? call_.starts.const_data_ptr<int32_t>() + index / q_.size(1) * q_.size(2)
-                      : nullptr;
+    head.starts = call_.first_keys.defined() ? call_.first_keys.host.const_data_ptr<int32_t>() +
+                                                   index / q_.size(1) * q_.size(2)
+                                             : nullptr;
     head.key_scale = key_scale_;
-    head.normaliser_offset = one_;
+    head.normaliser_offset = normaliser_offset_;
     return head;
   }
 
  private:
   const PolynomialCall& call_;
   at::Tensor q_, k_, v_, gain_, bias_;
-  float one_ = 1, key_scale_ = 1;
+  float normaliser_offset_ = 1, key_scale_ = 1;
 };
 
 template <class T>
@@ -71,26 +83,26 @@ PolynomialResult forward(const PolynomialCall& call) {
       joined_like(call.q),
       at::empty({call.q.size(0), call.q.size(1), length}, call.q.options().dtype(at::kFloat))};
   const Heads<T> inputs(call);
-  // Few heads and many threads: cut the queries so that pieces cost about the same, area of the
+  // Few heads and many threads: cut the queries into slices that cost about the same, area of the
   // triangle by area.
   const int64_t wanted = (4 * at::get_num_threads() + heads - 1) / heads;
-  const int64_t pieces =
+  const int64_t slices =
       heads >= 4 * at::get_num_threads()
           ? 1
-          : std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, length / kShortestPiece));
-  const auto border = [&](int64_t piece) {
-    return piece == pieces ? length
+          : std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, length / kShortestSlice));
+  const auto border = [&](int64_t slice) {
+    return slice == slices ? length
                            : static_cast<int64_t>(static_cast<double>(length) *
-                                                  std::sqrt(static_cast<double>(piece) /
-                                                            static_cast<double>(pieces)));
+                                                  std::sqrt(static_cast<double>(slice) /
+                                                            static_cast<double>(slices)));
   };
-  for_each_item(heads * pieces, kernel.forward_scratch(length, width),
+  for_each_item(heads * slices, kernel.forward_scratch(length, width),
                 [&](int64_t item, void* scratch) {
-                  const int64_t head = item / pieces, piece = item % pieces;
+                  const int64_t head = item / slices, slice = item % slices;
                   const kernels::PolynomialForward<T> job{
                       inputs.head(head), mutable_rows_of<T>(result.output, head),
                       result.normaliser.mutable_data_ptr<float>() + head * length};
-                  kernel.forward(job, border(piece), border(piece + 1), scratch);
+                  kernel.forward(job, border(slice), border(slice + 1), scratch);
                 });
   return result;
 }
@@ -131,28 +143,42 @@ PolynomialGradients backward(const PolynomialCall& call, const PolynomialResult&
   return back;
 }
 
+template <class T>
+bool has_kernels(const PolynomialCall& call) {
+  return kernels::polynomial_kernels<T>(widest(call)) != nullptr;
+}
+
+bool fits(const PolynomialCall& call) {
+  if (!call.q.is_cpu() || call.tile != 0 || call.degree % 2 != 0 || call.log_scale.defined() ||
+      (call.gain.defined() && call.q.size(3) != call.v.size(3)))
+    return false;
+  if (call.q.scalar_type() == at::kFloat) return has_kernels<float>(call);
+  return call.q.scalar_type() == at::kBFloat16 && has_kernels<bf16>(call);
+}
+
+PolynomialResult forward_any(const PolynomialCall& call) {
+  PolynomialResult result =
+      call.q.scalar_type() == at::kFloat ? forward<float>(even(call)) : forward<bf16>(even(call));
+  result.output = result.output.narrow(3, 0, call.v.size(3));
+  return result;
+}
+
+PolynomialGradients backward_any(const PolynomialCall& call, const PolynomialResult& result,
+                                 const at::Tensor& output_gradient) {
+  const PolynomialResult wide{padded(result.output, widest(call)), result.normaliser};
+  const at::Tensor gradient = padded(output_gradient, widest(call));
+  PolynomialGradients back = call.q.scalar_type() == at::kFloat
+                                 ? backward<float>(even(call), wide, gradient)
+                                 : backward<bf16>(even(call), wide, gradient);
+  back.q = back.q.narrow(3, 0, call.q.size(3));
+  back.k = back.k.narrow(3, 0, call.k.size(3));
+  back.v = back.v.narrow(3, 0, call.v.size(3));
+  return back;
+}
+
 }  // namespace
 
-bool has_head_kernels(const PolynomialCall& call) {
-  if (!call.q.is_cpu() || call.tile != 0 || call.degree % 2 != 0 ||
-      call.v.size(3) != call.q.size(3))
-    return false;
-  const int64_t width = call.q.size(3);
-  if (call.q.scalar_type() == at::kFloat)
-    return kernels::polynomial_kernels<float>(width) != nullptr;
-  return call.q.scalar_type() == at::kBFloat16 &&
-         kernels::polynomial_kernels<bf16>(width) != nullptr;
-}
+const PolynomialImplementation polynomial_cpu{
+    {"cpu", has_head_kernels}, fits, forward_any, backward_any};
 
-PolynomialResult polynomial_heads_forward(const PolynomialCall& call) {
-  return call.q.scalar_type() == at::kFloat ? forward<float>(call) : forward<bf16>(call);
-}
-
-PolynomialGradients polynomial_heads_backward(const PolynomialCall& call,
-                                              const PolynomialResult& result,
-                                              const at::Tensor& output_gradient) {
-  return call.q.scalar_type() == at::kFloat ? backward<float>(call, result, output_gradient)
-                                            : backward<bf16>(call, result, output_gradient);
-}
-
-}  // namespace polysketch
+}  // namespace polysketch::ops

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/polynomial.hpp"
+#include "attention/polynomial_attention.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -9,9 +9,8 @@
 #include <limits>
 
 #include "attention/arithmetic.hpp"
+#include "attention/ops/polynomial.hpp"
 #include "attention/pair_cost.hpp"
-#include "attention/polynomial_blocks.hpp"
-#include "attention/polynomial_heads.hpp"
 #include "attention/recurrent.hpp"
 
 namespace polysketch {
@@ -30,7 +29,7 @@ constexpr int64_t kLongestText = int64_t{1} << 24;
 /// and large gains finite. The bound on the scores comes from the parameters alone, |LN(x)| <=
 /// sqrt(D)·max|gain| + |bias|, so that no position influences an earlier one. Stays on the device:
 /// no wait for it.
-void choose_scale(PolynomialCall& call, int64_t length) {
+void choose_scale(ops::PolynomialCall& call, int64_t length) {
   const at::NoGradGuard no_grad;
   const double width = static_cast<double>(call.q.size(3)),
                degree = static_cast<double>(call.degree);
@@ -42,7 +41,7 @@ void choose_scale(PolynomialCall& call, int64_t length) {
                                   .clamp(0, std::floor(kSmallestOne / degree))
                                   .nan_to_num(0);
   call.key_scale = exponent.neg().exp2();
-  call.one = (exponent * -degree).exp2();
+  call.normaliser_offset = (exponent * -degree).exp2();
 }
 
 struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction> {
@@ -52,13 +51,13 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
                             const at::Tensor& k, const at::Tensor& v, const OptionalTensor& gain,
                             const OptionalTensor& bias, int64_t degree, const Documents& documents,
                             int64_t tile) {
-    PolynomialCall call;
+    ops::PolynomialCall call;
     call.q = q;
     call.k = k;
     call.v = v;
     call.degree = degree;
     call.tile = tile;
-    if (documents.defined()) call.starts = documents.starts();
+    call.first_keys = documents.first_keys(q.device());
     torch::autograd::variable_list kept{q, k, v};
     if (gain.has_value()) {
       call.gain = *gain;
@@ -66,14 +65,15 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
       call.epsilon = HeadNorm::kEpsilon;
       choose_scale(call, q.size(2));
     }
-    const PolynomialResult result =
-        has_head_kernels(call) ? polynomial_heads_forward(call) : polynomial_blocks_forward(call);
+    const ops::PolynomialResult result = ops::polynomial_forward(call);
     kept.insert(kept.end(), {result.output, result.normaliser});
-    if (gain.has_value()) kept.insert(kept.end(), {call.gain, call.bias, call.key_scale, call.one});
+    if (gain.has_value())
+      kept.insert(kept.end(), {call.gain, call.bias, call.key_scale, call.normaliser_offset});
     context->save_for_backward(std::move(kept));
     context->saved_data["degree"] = degree;
     context->saved_data["tile"] = tile;
-    if (call.starts.defined()) context->saved_data["starts"] = call.starts;
+    context->saved_data["host"] = call.first_keys.host;
+    context->saved_data["device"] = call.first_keys.device;
     return result.output;
   }
 
@@ -82,24 +82,22 @@ struct PolynomialFunction : public torch::autograd::Function<PolynomialFunction>
     require(!at::GradMode::is_enabled(), "polynomial attention has no second derivative");
     const auto kept = context->get_saved_variables();
     const auto& data = context->saved_data;
-    PolynomialCall call;
+    ops::PolynomialCall call;
     call.q = kept[0];
     call.k = kept[1];
     call.v = kept[2];
     call.degree = data.at("degree").toInt();
     call.tile = data.at("tile").toInt();
-    if (data.count("starts")) call.starts = data.at("starts").toTensor();
+    call.first_keys = {data.at("host").toTensor(), data.at("device").toTensor()};
     if (kept.size() > 5) {
       call.gain = kept[5];
       call.bias = kept[6];
       call.key_scale = kept[7];
-      call.one = kept[8];
+      call.normaliser_offset = kept[8];
       call.epsilon = HeadNorm::kEpsilon;
     }
-    const PolynomialResult result{kept[3], kept[4]};
-    const PolynomialGradients back = has_head_kernels(call)
-                                         ? polynomial_heads_backward(call, result, gradients[0])
-                                         : polynomial_blocks_backward(call, result, gradients[0]);
+    const ops::PolynomialGradients back =
+        ops::polynomial_backward(call, {kept[3], kept[4]}, gradients[0]);
     return {back.q, back.k, back.v, back.gain, back.bias, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -134,26 +132,26 @@ std::vector<AttentionParameter> PolynomialAttention::parameters() {
 }
 
 std::unique_ptr<AttentionState> PolynomialAttention::initial_state() const {
-  return std::make_unique<KernelState>();
+  return std::make_unique<LinearState>();
 }
 
 at::Tensor PolynomialAttention::prefill(AttentionState& state, const at::Tensor& q,
                                         const at::Tensor& k, const at::Tensor& v) const {
   const at::NoGradGuard no_grad;
-  PolynomialCall scaled;
+  ops::PolynomialCall scaled;
   scaled.q = q;
   scaled.gain = norm_.gain();
   scaled.bias = norm_.bias();
   scaled.degree = degree_;
   choose_scale(scaled, kLongestText);
-  KernelAttention call;
+  LinearAttention call;
   call.q = norm_(q);
   call.k = norm_(k) * scaled.key_scale.to(k.scalar_type());
   call.v = v;
   call.local_degree = degree_;
   call.block = std::numeric_limits<int64_t>::max();  // one block without end
-  call.one = scaled.one.item<double>();
-  return kernel_attention_next(dynamic_cast<KernelState&>(state), call);
+  call.normaliser_offset = scaled.normaliser_offset.item<double>();
+  return linear_attention_next(dynamic_cast<LinearState&>(state), call);
 }
 
 WeightRows PolynomialAttention::weights_of_rows(const at::Tensor& q, const at::Tensor& k,

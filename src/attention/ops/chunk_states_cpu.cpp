@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/causal_heads.hpp"
-
 #include <ATen/ATen.h>
 
-#include "attention/head_rows.hpp"
-#include "kernels/cpu/chunk_states_head.hpp"
+#include "attention/ops/chunk_states.hpp"
+#include "attention/ops/cpu_rows.hpp"
+#include "kernels/cpu/cpu_kernels.hpp"
 
-namespace polysketch {
+namespace polysketch::ops {
 namespace {
 
 using kernels::bf16;
@@ -19,7 +18,7 @@ HeadRows<T> from_row(HeadRows<T> rows, int64_t first) {
 
 /// One document of one head.
 template <class T>
-kernels::ChunkHead<T> document_of(const CausalBlocks& call, int64_t head, int64_t begin,
+kernels::ChunkHead<T> document_of(const ChunkStatesCall& call, int64_t head, int64_t begin,
                                   int64_t rows) {
   kernels::ChunkHead<T> document;
   document.a = from_row(rows_of<T>(call.a, head), begin);
@@ -33,7 +32,7 @@ kernels::ChunkHead<T> document_of(const CausalBlocks& call, int64_t head, int64_
 }
 
 template <class T>
-void forward(const CausalBlocks& call, const CausalBlocksResult& result) {
+void forward(const ChunkStatesCall& call, const ChunkStatesResult& result) {
   const int64_t heads = call.a.size(1), length = call.a.size(2), width = call.a.size(3),
                 values = call.v.size(3);
   const auto& kernel = *kernels::chunk_state_kernels<T>(width, values);
@@ -50,8 +49,8 @@ void forward(const CausalBlocks& call, const CausalBlocksResult& result) {
 }
 
 template <class T>
-void backward(const CausalBlocks& call, const at::Tensor& sum_gradient,
-              const at::Tensor& row_sum_gradient, const CausalBlocksGradients& back) {
+void backward(const ChunkStatesCall& call, const at::Tensor& sum_gradient,
+              const at::Tensor& row_sum_gradient, const ChunkStatesGradients& back) {
   const int64_t heads = call.a.size(1), length = call.a.size(2), width = call.a.size(3),
                 values = call.v.size(3);
   const auto& kernel = *kernels::chunk_state_kernels<T>(width, values);
@@ -71,33 +70,38 @@ void backward(const CausalBlocks& call, const at::Tensor& sum_gradient,
                 });
 }
 
-CausalBlocks with_rows(const CausalBlocks& call) {
-  CausalBlocks ready = call;
+ChunkStatesCall with_rows(const ChunkStatesCall& call) {
+  ChunkStatesCall ready = call;
   for (at::Tensor* x : {&ready.a, &ready.b, &ready.v}) *x = with_whole_rows(*x);
   return ready;
 }
 
-}  // namespace
-
-bool has_causal_kernels(const CausalBlocks& call) {
-  if (!call.a.is_cpu() || call.power != 2 || call.log_scale.defined()) return false;
-  const int64_t width = call.a.size(3), values = call.v.size(3);
-  if (call.a.scalar_type() == at::kFloat)
-    return kernels::chunk_state_kernels<float>(width, values) != nullptr;
-  return call.a.scalar_type() == at::kBFloat16 &&
-         kernels::chunk_state_kernels<bf16>(width, values) != nullptr;
+template <class T>
+bool has_kernels(const ChunkStatesCall& call) {
+  return kernels::chunk_state_kernels<T>(call.a.size(3), call.v.size(3)) != nullptr;
 }
 
-void causal_heads_forward(const CausalBlocks& call, const CausalBlocksResult& result) {
+bool fits(const ChunkStatesCall& call) {
+  if (!call.a.is_cpu() || call.power != 2 || call.log_scale.defined()) return false;
+  if (call.a.scalar_type() == at::kFloat) return has_kernels<float>(call);
+  return call.a.scalar_type() == at::kBFloat16 && has_kernels<bf16>(call);
+}
+
+void forward_any(const ChunkStatesCall& call, const ChunkStatesResult& result) {
   call.a.scalar_type() == at::kFloat ? forward<float>(with_rows(call), result)
                                      : forward<bf16>(with_rows(call), result);
 }
 
-void causal_heads_backward(const CausalBlocks& call, const at::Tensor& sum_gradient,
-                           const at::Tensor& row_sum_gradient, const CausalBlocksGradients& back) {
+void backward_any(const ChunkStatesCall& call, const at::Tensor& sum_gradient,
+                  const at::Tensor& row_sum_gradient, const ChunkStatesGradients& back) {
   const at::Tensor sum = with_whole_rows(sum_gradient), row_sum = row_sum_gradient.contiguous();
   call.a.scalar_type() == at::kFloat ? backward<float>(with_rows(call), sum, row_sum, back)
                                      : backward<bf16>(with_rows(call), sum, row_sum, back);
 }
 
-}  // namespace polysketch
+}  // namespace
+
+const ChunkStatesImplementation chunk_states_cpu{
+    {"cpu", has_head_kernels}, fits, forward_any, backward_any};
+
+}  // namespace polysketch::ops

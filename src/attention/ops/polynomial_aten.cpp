@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "attention/polynomial_blocks.hpp"
-
 #include <ATen/ATen.h>
 
 #include <limits>
 #include <vector>
 
 #include "attention/arithmetic.hpp"
+#include "attention/ops/cpu_rows.hpp"
+#include "attention/ops/polynomial.hpp"
 
-namespace polysketch {
+namespace polysketch::ops {
 namespace {
 
 constexpr int64_t kDefaultTile = 128;
@@ -16,24 +16,24 @@ constexpr int64_t kDefaultTile = 128;
 /// Tiles of the causal triangle, and which of them a document boundary cuts or empties.
 class Tiling {
  public:
-  Tiling(const at::Tensor& q, const at::Tensor& starts, int64_t tile)
+  Tiling(const at::Tensor& q, const FirstKeys& first, int64_t tile)
       : heads_(q.size(1)),
         length_(q.size(2)),
         tile_(tile > 0 ? tile : kDefaultTile),
         device_(q.device()) {
-    if (!starts.defined()) return;
-    starts_ = starts.to(device_);
-    const int64_t batch = starts.size(0);
-    const int32_t* start = starts.const_data_ptr<int32_t>();
+    if (!first.defined()) return;
+    first_ = first.device;
+    const int64_t batch = first_.size(0);
+    const int32_t* key = first.host.const_data_ptr<int32_t>();
     for (int64_t row = 0; row < count(); ++row) {
-      // starts are non-decreasing along a row: those at the two ends bound the tile
-      int64_t first = length_, last = 0;
+      // they are non-decreasing along a row: those at the two ends bound the tile
+      int64_t least = length_, most = 0;
       for (int64_t b = 0; b < batch; ++b) {
-        first = std::min<int64_t>(first, start[b * length_ + begin(row)]);
-        last = std::max<int64_t>(last, start[b * length_ + begin(row) + rows(row) - 1]);
+        least = std::min<int64_t>(least, key[b * length_ + begin(row)]);
+        most = std::max<int64_t>(most, key[b * length_ + begin(row) + rows(row) - 1]);
       }
-      first_seen_.push_back(first);
-      last_start_.push_back(last);
+      least_first_.push_back(least);
+      most_first_.push_back(most);
     }
   }
 
@@ -42,12 +42,12 @@ class Tiling {
   int64_t rows(int64_t i) const { return std::min(tile_, length_ - begin(i)); }
   /// First column tile that some query of the row tile sees.
   int64_t first_column(int64_t row) const {
-    return starts_.defined() ? first_seen_[static_cast<size_t>(row)] / tile_ : 0;
+    return first_.defined() ? least_first_[static_cast<size_t>(row)] / tile_ : 0;
   }
 
   /// Sets weights that must not exist to zero. weights: [B·H, rows, columns].
   void mask(at::Tensor& weights, int64_t row, int64_t column) const {
-    const bool cut = starts_.defined() && last_start_[static_cast<size_t>(row)] > begin(column);
+    const bool cut = first_.defined() && most_first_[static_cast<size_t>(row)] > begin(column);
     if (!cut && row != column) return;
     const auto options = at::TensorOptions().device(device_).dtype(at::kLong);
     const at::Tensor i =
@@ -58,8 +58,8 @@ class Tiling {
     at::Tensor hidden = j.gt(i);
     if (cut) {
       // [B, rows, 1]
-      const at::Tensor start = starts_.narrow(1, begin(row), rows(row)).unsqueeze(2);
-      hidden = hidden.unsqueeze(0).logical_or(j.lt(start)).repeat_interleave(heads_, 0);
+      const at::Tensor key = first_.narrow(1, begin(row), rows(row)).unsqueeze(2);
+      hidden = hidden.unsqueeze(0).logical_or(j.lt(key)).repeat_interleave(heads_, 0);
     }
     weights.masked_fill_(hidden, 0);
   }
@@ -67,18 +67,14 @@ class Tiling {
  private:
   int64_t heads_, length_, tile_;
   at::Device device_;
-  at::Tensor starts_;
-  std::vector<int64_t> first_seen_, last_start_;
+  at::Tensor first_;
+  std::vector<int64_t> least_first_, most_first_;
 };
 
 /// [B, H, T, D] -> [B·H, rows of tile i, D], in the type of the arithmetic.
 at::Tensor block(const at::Tensor& x, const Tiling& tiling, int64_t i, at::ScalarType type) {
   const at::Tensor part = x.narrow(2, tiling.begin(i), tiling.rows(i));
   return part.to(type).reshape({x.size(0) * x.size(1), tiling.rows(i), x.size(3)});
-}
-
-at::Tensor empty_like_joined(const at::Tensor& x) {
-  return at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).transpose(1, 2);
 }
 
 void store(at::Tensor& target, const at::Tensor& rows, const Tiling& tiling, int64_t i) {
@@ -88,7 +84,7 @@ void store(at::Tensor& target, const at::Tensor& rows, const Tiling& tiling, int
 
 /// A tile multiplies also the values of hidden positions, with weight zero, and 0·NaN is NaN. So
 /// values that are not finite enter as zero, and the rows that see them are set to NaN afterwards.
-/// spoilt: [B, H, T, D], the last such position at or before t, else -1.
+/// Returns [B, H, T, D], the last such position at or before t, else -1.
 at::Tensor last_not_finite(const at::Tensor& v) {
   const at::Tensor position =
       at::arange(v.size(2), at::TensorOptions().device(v.device()).dtype(at::kLong))
@@ -132,22 +128,20 @@ NormGradients normed_backward(const at::Tensor& gradient, const at::Tensor& x,
   return {dx, dgain, dbias};
 }
 
-}  // namespace
-
-PolynomialResult polynomial_blocks_forward(const PolynomialCall& call) {
+PolynomialResult forward(const PolynomialCall& call) {
   const at::Tensor q = normed(call.q, call, {}), k = normed(call.k, call, call.key_scale);
   const at::Tensor& v = call.v;
-  const Tiling tiling(q, call.starts, call.tile);
+  const Tiling tiling(q, call.first_keys, call.tile);
   const int64_t batch = q.size(0), heads = q.size(1), length = q.size(2), width = v.size(3);
   const at::ScalarType type = wide_type(q);
   const at::Tensor values = at::where(v.isfinite(), v, at::scalar_tensor(0, v.options()));
-  PolynomialResult result{empty_like_joined(v),
+  PolynomialResult result{joined_like(v),
                           at::empty({batch, heads, length}, q.options().dtype(type))};
   for (int64_t i = 0; i < tiling.count(); ++i) {
     const at::Tensor queries = block(q, tiling, i, type);
     at::Tensor sum = at::zeros({batch * heads, tiling.rows(i), width}, queries.options());
     at::Tensor normaliser = at::ones({batch * heads, tiling.rows(i)}, queries.options());
-    if (call.one.defined()) normaliser.mul_(call.one.to(type));
+    if (call.normaliser_offset.defined()) normaliser.mul_(call.normaliser_offset.to(type));
     for (int64_t j = tiling.first_column(i); j <= i; ++j) {
       at::Tensor weights =
           integer_power(at::bmm(queries, block(k, tiling, j, type).transpose(1, 2)), call.degree);
@@ -160,21 +154,20 @@ PolynomialResult polynomial_blocks_forward(const PolynomialCall& call) {
     result.normaliser.narrow(2, tiling.begin(i), tiling.rows(i))
         .copy_(normaliser.view({batch, heads, tiling.rows(i)}));
   }
-  const at::Tensor spoilt = last_not_finite(v);
-  const at::Tensor first = call.starts.defined()
-                               ? call.starts.to(v.device()).view({batch, 1, length, 1})
-                               : at::zeros({1}, spoilt.options());
-  result.output.masked_fill_(spoilt.ge(first), std::numeric_limits<double>::quiet_NaN());
+  const at::Tensor bad = last_not_finite(v);
+  const at::Tensor first = call.first_keys.defined()
+                               ? call.first_keys.device.view({batch, 1, length, 1})
+                               : at::zeros({1}, bad.options());
+  result.output.masked_fill_(bad.ge(first), std::numeric_limits<double>::quiet_NaN());
   return result;
 }
 
-// o = N / c with c = one + z: dN = dO / c, dz = -(dO·o) / c; dW_ij = dN_i·v_j + dz_i; dS =
-// p·S^(p-1)·dW.
-PolynomialGradients polynomial_blocks_backward(const PolynomialCall& call,
-                                               const PolynomialResult& result,
-                                               const at::Tensor& output_gradient) {
+// o = N / c with c = normaliser_offset + z: dN = dO / c, dz = -(dO·o) / c; dW_ij = dN_i·v_j + dz_i;
+// dS = p·S^(p-1)·dW.
+PolynomialGradients backward(const PolynomialCall& call, const PolynomialResult& result,
+                             const at::Tensor& output_gradient) {
   const at::Tensor q = normed(call.q, call, {}), k = normed(call.k, call, call.key_scale);
-  const Tiling tiling(q, call.starts, call.tile);
+  const Tiling tiling(q, call.first_keys, call.tile);
   const at::ScalarType type = wide_type(q);
   // [B, H, T, D]
   const at::Tensor sum_gradient =
@@ -183,7 +176,7 @@ PolynomialGradients polynomial_blocks_backward(const PolynomialCall& call,
       (sum_gradient * result.output.to(type)).sum(3, /*keepdim=*/true).neg();  // [B, H, T, 1]
   const at::Tensor dq = at::zeros({q.size(0) * q.size(1), q.size(2), q.size(3)},
                                   q.options().dtype(type));  // [B·H, T, D]
-  at::Tensor dk = empty_like_joined(k.to(type)), dv = empty_like_joined(call.v);
+  at::Tensor dk = joined_like(k.to(type)), dv = joined_like(call.v);
   for (int64_t j = 0; j < tiling.count(); ++j) {
     const at::Tensor keys = block(k, tiling, j, type), values = block(call.v, tiling, j, type);
     at::Tensor key_gradient = at::zeros_like(keys), value_gradient = at::zeros_like(values);
@@ -216,4 +209,10 @@ PolynomialGradients polynomial_blocks_backward(const PolynomialCall& call,
           (from_q.bias + from_k.bias).to(call.bias.scalar_type())};
 }
 
-}  // namespace polysketch
+bool fits(const PolynomialCall&) { return true; }
+
+}  // namespace
+
+const PolynomialImplementation polynomial_aten{{"aten", any_device, true}, fits, forward, backward};
+
+}  // namespace polysketch::ops
