@@ -6,12 +6,12 @@
 #include <memory>
 #include <optional>
 
+#include "bench/attention_report.hpp"
+#include "bench/decode_bench.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "commands/number_options.hpp"
-#include "evaluation/attention_report.hpp"
-#include "evaluation/decode_bench.hpp"
-#include "model/device.hpp"
+#include "device/device.hpp"
 #include "reporting/progress_bar.hpp"
 #include "reporting/svg_file.hpp"
 #include "support/log.hpp"

@@ -2,9 +2,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
-#include "commands/cluster_plan.hpp"
 #include "commands/number_options.hpp"
-#include "model/accelerator.hpp"
+#include "device/accelerator.hpp"
+#include "planning/cluster_plan.hpp"
 
 namespace polysketch::commands {
 

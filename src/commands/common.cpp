@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "attention/attention.hpp"
-#include "model/device.hpp"
+#include "device/device.hpp"
 #include "model/model_file.hpp"
 #include "support/durable_file.hpp"
 #include "support/error.hpp"

@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include "model/device.hpp"
+#include "device/device.hpp"
 #include "reporting/evaluation_record.hpp"
 #include "support/build_info.hpp"
 #include "support/hash.hpp"

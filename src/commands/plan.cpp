@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <memory>
 
-#include "commands/cluster_plan.hpp"
 #include "commands/commands.hpp"
 #include "commands/common.hpp"
 #include "commands/number_options.hpp"
 #include "model/cost.hpp"
+#include "planning/cluster_plan.hpp"
 #include "reporting/number_text.hpp"
 #include "support/standard_streams.hpp"
 #include "support/units.hpp"

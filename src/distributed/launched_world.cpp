@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include "device/device.hpp"
 #include "distributed/affinity.hpp"
 #include "distributed/world.hpp"
 #include "launch/processors.hpp"
-#include "model/device.hpp"
 #include "support/log.hpp"
 
 namespace polysketch {

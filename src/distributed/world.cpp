@@ -17,10 +17,10 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include "device/device.hpp"
 #include "distributed/failure_watch.hpp"
 #include "distributed/group_collectives.hpp"
 #include "distributed/meeting.hpp"
-#include "model/device.hpp"
 #include "support/build_info.hpp"
 #include "support/cuda_module.hpp"
 #include "support/durable_file.hpp"

@@ -17,11 +17,14 @@ namespace {
 namespace k = polysketch::kernels;
 
 // Norm, rotation, GLU, embedding and sums: the CPU kernels that work on rows, or LibTorch.
-const Operation row_operations{"rows",
-                     {{"cpu", [](const at::Device& device) { return device.is_cpu(); }, true},
-                      {"aten", any_device, true}}};
+const Operation row_operations{
+    "rows",
+    {{"cpu", [](const at::Device& device) { return device.is_cpu(); }, true},
+     {"aten", any_device, true}}};
 
-bool use_kernels(const at::Tensor& tensor) { return tensor.is_cpu() && row_operations.permits("cpu"); }
+bool use_kernels(const at::Tensor& tensor) {
+  return tensor.is_cpu() && row_operations.permits("cpu");
+}
 
 // With delta and sum: normalises x + delta and leaves that in sum.
 Normalized norm_with_kernels(const at::Tensor& x, const at::Tensor* delta, const at::Tensor* sum,

@@ -9,10 +9,10 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "device/device.hpp"
 #include "distributed/replica_check.hpp"
 #include "evaluation/perplexity.hpp"
 #include "evaluation/samples.hpp"
-#include "model/device.hpp"
 #include "support/log.hpp"
 #include "support/stop_signal.hpp"
 #include "support/system_error.hpp"

@@ -7,8 +7,8 @@
 
 #include "attention/ops/choice.hpp"
 #include "data/token_cache.hpp"
+#include "device/device.hpp"
 #include "kernels/cpu/instruction_set.hpp"
-#include "model/device.hpp"
 #include "support/log.hpp"
 #include "support/units.hpp"
 #include "training/trainer.hpp"

@@ -13,8 +13,8 @@
 
 #include "config/keys.hpp"
 #include "config/rules.hpp"
+#include "device/device.hpp"
 #include "launch/processors.hpp"
-#include "model/device.hpp"
 #include "model/memory.hpp"
 #include "support/build_info.hpp"
 #include "support/durable_file.hpp"

@@ -9,8 +9,8 @@
 #include "attention/dense_reference.hpp"
 #include "attention/each_instruction_set.hpp"
 #include "attention/mechanisms.hpp"
+#include "device/allocation_meter.hpp"
 #include "helpers/tolerances.hpp"
-#include "model/allocation_meter.hpp"
 
 // What holds for every mechanism of tests/attention/mechanisms.hpp.
 

@@ -11,10 +11,10 @@
 #include <limits>
 #include <tuple>
 
+#include "device/allocation_meter.hpp"
+#include "device/device.hpp"
 #include "helpers/test_helpers.hpp"
-#include "model/allocation_meter.hpp"
 #include "model/cost.hpp"
-#include "model/device.hpp"
 #include "model/transformer.hpp"
 #include "support/error.hpp"
 #include "support/philox.hpp"

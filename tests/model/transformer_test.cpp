@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "attention/ops/choice.hpp"
 #include "config/load.hpp"
 #include "helpers/tolerances.hpp"
-#include "attention/ops/choice.hpp"
 #include "model/cost.hpp"
 #include "support/philox.hpp"
 

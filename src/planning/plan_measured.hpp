@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "config/config.hpp"
-#include "distributed/cluster_cost.hpp"
+#include "planning/cluster_cost.hpp"
 
 namespace polysketch::commands {
 

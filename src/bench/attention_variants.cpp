@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "evaluation/attention_variants.hpp"
+#include "bench/attention_variants.hpp"
 
 #include <fmt/format.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "evaluation/decode_bench.hpp"
+#include "bench/decode_bench.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -9,8 +9,8 @@
 #include <chrono>
 #include <memory>
 
-#include "evaluation/attention_report.hpp"
-#include "model/device.hpp"
+#include "bench/attention_report.hpp"
+#include "device/device.hpp"
 #include "reporting/number_text.hpp"
 #include "support/median.hpp"
 #include "support/units.hpp"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "attention/attention.hpp"
-#include "evaluation/attention_variants.hpp"
+#include "bench/attention_variants.hpp"
 
 namespace polysketch {
 

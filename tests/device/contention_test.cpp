@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/contention.hpp"
+#include "device/contention.hpp"
 
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "commands/cluster_plan.hpp"
+#include "planning/cluster_plan.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "commands/plan_measured.hpp"
 #include "config/rules.hpp"
-#include "distributed/cluster_cost.hpp"
-#include "model/accelerator.hpp"
+#include "device/accelerator.hpp"
 #include "model/cost.hpp"
 #include "model/parameters.hpp"
+#include "planning/cluster_cost.hpp"
+#include "planning/plan_measured.hpp"
 #include "support/error.hpp"
 #include "support/units.hpp"
 #include "training/trainer.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "commands/plan_measured.hpp"
+#include "planning/plan_measured.hpp"
 
 #include <fmt/format.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The cost model of many GPUs against what can be worked out by hand.
-#include "distributed/cluster_cost.hpp"
+#include "planning/cluster_cost.hpp"
 
 #include <gtest/gtest.h>
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "evaluation/attention_bench.hpp"
+#include "bench/attention_bench.hpp"
 #include "reporting/svg_plot.hpp"
 
 namespace polysketch {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "evaluation/attention_report.hpp"
+#include "bench/attention_report.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Version.h>
@@ -10,8 +10,8 @@
 #include <cmath>
 
 #include "attention/softmax.hpp"
+#include "device/device.hpp"
 #include "kernels/cpu/instruction_set.hpp"
-#include "model/device.hpp"
 #include "reporting/number_text.hpp"
 #include "support/units.hpp"
 

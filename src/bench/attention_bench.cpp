@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "evaluation/attention_bench.hpp"
+#include "bench/attention_bench.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -11,8 +11,8 @@
 #include <memory>
 #include <optional>
 
-#include "model/allocation_meter.hpp"
-#include "model/device.hpp"
+#include "device/allocation_meter.hpp"
+#include "device/device.hpp"
 #include "reporting/number_text.hpp"
 #include "support/median.hpp"
 #include "support/units.hpp"

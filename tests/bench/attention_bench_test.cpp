@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "evaluation/attention_bench.hpp"
+#include "bench/attention_bench.hpp"
 
 #include <ATen/ATen.h>
 #include <c10/core/CPUAllocator.h>
@@ -11,8 +11,8 @@
 #include <sstream>
 #include <thread>
 
-#include "evaluation/attention_report.hpp"
-#include "model/allocation_meter.hpp"
+#include "bench/attention_report.hpp"
+#include "device/allocation_meter.hpp"
 #include "support/error.hpp"
 
 namespace polysketch {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "distributed/cluster_cost.hpp"
+#include "planning/cluster_cost.hpp"
 
 #include <algorithm>
 #include <cmath>

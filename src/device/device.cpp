@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/device.hpp"
+#include "device/device.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
@@ -17,10 +17,10 @@
 #include <optional>
 #include <thread>
 
+#include "device/accelerator.hpp"
+#include "device/contention.hpp"
+#include "device/cpu_peak.hpp"
 #include "launch/processors.hpp"
-#include "model/accelerator.hpp"
-#include "model/contention.hpp"
-#include "model/cpu_peak.hpp"
 #include "support/build_info.hpp"
 #include "support/cuda_module.hpp"
 #include "support/error.hpp"

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/cpu_peak.hpp"
+#include "device/cpu_peak.hpp"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
+#include "device/device.hpp"
 #include "helpers/test_helpers.hpp"
-#include "model/device.hpp"
 
 namespace polysketch {
 namespace {

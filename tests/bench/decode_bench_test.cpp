@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "evaluation/decode_bench.hpp"
+#include "bench/decode_bench.hpp"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/cpu_peak.hpp"
+#include "device/cpu_peak.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -13,7 +13,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model/device.hpp"
+#include "device/device.hpp"
 #include "support/durable_file.hpp"
 #include "support/error.hpp"
 

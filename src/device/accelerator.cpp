@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/accelerator.hpp"
+#include "device/accelerator.hpp"
 
 namespace polysketch {
 

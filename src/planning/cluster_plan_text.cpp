@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string_view>
 
-#include "commands/cluster_plan.hpp"
+#include "planning/cluster_plan.hpp"
 #include "support/units.hpp"
 
 namespace polysketch::commands {
