@@ -128,7 +128,8 @@ void require_run_files(const fs::path& run_directory) {
     if (about.is_object() && about.contains("build") && about.contains("machine")) return;
     refuse("run.json", "not of a run of this program");
   }
-  for (const char* name : {"config.yaml", "metrics.jsonl", "log.txt"}) {
+  // Not log.txt: it is added to, and may be where a shell sends what the run says.
+  for (const char* name : {"config.yaml", "metrics.jsonl"}) {
     if (there(name) && S_ISREG(status.st_mode) && status.st_size > 0)
       refuse(name, "there already, and no run has written it");
   }

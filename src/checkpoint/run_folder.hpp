@@ -51,7 +51,7 @@ class RunFolder {
 };
 
 /// Refuses a folder in which a run would write over, or wait for, what is not a run's: somebody
-/// else's config.yaml, run.json, metrics.jsonl or log.txt; a pipe or a folder under the name of a
+/// else's config.yaml, run.json or metrics.jsonl; a pipe or a folder under the name of a
 /// file of a run. A folder with checkpoints is a run's. Throws UserError 73.
 void require_run_files(const std::filesystem::path& run_directory);
 
