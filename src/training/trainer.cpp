@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <utility>
 
 #include "device/device.hpp"
 #include "distributed/replica_check.hpp"
@@ -215,7 +216,8 @@ void Trainer::save_beside() {
   log_warning(
       fmt::format("step {} could not be saved beside {} either{}", state_.step, before, cause));
   std::error_code ignored;
-  fs::remove_all(run_folder_, ignored);
+  fs::remove_all(std::exchange(run_folder_, before), ignored);
+  attach_log_file(log_path());
 }
 
 void Trainer::end_together(const std::exception_ptr& own) {
@@ -269,9 +271,11 @@ void Trainer::check_folder() {
 void Trainer::stay_in_folder() {
   for (const auto& sink : sinks_) sink->stay_in(run_folder_);
   std::error_code error;
-  if (fs::exists(log_path(), error) || error) return;
+  if (!log_is_there_ || fs::exists(log_path(), error) || error) return;
   attach_log_file(log_path());
-  log_warning(fmt::format("{}: was removed: it begins anew", log_path()));
+  // One that cannot be made again is told once, not each second.
+  log_is_there_ = fs::exists(log_path(), error);
+  if (log_is_there_) log_warning(fmt::format("{}: was removed: it begins anew", log_path()));
 }
 
 void Trainer::move_beside(const std::string& before) {

@@ -131,6 +131,7 @@ class Trainer {
   int64_t rows_ = 1;                ///< sequences of a micro-batch
   int64_t saved_step_ = -1;
   Stopwatch since_save_, since_folder_check_;
+  bool log_is_there_ = false;
   bool updating_ = false;                           // masters and moments may not belong together
   bool stop_agreed_ = false, save_agreed_ = false;  // what all processes decided with the last step
 };

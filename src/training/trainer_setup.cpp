@@ -243,6 +243,8 @@ void Trainer::keep_folder(const ResolvedConfig& resolved) {
   world_->dump_into(run_folder_);
   if (world_->leads()) write_description(to_yaml(resolved));
   attach_log_file(log_path());
+  std::error_code error;
+  log_is_there_ = fs::exists(log_path(), error);
   if (world_->leads()) {
     sinks_.push_back(make_jsonl_sink(run_folder_ + "/metrics.jsonl", state_.step));
     if (config_.logging.tensorboard)
